@@ -1,0 +1,509 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lend.c - regions and their slab tables.
+ *
+ *   slab[i]:  NULL promised, no memory yet --first use--> slab --drop--> XM_SLAB_HOLE --grown over again--> NULL
+ *
+ * Changes are made on the control thread; lookups also on the tcp thread. Each takes the registry's mutex
+ * for the table alone: slabs that leave it are collected in a list and let go of afterwards, and a slab
+ * that is missing is made without the mutex and put in if the place is still empty.
+ */
+#include "appliance/appliance.h"
+
+#include "util.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t wall_clock_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+static struct xm_region **bucket_of(struct xm_appliance *a, uint64_t id)
+{
+	return &a->bucket[id % XM_REGION_BUCKETS];
+}
+
+/* The region if it exists and s may do this to it; mutex held. */
+static int find(struct xm_appliance *a, struct xm_session *s, uint64_t id, enum xm_access_right right,
+		struct xm_region **out)
+{
+	struct xm_region *r = *bucket_of(a, id);
+	int ret;
+
+	while (r && r->id != id)
+		r = r->next_hash;
+	if (!r)
+		return -ENOENT;
+	ret = xm_access_region(s, r, right);
+	if (ret == 0)
+		*out = r;
+	return ret;
+}
+
+static void describe(const struct xm_appliance *a, const struct xm_region *r, struct xm_wire_region *out)
+{
+	uint32_t uid = (uint32_t)r->session->uid;
+
+	memset(out, 0, sizeof(*out));
+	out->id = r->id;
+	out->size_bytes = r->slabs * a->pool.kind.bytes;
+	out->slabs = r->slabs;
+	out->slabs_present = r->present;
+	out->generation = r->generation;
+	out->type = r->type;
+	out->flags = r->flags;
+	out->owner_session = r->session->index;
+	memcpy(out->owner, &uid, sizeof(uid));
+	out->created_ns = r->created_ns;
+	out->modified_ns = r->modified_ns;
+	memcpy(out->name, r->name, sizeof(out->name));
+}
+
+static void touch(struct xm_region *r)
+{
+	r->generation++;
+	r->modified_ns = wall_clock_ns();
+}
+
+/* Takes slabs [first, end) out of the table into *list. How many promises that gives back. Mutex held. */
+static uint64_t take_out(struct xm_region *r, uint64_t first, uint64_t end, struct xm_slab **list)
+{
+	uint64_t freed = 0;
+
+	for (uint64_t i = first; i < end; i++) {
+		struct xm_slab *s = r->slab[i];
+
+		if (s == XM_SLAB_HOLE)
+			continue;
+		freed++;
+		r->slab[i] = XM_SLAB_HOLE;
+		if (!s)
+			continue;
+		s->next = *list;
+		*list = s;
+	}
+	r->present -= freed;
+	r->session->slabs -= freed;
+	return freed;
+}
+
+/* Lets go of what was taken out. A few slabs are destroyed before the caller answers, so that nobody who
+ * still maps them reads on; many would keep everybody else waiting, and go on the pool's thread. */
+static void let_go(struct xm_appliance *a, struct xm_slab *list, uint64_t promises, bool now)
+{
+	while (list) {
+		struct xm_slab *next = list->next;
+
+		list->next = NULL;
+		xm_slab_put(&a->pool, list, now && promises <= XM_SLABS_NOW);
+		list = next;
+	}
+	xm_pool_release(&a->pool, promises);
+}
+
+static int slabs_for(const struct xm_appliance *a, uint64_t size_bytes, uint64_t *out)
+{
+	uint64_t unit = a->pool.kind.bytes;
+	uint64_t n = size_bytes / unit + (size_bytes % unit != 0);
+
+	if (n > XM_REGION_SLABS_MAX)
+		return -EINVAL;
+	*out = n;
+	return 0;
+}
+
+/* Room in the table; new places are holes until promised. Mutex held. */
+static int make_room(struct xm_region *r, uint64_t slabs)
+{
+	uint64_t room = xm_max(slabs, xm_min(r->room * 2, (uint64_t)XM_REGION_SLABS_MAX));
+	struct xm_slab **table;
+
+	if (slabs <= r->room)
+		return 0;
+	table = realloc(r->slab, room * sizeof(*table));
+	if (!table)
+		return -ENOMEM;
+	for (uint64_t i = r->room; i < room; i++)
+		table[i] = XM_SLAB_HOLE;
+	r->slab = table;
+	r->room = room;
+	return 0;
+}
+
+static void extend(struct xm_region *r, uint64_t slabs)
+{
+	for (uint64_t i = r->slabs; i < slabs; i++)
+		r->slab[i] = NULL;
+	r->session->slabs += slabs - r->slabs;
+	r->present += slabs - r->slabs;
+	r->slabs = slabs;
+}
+
+static struct xm_region *find_nonce(struct xm_session *s, uint64_t nonce)
+{
+	struct xm_region *r = nonce ? s->regions : NULL;
+
+	while (r && r->nonce != nonce)
+		r = r->next;
+	return r;
+}
+
+static struct xm_region *find_name(struct xm_session *s, const char *name)
+{
+	struct xm_region *r = name[0] ? s->regions : NULL;
+
+	while (r && strcmp(r->name, name) != 0)
+		r = r->next;
+	return r;
+}
+
+static void insert(struct xm_appliance *a, struct xm_session *s, struct xm_region *r)
+{
+	struct xm_region **bucket;
+
+	r->id = ++a->regions_ever;
+	r->session = s;
+	bucket = bucket_of(a, r->id);
+	r->next_hash = *bucket;
+	*bucket = r;
+	r->next = s->regions;
+	s->regions = r;
+	s->region_count++;
+	a->region_count++;
+}
+
+static struct xm_region *make_region(const struct xm_wire_region_create *req, uint64_t slabs)
+{
+	struct xm_region *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		return NULL;
+	if (make_room(r, slabs) < 0) {
+		free(r);
+		return NULL;
+	}
+	r->type = req->type;
+	r->flags = req->flags;
+	r->nonce = req->nonce;
+	memcpy(r->name, req->name, sizeof(r->name));
+	r->created_ns = r->modified_ns = wall_clock_ns();
+	r->generation = 1;
+	return r;
+}
+
+int xm_lend_create(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_region_create *req,
+		     struct xm_wire_region *out)
+{
+	struct xm_region *r, *same;
+	uint64_t slabs;
+	int ret = slabs_for(a, req->size_bytes, &slabs);
+
+	if (ret < 0 || !slabs || req->type > 1 || req->flags)
+		return -EINVAL;
+	pthread_mutex_lock(&a->mutex);
+	same = find_nonce(s, req->nonce);
+	if (same) {
+		describe(a, same, out);
+		goto unlock;
+	}
+	ret = find_name(s, req->name) ? -EEXIST : s->region_count >= XM_SESSION_REGIONS_MAX ? -EUSERS : 0;
+	if (ret == 0)
+		ret = xm_pool_promise(&a->pool, slabs);
+	if (ret < 0)
+		goto unlock;
+	r = make_region(req, slabs);
+	if (!r) {
+		xm_pool_release(&a->pool, slabs);
+		ret = -ENOMEM;
+		goto unlock;
+	}
+	insert(a, s, r);
+	extend(r, slabs);
+	describe(a, r, out);
+unlock:
+	pthread_mutex_unlock(&a->mutex);
+	return ret;
+}
+
+int xm_lend_open(struct xm_appliance *a, struct xm_session *s, const char *name, struct xm_wire_region *out)
+{
+	struct xm_region *r = NULL;
+
+	pthread_mutex_lock(&a->mutex);
+	r = find_name(s, name);
+	if (r)
+		describe(a, r, out);
+	pthread_mutex_unlock(&a->mutex);
+	return r ? 0 : -ENOENT;
+}
+
+static int grow(struct xm_appliance *a, struct xm_region *r, uint64_t slabs)
+{
+	int ret = make_room(r, slabs);
+
+	if (ret == 0)
+		ret = xm_pool_promise(&a->pool, slabs - r->slabs);
+	if (ret == 0)
+		extend(r, slabs);
+	return ret;
+}
+
+int xm_lend_resize(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t size_bytes,
+		     struct xm_wire_region *out)
+{
+	struct xm_slab *gone = NULL;
+	struct xm_region *r = NULL;
+	uint64_t slabs, freed = 0;
+	int ret = slabs_for(a, size_bytes, &slabs);
+
+	if (ret < 0)
+		return ret;
+	pthread_mutex_lock(&a->mutex);
+	ret = find(a, s, id, XM_ACCESS_METADATA, &r);
+	if (ret == 0 && slabs > r->slabs) {
+		ret = grow(a, r, slabs);
+	} else if (ret == 0) {
+		freed = take_out(r, slabs, r->slabs, &gone);
+		r->slabs = slabs;
+	}
+	if (ret == 0) {
+		touch(r);
+		describe(a, r, out);
+	}
+	pthread_mutex_unlock(&a->mutex);
+	let_go(a, gone, freed, true);
+	return ret;
+}
+
+int xm_lend_drop(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *req,
+		   struct xm_wire_region *out)
+{
+	struct xm_slab *gone = NULL;
+	struct xm_region *r = NULL;
+	uint64_t freed = 0;
+	int ret;
+
+	pthread_mutex_lock(&a->mutex);
+	ret = find(a, s, req->region, XM_ACCESS_METADATA, &r);
+	if (ret == 0 && (req->first > r->slabs || req->count > r->slabs - req->first))
+		ret = -EINVAL;
+	if (ret == 0) {
+		freed = take_out(r, req->first, req->first + req->count, &gone);
+		touch(r);
+		describe(a, r, out);
+	}
+	pthread_mutex_unlock(&a->mutex);
+	let_go(a, gone, freed, true);
+	return ret;
+}
+
+static void unhash(struct xm_appliance *a, struct xm_region *r)
+{
+	struct xm_region **at = bucket_of(a, r->id);
+
+	while (*at != r)
+		at = &(*at)->next_hash;
+	*at = r->next_hash;
+	a->region_count--;
+	r->session->region_count--;
+}
+
+int xm_lend_free(struct xm_appliance *a, struct xm_session *s, uint64_t id)
+{
+	struct xm_slab *gone = NULL;
+	struct xm_region *r = NULL, **at;
+	uint64_t freed;
+	int ret;
+
+	pthread_mutex_lock(&a->mutex);
+	ret = find(a, s, id, XM_ACCESS_METADATA, &r);
+	if (ret < 0) {
+		pthread_mutex_unlock(&a->mutex);
+		return ret;
+	}
+	for (at = &r->session->regions; *at != r;)
+		at = &(*at)->next;
+	*at = r->next;
+	unhash(a, r);
+	freed = take_out(r, 0, r->slabs, &gone);
+	pthread_mutex_unlock(&a->mutex);
+	let_go(a, gone, freed, true);
+	free(r->slab);
+	free(r);
+	return 0;
+}
+
+int xm_lend_info(struct xm_appliance *a, struct xm_session *s, uint64_t id, struct xm_wire_region *out)
+{
+	struct xm_region *r = NULL;
+	int ret;
+
+	pthread_mutex_lock(&a->mutex);
+	ret = find(a, s, id, XM_ACCESS_METADATA, &r);
+	if (ret == 0)
+		describe(a, r, out);
+	pthread_mutex_unlock(&a->mutex);
+	return ret;
+}
+
+/* The session's region with the smallest id above `after`; mutex held. */
+static struct xm_region *next_region(struct xm_session *s, uint64_t after)
+{
+	struct xm_region *best = NULL;
+
+	for (struct xm_region *r = s->regions; r; r = r->next)
+		if (r->id > after && (!best || r->id < best->id))
+			best = r;
+	return best;
+}
+
+void xm_lend_list(struct xm_appliance *a, struct xm_session *s, uint64_t after, struct xm_wire_region_list *out)
+{
+	struct xm_region *r = NULL;
+
+	out->count = 0;
+	pthread_mutex_lock(&a->mutex);
+	while (out->count < XM_WIRE_LIST && (r = next_region(s, after))) {
+		describe(a, r, &out->region[out->count++]);
+		after = r->id;
+	}
+	out->more = next_region(s, after) != NULL;
+	pthread_mutex_unlock(&a->mutex);
+}
+
+struct xm_region *xm_lend_detach_all(struct xm_appliance *a, struct xm_session *s)
+{
+	struct xm_region *list = s->regions;
+
+	for (struct xm_region *r = list; r; r = r->next)
+		unhash(a, r);
+	s->region_count = 0;
+	s->regions = NULL;
+	return list;
+}
+
+void xm_lend_dispose(struct xm_appliance *a, struct xm_region *list)
+{
+	while (list) {
+		struct xm_region *r = list;
+		struct xm_slab *gone = NULL;
+		uint64_t freed = take_out(r, 0, r->slabs, &gone);
+
+		list = r->next;
+		let_go(a, gone, freed, false);
+		free(r->slab);
+		free(r);
+	}
+}
+
+/* ---- data --------------------------------------------------------------------------------------------- */
+
+/* The slab at this place with a reference. 0; 1: promised, has to be made; -errno as locate. Mutex held. */
+static int lookup(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t slab, struct xm_slab **out)
+{
+	struct xm_region *r = NULL;
+	int ret = find(a, s, id, XM_ACCESS_DATA, &r);
+
+	if (ret < 0)
+		return ret == -ENOENT ? -ENXIO : ret;
+	if (slab >= r->slabs || r->slab[slab] == XM_SLAB_HOLE)
+		return -ENXIO;
+	if (!r->slab[slab])
+		return 1;
+	*out = r->slab[slab];
+	xm_slab_get(*out);
+	return 0;
+}
+
+/* Makes the slab that lookup() found missing, unless somebody else has meanwhile. No lock held. */
+static int materialise(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t slab, bool populate)
+{
+	struct xm_slab *made, *found = NULL;
+	struct xm_region *r = NULL;
+	int ret = xm_pool_take(&a->pool, populate, &made);
+
+	if (ret < 0)
+		return ret;
+	pthread_mutex_lock(&a->mutex);
+	ret = lookup(a, s, id, slab, &found);
+	if (ret == 1) {
+		find(a, s, id, XM_ACCESS_DATA, &r);
+		r->slab[slab] = made;
+		made = NULL;
+		ret = 0;
+	}
+	pthread_mutex_unlock(&a->mutex);
+	if (found)
+		xm_slab_put(&a->pool, found, false);
+	if (made)
+		xm_slab_put(&a->pool, made, false);
+	return ret;
+}
+
+static int get_slab(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t slab, bool populate,
+		    struct xm_slab **out)
+{
+	int ret;
+
+	do {
+		pthread_mutex_lock(&a->mutex);
+		ret = lookup(a, s, id, slab, out);
+		pthread_mutex_unlock(&a->mutex);
+		if (ret != 1)
+			return ret;
+		ret = materialise(a, s, id, slab, populate);
+	} while (ret == 0);
+	return ret;
+}
+
+int xm_lend_get_slabs(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *req,
+			struct xm_slab **out, unsigned max)
+{
+	unsigned n = (unsigned)xm_min(req->count, (uint64_t)max);
+	unsigned have = 1;
+	int ret;
+
+	if (!n || req->first >= XM_REGION_SLABS_MAX)
+		return n ? -ENXIO : -EINVAL;
+	ret = get_slab(a, s, req->region, req->first, true, &out[0]);
+	if (ret < 0)
+		return ret;
+	pthread_mutex_lock(&a->mutex);
+	while (have < n && lookup(a, s, req->region, req->first + have, &out[have]) == 0)
+		have++;
+	pthread_mutex_unlock(&a->mutex);
+	return (int)have;
+}
+
+int xm_lend_locate(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t off, uint32_t len,
+		     struct xm_segment out[XM_SEGMENTS])
+{
+	uint64_t unit = a->pool.kind.bytes;
+	int n = 0;
+
+	if (off + len < off)
+		return -ENXIO;
+	while (len) {
+		struct xm_segment *seg = &out[n];
+		uint64_t at = off % unit;
+		int ret = get_slab(a, s, id, off / unit, false, &seg->slab);
+
+		if (ret < 0) {
+			while (n--)
+				xm_slab_put(&a->pool, out[n].slab, false);
+			return ret;
+		}
+		seg->addr = seg->slab->addr + at;
+		seg->len = (uint32_t)xm_min((uint64_t)len, unit - at);
+		off += seg->len;
+		len -= seg->len;
+		n++;
+	}
+	return n;
+}

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main.c - xmem-appliance: settings, start, signals, end. The main thread becomes the control thread.
+ * Start order: descriptors, pool, sessions, data thread, sockets; the end is the reverse.
+ */
+#include "appliance/notify.h"
+#include "appliance/options.h"
+#include "appliance/serve.h"
+
+#include "units.h"
+#include "util.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#define FD_RESERVE 512u /* descriptors for connections and the daemon itself, beside one a slab */
+
+struct daemon {
+	struct xm_options o;
+	int argc;
+	char **argv;
+	struct xm_appliance a;
+	struct xm_data *data;
+	struct xm_ctl *ctl;
+	struct xm_listener listener[XM_LISTEN_MAX];
+	int listeners;
+	int signal_fd;
+	uint64_t fd_limit;
+};
+
+static struct daemon d;
+
+static int raise_descriptors(void)
+{
+	uint64_t slabs = d.o.memory_bytes / d.o.slab_bytes;
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) < 0)
+		return -errno;
+	rl.rlim_cur = rl.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &rl);
+	getrlimit(RLIMIT_NOFILE, &rl);
+	d.fd_limit = rl.rlim_cur;
+	if (slabs + FD_RESERVE / 2 > d.fd_limit) {
+		xm_err("%llu slabs need as many file descriptors, the limit is %llu (give a larger --slab or raise "
+		       "the limit)", (unsigned long long)slabs, (unsigned long long)d.fd_limit);
+		return -EMFILE;
+	}
+	return 0;
+}
+
+/* Huge pages that are not there would otherwise be found missing by the first client. */
+static int try_memory(void)
+{
+	struct xm_slab *s;
+	int ret;
+
+	if (!d.o.kind.huge_bytes)
+		return 0;
+	ret = xm_slab_create(&d.o.kind, true, &s);
+	if (ret < 0) {
+		xm_err("--huge: not one slab of huge pages is free (set them aside: vm.nr_hugepages)");
+		return ret;
+	}
+	xm_slab_destroy(s);
+	return 0;
+}
+
+static void on_reload(void)
+{
+	struct xm_options n;
+	char text[24];
+
+	if (xm_options_load(&n, d.argc, d.argv) != 0) {
+		xm_warn("settings not read again: the old ones stay");
+		return;
+	}
+	xm_log_set_level((enum xm_log_level)n.log_level);
+	xm_store(&d.a.lease_ns, n.lease_ns);
+	if (n.memory_bytes < d.o.memory_bytes)
+		xm_warn("--memory can only grow while running (restart to lend less)");
+	else if (n.memory_bytes / d.o.slab_bytes + FD_RESERVE / 2 > d.fd_limit)
+		xm_warn("--memory: the limit of file descriptors does not allow that many slabs, unchanged");
+	else
+		xm_pool_raise(&d.a.pool, n.memory_bytes);
+	d.o.memory_bytes = xm_max(d.o.memory_bytes, n.memory_bytes);
+	xm_info("settings read again: lending %s", xm_format_size(d.o.memory_bytes, text, sizeof(text)));
+}
+
+static void on_signal(void *arg)
+{
+	struct signalfd_siginfo info;
+
+	while (read(d.signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo == SIGHUP) {
+			on_reload();
+			continue;
+		}
+		xm_info("signal %u: ending", info.ssi_signo);
+		xm_notify("STOPPING=1");
+		xm_ctl_stop(d.ctl);
+	}
+}
+
+static int catch_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	/* before any thread is made, so that none of them takes a signal */
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -errno;
+	signal(SIGPIPE, SIG_IGN);
+	d.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return d.signal_fd < 0 ? -errno : 0;
+}
+
+static int open_listeners(void)
+{
+	char why[XM_WHY_MAX];
+
+	if (d.o.listen.n > XM_LISTEN_MAX) {
+		xm_err("--listen: at most %d addresses", XM_LISTEN_MAX);
+		return -EINVAL;
+	}
+	for (; d.listeners < d.o.listen.n; d.listeners++) {
+		int ret = xm_listen(d.o.listen.v[d.listeners], &d.listener[d.listeners], why);
+
+		if (ret < 0) {
+			xm_err("%s", why);
+			return ret;
+		}
+	}
+	return 0;
+}
+
+static int start_data(void)
+{
+	bool tcp = false;
+	int ret;
+
+	for (int i = 0; i < d.listeners; i++)
+		tcp = tcp || !d.listener[i].local;
+	if (!tcp)
+		return 0;
+	ret = xm_data_create(&d.a, &d.data);
+	if (ret < 0)
+		xm_err("tcp needs io_uring, which this environment refuses: %s (allow it, see "
+		       "kernel.io_uring_disabled and the container's seccomp profile, or listen on shm: only)",
+		       xm_strerror(ret));
+	return ret;
+}
+
+static int start_control(void)
+{
+	uint64_t slabs = d.o.memory_bytes / d.o.slab_bytes;
+	struct xm_ctl_limits limits = { .connections = (unsigned)xm_min(d.fd_limit - slabs - 64, 8192ull),
+					.strangers = 256, .hello_ns = 5000000000ull, .stall_ns = 10000000000ull };
+	int ret = xm_ctl_create(&d.a, d.data, &limits, &d.ctl);
+
+	if (ret == 0)
+		ret = xm_ctl_watch(d.ctl, d.signal_fd, on_signal, NULL);
+	for (int i = 0; ret == 0 && i < d.listeners; i++)
+		ret = xm_ctl_listen(d.ctl, &d.listener[i]);
+	if (ret < 0)
+		xm_err("cannot serve: %s", xm_strerror(ret));
+	return ret;
+}
+
+static void tell_ready(void)
+{
+	char line[XM_LISTEN_MAX * 170] = "", size[24];
+	size_t len = 0;
+
+	for (int i = 0; i < d.listeners; i++)
+		len += (size_t)xm_snprintf(line + len, sizeof(line) - len, "%s%s", i ? " " : "", d.listener[i].uri);
+	xm_info("lending %s in slabs of %llu KiB at %s", xm_format_size(d.o.memory_bytes, size, sizeof(size)),
+		(unsigned long long)(d.o.slab_bytes >> 10), line);
+	if (d.o.ready_fd != XM_READY_FD_NONE) {
+		ssize_t n;
+
+		line[len++] = '\n';
+		n = write((int)d.o.ready_fd, line, len);
+		if (n != (ssize_t)len)
+			xm_warn("--ready-fd %llu: cannot write there", (unsigned long long)d.o.ready_fd);
+		close((int)d.o.ready_fd);
+	}
+	xm_notify("READY=1");
+}
+
+static int serve(void)
+{
+	int ret = xm_pool_init(&d.a.pool, &d.o.kind, d.o.memory_bytes, (unsigned)d.o.warm);
+
+	if (ret < 0) {
+		xm_err("cannot start: %s", xm_strerror(ret));
+		return ret;
+	}
+	ret = xm_appliance_init(&d.a, d.o.name, d.o.lease_ns);
+	if (ret < 0) {
+		xm_err("cannot start: %s", xm_strerror(ret));
+		goto fini_pool;
+	}
+	ret = open_listeners();
+	if (ret == 0)
+		ret = start_data();
+	if (ret == 0)
+		ret = start_control();
+	if (ret == 0) {
+		tell_ready();
+		xm_ctl_run(d.ctl);
+	}
+	while (d.listeners > 0)
+		xm_unlisten(&d.listener[--d.listeners]);
+	xm_data_destroy(d.data);
+	xm_ctl_destroy(d.ctl);
+	xm_appliance_fini(&d.a);
+fini_pool:
+	xm_pool_fini(&d.a.pool);
+	return ret;
+}
+
+int main(int argc, char **argv)
+{
+	int ret;
+
+	xm_log_init("xmem-appliance", XM_LOG_INFO);
+	ret = xm_options_load(&d.o, argc, argv);
+	if (ret != 0)
+		return ret < 0 ? 2 : 0;
+	xm_log_set_level((enum xm_log_level)d.o.log_level);
+	d.argc = argc;
+	d.argv = argv;
+	ret = catch_signals();
+	if (ret == 0)
+		ret = raise_descriptors();
+	if (ret == 0)
+		ret = try_memory();
+	if (ret == 0)
+		ret = serve();
+	return ret < 0 ? 1 : 0;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pool.h - the RAM that is lent: how much is promised, and slabs made ahead of requests.
+ *
+ *      total = free + promised            promised slabs get their memory when they are first used
+ *
+ * Promising is arithmetic, so a region of any size is made at once. One thread keeps a few slabs warm (made,
+ * touched, zero), and destroys slabs that were freed.
+ */
+#ifndef XM_POOL_H
+#define XM_POOL_H
+
+#include "appliance/slab.h"
+
+#include <pthread.h>
+
+struct xm_pool {
+	struct xm_slab_kind kind;
+	unsigned warm_target;
+
+	pthread_mutex_t mutex; /* everything below; taken alone or inside the registry's */
+	pthread_cond_t work;
+	pthread_t thread;
+	bool stopping, started;
+	uint64_t total, promised, backed; /* slabs; backed: occupy memory, those to be destroyed included */
+	unsigned warm_count;
+	struct xm_slab *warm, *doomed;
+};
+
+struct xm_pool_stat {
+	uint64_t total_bytes, free_bytes, warm_bytes;
+	uint64_t promised_slabs, backed_slabs;
+};
+
+/* Starts the pool's thread. 0; -errno. */
+int xm_pool_init(struct xm_pool *p, const struct xm_slab_kind *kind, uint64_t total_bytes, unsigned warm_target);
+/* Stops the thread, destroys warm and doomed slabs. */
+void xm_pool_fini(struct xm_pool *p);
+/* 0; -ENOMEM: fewer than n slabs are free */
+int xm_pool_promise(struct xm_pool *p, uint64_t n);
+void xm_pool_release(struct xm_pool *p, uint64_t n);
+/* A slab for a promise, refs = 1. populate: with all its pages (may take 20 ms when none is warm).
+ * 0; -ENOMEM, -EMFILE. */
+int xm_pool_take(struct xm_pool *p, bool populate, struct xm_slab **out);
+void xm_slab_get(struct xm_slab *s);
+/* Drops a reference. The last one destroys the slab: now, or on the pool's thread. */
+void xm_slab_put(struct xm_pool *p, struct xm_slab *s, bool now);
+/* More memory to lend; never less. */
+void xm_pool_raise(struct xm_pool *p, uint64_t total_bytes);
+void xm_pool_stat(struct xm_pool *p, struct xm_pool_stat *out);
+
+#endif

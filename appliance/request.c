@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * request.c - control messages of sessions: one function each, chosen by type from a table; every failure
+ * becomes a refusal with one line of text. Control thread; holds no lock of its own.
+ */
+#include "appliance/request.h"
+
+#include "log.h"
+#include "units.h"
+#include "util.h"
+
+#include <errno.h>
+#include <string.h>
+
+void xm_request_refuse(struct xm_wire_msg *out, int status, const char *text, uint64_t value)
+{
+	struct xm_wire_error *e = &out->u.error;
+
+	memset(e, 0, sizeof(*e));
+	out->h.status = status;
+	e->major = XM_WIRE_MAJOR;
+	e->minor = XM_WIRE_MINOR;
+	e->value = value;
+	xm_snprintf(e->text, sizeof(e->text), "%s", text);
+}
+
+static void refuse(struct xm_request *r, int status)
+{
+	char text[XM_WIRE_TEXT], free_text[24], total_text[24];
+	struct xm_pool_stat pool;
+
+	switch (-status) {
+	case ENOMEM:
+		xm_pool_stat(&r->a->pool, &pool);
+		xm_snprintf(text, sizeof(text), "no room: %s of %s are free (give the appliance more --memory)",
+			    xm_format_size(pool.free_bytes, free_text, sizeof(free_text)),
+			    xm_format_size(pool.total_bytes, total_text, sizeof(total_text)));
+		xm_request_refuse(r->out, status, text, pool.free_bytes);
+		break;
+	case ENOENT:
+		xm_request_refuse(r->out, status, "no such region", 0);
+		break;
+	case EACCES:
+		xm_request_refuse(r->out, status, "the region belongs to another session", 0);
+		break;
+	case ENXIO:
+		xm_request_refuse(r->out, status, "no such slab: beyond the end, or freed", 0);
+		break;
+	case EEXIST:
+		xm_request_refuse(r->out, status, "the session has a region of that name", 0);
+		break;
+	case EUSERS:
+		xm_request_refuse(r->out, status, "the session has its 256 regions", 0);
+		break;
+	case ENOSYS:
+		xm_request_refuse(r->out, status, "this version does not know that message", 0);
+		break;
+	default:
+		xm_request_refuse(r->out, status, xm_strerror(status), 0);
+	}
+}
+
+static int do_ping(struct xm_request *r)
+{
+	return 0;
+}
+
+static int do_bye(struct xm_request *r)
+{
+	r->bye = true;
+	return 0;
+}
+
+static int do_create(struct xm_request *r)
+{
+	return xm_lend_create(r->a, r->session, &r->in->u.create, &r->out->u.region);
+}
+
+static int do_open(struct xm_request *r)
+{
+	return xm_lend_open(r->a, r->session, r->in->u.op.name, &r->out->u.region);
+}
+
+static int do_resize(struct xm_request *r)
+{
+	return xm_lend_resize(r->a, r->session, r->in->u.op.region, r->in->u.op.value, &r->out->u.region);
+}
+
+static int do_drop(struct xm_request *r)
+{
+	return xm_lend_drop(r->a, r->session, &r->in->u.slabs, &r->out->u.region);
+}
+
+static int do_free(struct xm_request *r)
+{
+	return xm_lend_free(r->a, r->session, r->in->u.op.region);
+}
+
+static int do_info(struct xm_request *r)
+{
+	return xm_lend_info(r->a, r->session, r->in->u.op.region, &r->out->u.region);
+}
+
+static int do_list(struct xm_request *r)
+{
+	xm_lend_list(r->a, r->session, r->in->u.op.region, &r->out->u.list);
+	return 0;
+}
+
+static int do_slab_map(struct xm_request *r)
+{
+	int n;
+
+	if (!r->local)
+		return -EOPNOTSUPP; /* memory objects cannot be handed over a network */
+	n = xm_lend_get_slabs(r->a, r->session, &r->in->u.slabs, r->slab, XM_WIRE_FDS);
+	if (n < 0)
+		return n;
+	r->slabs = (unsigned)n;
+	r->out->u.slabs = r->in->u.slabs;
+	r->out->u.slabs.count = (uint64_t)n;
+	return 0;
+}
+
+static int do_stat(struct xm_request *r)
+{
+	xm_appliance_stat(r->a, &r->in->u.stat, &r->out->u.stat_reply);
+	return 0;
+}
+
+static const struct {
+	uint16_t type;
+	int (*fn)(struct xm_request *r);
+} handlers[] = {
+	{ XM_WIRE_PING, do_ping },
+	{ XM_WIRE_BYE, do_bye },
+	{ XM_WIRE_REGION_CREATE, do_create },
+	{ XM_WIRE_REGION_OPEN, do_open },
+	{ XM_WIRE_REGION_RESIZE, do_resize },
+	{ XM_WIRE_REGION_DROP, do_drop },
+	{ XM_WIRE_REGION_FREE, do_free },
+	{ XM_WIRE_REGION_INFO, do_info },
+	{ XM_WIRE_REGION_LIST, do_list },
+	{ XM_WIRE_SLAB_MAP, do_slab_map },
+	{ XM_WIRE_STAT, do_stat },
+};
+
+void xm_request_answer(struct xm_request *r)
+{
+	int ret = -ENOSYS;
+
+	r->slabs = 0;
+	r->bye = false;
+	memset(&r->out->h, 0, sizeof(r->out->h));
+	r->out->h.type = r->in->h.type;
+	r->out->h.flags = XM_WIRE_REPLY;
+	r->out->h.seq = r->in->h.seq;
+	for (size_t i = 0; i < XM_ARRAY_SIZE(handlers); i++) {
+		if (handlers[i].type != r->in->h.type)
+			continue;
+		ret = handlers[i].fn(r);
+		break;
+	}
+	if (ret < 0) {
+		xm_add(&r->a->refused, 1);
+		refuse(r, ret);
+	}
+}

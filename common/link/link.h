@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * link.h - the contract between the runtime and a memory appliance.
+ *
+ * Two objects:
+ *
+ *   struct xm_peer   a client's standing with one appliance: its session, its control connection and the
+ *                    calls on it (allocate, resize, free ...). Thread-safe; control calls block, bounded.
+ *   struct xm_link   one data connection of that session. Used by ONE thread at a time (the runtime keeps
+ *                    a pool, about one a CPU). Queues one-sided operations on regions.
+ *
+ * Implementations ("transports") are const tables of operations, chosen by the scheme of a URI:
+ * `shm:PATH`, `tcp:HOST:PORT`, later `verbs:HOST:PORT`; the decorators `inject` and `trace` wrap a link and
+ * implement the same table.
+ *
+ * Rules that every implementation keeps
+ *   - Nothing on a link blocks but wait(). Every operation that was accepted (0 returned) comes back through
+ *     poll() EXACTLY ONCE, also when the connection dies (status -ENOLINK) or is closed by reconnect.
+ *   - Local buffers of writev() are never dereferenced in user mode unless the implementation copies them
+ *     with an access that cannot fault (process_vm_readv/writev, sendmsg): they may be pages of the program
+ *     that it unmaps meanwhile; then the operation completes with -EFAULT. Buffers of read() are the
+ *     caller's own local memory and stay valid until the completion.
+ *   - Protection is the appliance's: a range that was freed, or is not this session's, completes with
+ *     -ENXIO (not present) or -EACCES, and the link stays usable.
+ *   - No malloc, no stdio after open(): these functions run inside the resolution of page faults.
+ *
+ * Status values: 0; -ENXIO range not present (freed, beyond the end); -EACCES not permitted; -ENOLINK the
+ * connection died (the operation may or may not have happened; reads and writes may be repeated, atomics
+ * may not); -EFAULT the local buffer went away; -EIO the peer answered nonsense; -EBADMSG checksum error.
+ */
+#ifndef XM_LINK_H
+#define XM_LINK_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define XM_SLAB_SIZE (64ull << 20) /* default; the appliance says which one it uses in the hello reply */
+#define XM_LINK_DEPTH 128	   /* operations in flight per link that an implementation must accept */
+#define XM_LINK_IOV_MAX 256	   /* pieces of one writev() */
+#define XM_LINK_OP_MAX (1u << 20)  /* bytes of one operation */
+
+struct xm_link;
+struct xm_peer;
+
+struct xm_completion {
+	uint64_t cookie; /* as given to the operation */
+	int32_t status;	 /* 0 or -errno, see above */
+	uint32_t bytes;	 /* moved */
+	uint64_t value;	 /* cas, faa: the value before */
+};
+
+struct xm_link_stats {
+	uint64_t reads, writes, atomics;
+	uint64_t read_bytes, write_bytes;
+	uint64_t errors, reconnects;
+	uint64_t polls, completions;
+};
+
+/*
+ * read, writev, cas and faa answer 0 (accepted: will come back through poll), or refuse: -EAGAIN more than
+ * XM_LINK_DEPTH operations not yet polled; -ENOLINK the link is dead; -EINVAL no bytes, more than
+ * XM_LINK_OP_MAX, or more than XM_LINK_IOV_MAX pieces. cas and faa want 8-byte alignment (-EINVAL as status).
+ * close forgets what is in flight; the peer must be closed after its links.
+ */
+struct xm_link_ops {
+	const char *name;
+	void (*close)(struct xm_link *l);
+	/* The address at which region bytes [off, off+len) can be read directly in this process, or NULL.
+	 * The memory may turn into SIGBUS when the appliance frees it: give it to a system call that
+	 * answers EFAULT (UFFDIO_COPY), never dereference it. len must not cross a slab. */
+	const void *(*direct)(struct xm_link *l, uint64_t region, uint64_t off, size_t len);
+	int (*read)(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off, uint64_t cookie);
+	/* gathers n pieces into contiguous region bytes [off, off + sum) */
+	int (*writev)(struct xm_link *l, const struct iovec *iov, int n, uint64_t region, uint64_t off,
+		      uint64_t cookie);
+	int (*cas)(struct xm_link *l, uint64_t region, uint64_t off, uint64_t expect, uint64_t desired,
+		   uint64_t cookie);
+	int (*faa)(struct xm_link *l, uint64_t region, uint64_t off, uint64_t add, uint64_t cookie);
+	int (*flush)(struct xm_link *l);
+	/* up to n completions; 0: none now; never blocks; never an error (a dead link completes all) */
+	int (*poll)(struct xm_link *l, struct xm_completion *c, int n);
+	/* sleeps until poll() would return something or timeout_ns passed. 0, -ETIMEDOUT */
+	int (*wait)(struct xm_link *l, uint64_t timeout_ns);
+	/* 0: usable; -ENOLINK: died (all its operations have been completed or will be by poll()) */
+	int (*state)(struct xm_link *l);
+	void (*stats)(struct xm_link *l, struct xm_link_stats *out);
+	/* behind xm_link_forget() and xm_link_reconnect() */
+	void (*forget)(struct xm_link *l);
+	int (*reconnect)(struct xm_link *l);
+	/* Makes the link dead at once: operations in flight complete with -ENOLINK and no longer touch their
+	 * buffers. For a caller that stops waiting. */
+	void (*kill)(struct xm_link *l);
+};
+
+struct xm_link {
+	const struct xm_link_ops *ops;
+	struct xm_peer *peer;
+};
+
+/* ---- peer: the session and its control connection --------------------------------------------------- */
+
+struct xm_session_id {
+	uint64_t id;	     /* 0: make a new session */
+	uint8_t token[16];   /* secret that lets another process or connection attach to it */
+	uint8_t boot[16];    /* names the appliance's run: another value means it was restarted */
+};
+
+struct xm_peer_config {
+	const char *uri;	    /* shm:PATH (PATH of "@name": abstract socket) or tcp:HOST:PORT */
+	const char *client_name;    /* for the appliance's log, <= 31 bytes */
+	struct xm_session_id session; /* id 0: new */
+	uint64_t connect_timeout_ns;  /* 0: 5 s */
+	uint64_t lost_timeout_ns; /* how long a lost connection is retried before -ENOLINK; 0: the lease */
+	const char *inject;	    /* NULL, or a specification for the inject decorator (see inject.h) */
+	int (*place_fd)(int fd);    /* NULL, or moves a descriptor out of the program's way: returns the new
+				       number (the old one closed), used for every socket the peer keeps */
+};
+
+struct xm_peer_info {
+	struct xm_session_id session;
+	uint32_t protocol_major, protocol_minor;
+	uint64_t slab_bytes;
+	uint64_t total_bytes, free_bytes; /* of the appliance, when it was asked */
+	uint64_t lease_ns;
+	char appliance_name[64];
+};
+
+struct xm_region_info {
+	uint64_t id;
+	uint64_t size_bytes; /* whole slabs */
+	uint64_t slabs;
+	uint64_t slabs_present; /* fewer where slabs in the middle were freed */
+	uint32_t generation, flags;
+	char name[64];
+};
+
+/* Connects and makes or attaches to a session. On failure *why (>= 160 bytes, may be NULL) holds one line
+ * that says what, where and what to do. -ECONNREFUSED, -ETIMEDOUT, -EPROTONOSUPPORT (version), -ESTALE
+ * (no such session), -EACCES, -EINVAL (URI), -EPROTO (garbage). Allocates (raw mmap); blocks. */
+int xm_peer_open(const struct xm_peer_config *cfg, struct xm_peer **out, char *why);
+/* Leaves the session (it ends when its last connection leaves); NULL is fine. */
+void xm_peer_close(struct xm_peer *p);
+/* In the child of fork(), single-threaded: drops the inherited sockets without telling the appliance,
+ * keeps mappings, connects anew to the same session. Links of the parent must be dropped with
+ * xm_link_forget() first. Same errors as open. */
+int xm_peer_after_fork(struct xm_peer *p, char *why);
+void xm_peer_info(struct xm_peer *p, struct xm_peer_info *out);
+/* 0: alive; -ENOLINK: lost for good (lease over, or appliance known dead). Cheap: one atomic load. */
+int xm_peer_state(struct xm_peer *p);
+/* True once when the connection has been found lost or regained, for the log. Called now and then by a
+ * background thread: notices the appliance's death (EOF), reconnects, gives up after lost_timeout. */
+void xm_peer_tick(struct xm_peer *p);
+
+/* Control calls: thread-safe (a mutex of the peer), block at most connect_timeout. 0 or -errno:
+ * -ENOMEM appliance has no room; -ENOENT no such region; -EACCES; -ENOLINK; -EINVAL size. */
+int xm_peer_region_create(struct xm_peer *p, uint64_t size_bytes, const char *name, uint32_t flags,
+			  struct xm_region_info *out);
+int xm_peer_region_open(struct xm_peer *p, const char *name, struct xm_region_info *out);
+/* sets the size; growth adds slabs at the end, shrinking drops slabs at the end */
+int xm_peer_region_resize(struct xm_peer *p, uint64_t region, uint64_t size_bytes, struct xm_region_info *out);
+int xm_peer_region_drop_slabs(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count);
+int xm_peer_region_free(struct xm_peer *p, uint64_t region);
+int xm_peer_region_info(struct xm_peer *p, uint64_t region, struct xm_region_info *out);
+/* Prepares this process for access to slabs [first, first+count) of the region (shm: maps their memory
+ * objects; tcp: nothing). Slabs already mapped are left. Safe at any time; called ahead of first use, and
+ * by a link itself when it meets an unmapped slab. */
+int xm_peer_region_attach(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count);
+/* What the appliance says of itself. The asking session and its connection are counted. */
+struct xm_appliance_stat {
+	uint64_t total_bytes, free_bytes;  /* free: not promised to any region */
+	uint64_t warm_bytes;		   /* prepared ahead of requests */
+	uint64_t slab_bytes;
+	uint64_t sessions, regions;
+	uint64_t slabs_used;		   /* promised to regions: 0 when no client holds memory */
+	uint64_t slabs_backed;		   /* slabs that occupy memory now: used, warm or about to be freed */
+	uint64_t connections;		   /* all; data_connections is the part that carries the tcp data path */
+	uint64_t data_connections;
+	uint64_t reads, writes, atomics;   /* served over tcp; one-sided access over shm is seen by nobody */
+	uint64_t refused;		   /* requests answered with an error, connections turned away */
+	uint64_t read_bytes, write_bytes;  /* over tcp */
+	uint64_t uptime_ns;
+};
+int xm_peer_appliance_stat(struct xm_peer *p, struct xm_appliance_stat *out);
+/* messages sent on the control connection since open (for tests: none per allocation) */
+uint64_t xm_peer_control_messages(struct xm_peer *p);
+
+/* ---- links ------------------------------------------------------------------------------------------ */
+
+int xm_link_open(struct xm_peer *p, struct xm_link **out);
+/* After fork, in the child: frees the object without touching the connection it shares with the parent. */
+void xm_link_forget(struct xm_link *l);
+/* Re-establishes a dead link, blocking up to the peer's lost_timeout with backoff. 0, -ENOLINK for good. */
+int xm_link_reconnect(struct xm_link *l);
+
+/* Conveniences for callers that want one operation and nothing else in flight: submit, flush, wait.
+ * timeout_ns bounds the wait (-ETIMEDOUT). A link that dies is NOT reconnected here. */
+int xm_link_read_sync(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off,
+		      uint64_t timeout_ns);
+int xm_link_writev_sync(struct xm_link *l, const struct iovec *iov, int n, uint64_t region, uint64_t off,
+			uint64_t timeout_ns);
+
+#endif

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * peer_impl.h - what the files of common/link share about a peer. Not for anyone else.
+ *
+ *   peer.c        the public calls        peer_conn.c   sockets, handshake, one request and its reply
+ *   peer_slabs.c  shm: slab mappings      shm.c, tcp.c  links       inject.c, trace.c  decorators
+ *
+ * Slab mappings (shm): each region has a table of chunks; a chunk is one reserved range of addresses for 64
+ * neighbouring slabs and a word of bits that say which are mapped.
+ *
+ *   regions[hash(id)] -> chunks[slab / 64] -> { base, mapped bits }     address = base + (slab % 64) * size
+ *
+ * A range reserved for slab i of a region stays reserved: a dropped slab is replaced by PROT_NONE, never
+ * unmapped, so a copy that another thread has under way meets EFAULT and never somebody else's memory.
+ * Readers take no lock: base is stored before the bit is set, and the bit is cleared before the mapping goes.
+ */
+#ifndef XM_PEER_IMPL_H
+#define XM_PEER_IMPL_H
+
+#include "link/link.h"
+#include "link/uri.h"
+#include "procid.h"
+#include "util.h"
+#include "wire.h"
+
+#include <pthread.h>
+
+#define XM_PEER_REGIONS 256u	/* regions a client can have open on one appliance; a power of two */
+#define XM_CHUNK_SLABS 64u	/* bits of a word */
+#define XM_REGION_CHUNKS 4096u	/* 262144 slabs: 16 TiB of 64 MiB slabs; the appliance has the same limit */
+#define XM_REGION_GONE UINT64_MAX
+
+struct xm_chunk {
+	uint8_t *base;	 /* atomic; written once under the peer's mutex */
+	uint64_t mapped; /* atomic; written under the peer's mutex */
+};
+
+struct xm_slab_table {
+	uint64_t id;		 /* atomic; 0: never used, XM_REGION_GONE: freed */
+	struct xm_chunk *chunks; /* mapped at first use, kept when the entry is reused */
+};
+
+enum xm_peer_conn { XM_PEER_UP, XM_PEER_DOWN, XM_PEER_LOST };
+
+struct xm_peer {
+	pthread_mutex_t mutex; /* everything below but for the fields marked atomic */
+	int conn;	       /* atomic, enum xm_peer_conn */
+	int pid;	       /* atomic; of this process, for copies to itself */
+	int fd;		       /* control connection, -1 when down */
+	uint32_t seq;
+	uint64_t nonce;
+	uint64_t messages; /* atomic */
+	uint64_t down_since_ns, retry_at_ns, backoff_ns;
+
+	struct xm_uri uri;
+	char uri_text[160];
+	char client_name[32];
+	char inject_spec[160];
+	struct sockaddr_storage addr;
+	socklen_t addr_len;
+	int (*place_fd)(int fd);
+	uint64_t connect_timeout_ns, lost_timeout_ns;
+
+	struct xm_peer_info info;
+	struct xm_procid self, appliance;
+	unsigned slab_shift;
+
+	struct xm_wire_msg req, rep;
+	uint8_t bytes[XM_WIRE_MAX]; /* one message on its way out or in */
+	struct xm_slab_table regions[XM_PEER_REGIONS];
+};
+
+/* peer_conn.c; all with the mutex held */
+
+/* Connects and says hello in `role`, attaching to session `s` (id 0: new). The reply is in p->rep.
+ * 0 and *out_fd; -errno with one line in why (may be NULL). Blocks until deadline_ns (monotonic). */
+int xm_peer_connect(struct xm_peer *p, enum xm_wire_role role, const struct xm_session_id *s,
+		    uint64_t deadline_ns, int *out_fd, char *why);
+/* Sends p->req and waits for its reply in p->rep; reconnects and repeats once when the connection broke.
+ * fds/nfds: room for and number of descriptors received, or NULL. 0; the reply's -errno; -ENOLINK. */
+int xm_peer_call(struct xm_peer *p, int *fds, int *nfds);
+/* Tries to bring the control connection back. 0; -ENOLINK with p->conn DOWN or LOST. */
+int xm_peer_reattach(struct xm_peer *p, uint64_t deadline_ns);
+/* The connection has been found broken. */
+void xm_peer_down(struct xm_peer *p);
+void xm_peer_lost(struct xm_peer *p, const char *reason);
+/* A connection attempt failed with `err`: is the appliance gone for good? Changes p->conn if so. */
+void xm_peer_judge(struct xm_peer *p, int err);
+void xm_peer_request(struct xm_peer *p, enum xm_wire_type type);
+/* SOL_TCP settings for low latency and for noticing a dead host; nothing on a unix socket */
+void xm_peer_tune_socket(const struct xm_peer *p, int fd);
+
+/* peer_slabs.c */
+
+/* Address of a mapped slab, or NULL. No lock, no system call. */
+uint8_t *xm_peer_slab(struct xm_peer *p, uint64_t region, uint64_t slab);
+/* Maps slab and some after it. refresh: even if it is mapped (the appliance replaced it). Takes the mutex;
+ * blocks for a control call. 0; -ENXIO not present; -EACCES; -ENOLINK; -ENOMEM, -EMFILE. */
+int xm_peer_slab_map(struct xm_peer *p, uint64_t region, uint64_t slab, int refresh);
+/* Forget mappings; mutex held. */
+void xm_peer_slabs_drop(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count);
+void xm_peer_region_gone(struct xm_peer *p, uint64_t region);
+void xm_peer_slabs_fini(struct xm_peer *p);
+
+/* links */
+int xm_shm_link_open(struct xm_peer *p, struct xm_link **out);
+int xm_tcp_link_open(struct xm_peer *p, struct xm_link **out);
+
+/* zeroed memory by mmap, outside of any heap; NULL */
+void *xm_link_alloc(size_t bytes);
+void xm_link_release(void *p, size_t bytes);
+
+#endif

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * peer_slabs.c - shm: the slabs of all regions of a peer, mapped into this process (drawing: peer_impl.h).
+ * Lookups run on any thread without a lock. Changes are made under the peer's mutex by whoever meets an
+ * unmapped slab. Descriptors live only between recvmsg and mmap, so a small descriptor limit is enough.
+ * Nothing allocates but mmap.
+ */
+#include "link/peer_impl.h"
+
+#include "sys.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+void *xm_link_alloc(size_t bytes)
+{
+	return xm_sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+			   0);
+}
+
+void xm_link_release(void *p, size_t bytes)
+{
+	if (p)
+		xm_sys_munmap(p, bytes);
+}
+
+static unsigned slot_of(uint64_t region)
+{
+	return (unsigned)((region * 0x9e3779b97f4a7c15ull) >> 56) & (XM_PEER_REGIONS - 1);
+}
+
+static struct xm_slab_table *find_region(struct xm_peer *p, uint64_t region)
+{
+	unsigned at = slot_of(region);
+
+	for (unsigned i = 0; i < XM_PEER_REGIONS; i++) {
+		struct xm_slab_table *t = &p->regions[(at + i) & (XM_PEER_REGIONS - 1)];
+		uint64_t id = xm_load(&t->id);
+
+		if (id == region)
+			return t;
+		if (id == 0)
+			return NULL;
+	}
+	return NULL;
+}
+
+uint8_t *xm_peer_slab(struct xm_peer *p, uint64_t region, uint64_t slab)
+{
+	struct xm_slab_table *t = find_region(p, region);
+	struct xm_chunk *c;
+
+	if (!t || slab >= (uint64_t)XM_CHUNK_SLABS * XM_REGION_CHUNKS)
+		return NULL;
+	c = &t->chunks[slab / XM_CHUNK_SLABS];
+	if (!(xm_load(&c->mapped) >> (slab % XM_CHUNK_SLABS) & 1))
+		return NULL;
+	return xm_load(&c->base) + ((slab % XM_CHUNK_SLABS) << p->slab_shift);
+}
+
+static int make_region(struct xm_peer *p, uint64_t region, struct xm_slab_table **out)
+{
+	struct xm_slab_table *t = find_region(p, region);
+	unsigned at = slot_of(region);
+
+	for (unsigned i = 0; !t && i < XM_PEER_REGIONS; i++) {
+		struct xm_slab_table *free_one = &p->regions[(at + i) & (XM_PEER_REGIONS - 1)];
+
+		if (free_one->id != 0 && free_one->id != XM_REGION_GONE)
+			continue;
+		if (!free_one->chunks)
+			free_one->chunks = xm_link_alloc(XM_REGION_CHUNKS * sizeof(struct xm_chunk));
+		if (!free_one->chunks)
+			return -ENOMEM;
+		xm_store(&free_one->id, region);
+		t = free_one;
+	}
+	if (!t)
+		return -ENOMEM;
+	*out = t;
+	return 0;
+}
+
+/* Reserves the addresses of one chunk, aligned so that huge pages fit. */
+static int reserve_chunk(struct xm_peer *p, struct xm_chunk *c)
+{
+	uint64_t slab_bytes = 1ull << p->slab_shift;
+	uint64_t align = xm_min(slab_bytes, 1ull << 30);
+	uint64_t bytes = slab_bytes * XM_CHUNK_SLABS;
+	uint8_t *raw, *base;
+
+	if (c->base)
+		return 0;
+	raw = xm_sys_mmap(NULL, bytes + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (!raw)
+		return -ENOMEM;
+	base = (uint8_t *)xm_round_up((uintptr_t)raw, align);
+	if (base > raw)
+		xm_sys_munmap(raw, (size_t)(base - raw));
+	if (raw + align > base)
+		xm_sys_munmap(base + bytes, (size_t)(raw + align - base));
+	xm_store(&c->base, base);
+	return 0;
+}
+
+static int map_one(struct xm_peer *p, struct xm_slab_table *t, uint64_t slab, int fd)
+{
+	struct xm_chunk *c = &t->chunks[slab / XM_CHUNK_SLABS];
+	uint64_t bytes = 1ull << p->slab_shift;
+	uint8_t *addr;
+	int ret = reserve_chunk(p, c);
+
+	if (ret < 0)
+		return ret;
+	addr = c->base + ((slab % XM_CHUNK_SLABS) << p->slab_shift);
+	if (!xm_sys_mmap(addr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0))
+		return -ENOMEM;
+	xm_sys_madvise(addr, bytes, MADV_DONTDUMP); /* a core file is about this process's memory */
+	__atomic_fetch_or(&c->mapped, 1ull << (slab % XM_CHUNK_SLABS), __ATOMIC_RELEASE);
+	return 0;
+}
+
+/* Asks for slabs [first, first + count), maps those that came. Their number, or -errno. Mutex held. */
+static int fetch_slabs(struct xm_peer *p, struct xm_slab_table *t, uint64_t first, uint64_t count)
+{
+	uint64_t region = t->id;
+	int fds[XM_WIRE_FDS], nfds = 0;
+	int ret;
+
+	xm_peer_request(p, XM_WIRE_SLAB_MAP);
+	p->req.u.slabs.region = region;
+	p->req.u.slabs.first = first;
+	p->req.u.slabs.count = xm_min(count, (uint64_t)XM_WIRE_FDS);
+	ret = xm_peer_call(p, fds, &nfds);
+	for (int i = 0; i < nfds; i++) {
+		if (ret >= 0)
+			ret = map_one(p, t, first + (uint64_t)i, fds[i]);
+		xm_sys_close(fds[i]);
+	}
+	if (ret < 0)
+		return ret;
+	/* the kernel drops descriptors that this process has no room for */
+	return nfds ? nfds : -EMFILE;
+}
+
+int xm_peer_slab_map(struct xm_peer *p, uint64_t region, uint64_t slab, int refresh)
+{
+	struct xm_slab_table *t;
+	int ret;
+
+	if (slab >= (uint64_t)XM_CHUNK_SLABS * XM_REGION_CHUNKS)
+		return -ENXIO;
+	pthread_mutex_lock(&p->mutex);
+	ret = make_region(p, region, &t);
+	if (ret == 0 && (refresh || !xm_peer_slab(p, region, slab)))
+		ret = fetch_slabs(p, t, slab, 1);
+	pthread_mutex_unlock(&p->mutex);
+	if (ret == -ENOENT)
+		ret = -ENXIO;
+	return xm_min(ret, 0);
+}
+
+int xm_peer_region_attach(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count)
+{
+	uint64_t limit = (uint64_t)XM_CHUNK_SLABS * XM_REGION_CHUNKS;
+	struct xm_slab_table *t;
+	uint64_t at = first;
+	int ret;
+
+	if (p->uri.kind != XM_URI_SHM)
+		return 0;
+	if (first > limit || count > limit - first)
+		return -ENXIO;
+	pthread_mutex_lock(&p->mutex);
+	ret = make_region(p, region, &t);
+	while (ret >= 0 && at < first + count) {
+		if (xm_peer_slab(p, region, at)) {
+			at++;
+			continue;
+		}
+		ret = fetch_slabs(p, t, at, first + count - at);
+		if (ret > 0)
+			at += (uint64_t)ret;
+	}
+	pthread_mutex_unlock(&p->mutex);
+	if (ret == -ENOENT)
+		ret = -ENXIO;
+	return xm_min(ret, 0);
+}
+
+void xm_peer_slabs_drop(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count)
+{
+	uint64_t limit = (uint64_t)XM_CHUNK_SLABS * XM_REGION_CHUNKS;
+	struct xm_slab_table *t = find_region(p, region);
+
+	for (uint64_t slab = first; t && slab < limit && slab - first < count; slab++) {
+		struct xm_chunk *c = &t->chunks[slab / XM_CHUNK_SLABS];
+		uint64_t bit = 1ull << (slab % XM_CHUNK_SLABS);
+
+		if (!c->mapped) {
+			slab |= XM_CHUNK_SLABS - 1; /* nothing in this chunk */
+			continue;
+		}
+		if (!(c->mapped & bit))
+			continue;
+		__atomic_fetch_and(&c->mapped, ~bit, __ATOMIC_ACQ_REL);
+		xm_sys_mmap(c->base + ((slab % XM_CHUNK_SLABS) << p->slab_shift), 1ull << p->slab_shift, PROT_NONE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	}
+}
+
+void xm_peer_region_gone(struct xm_peer *p, uint64_t region)
+{
+	struct xm_slab_table *t = find_region(p, region);
+
+	xm_peer_slabs_drop(p, region, 0, UINT64_MAX);
+	if (t)
+		xm_store(&t->id, XM_REGION_GONE);
+}
+
+void xm_peer_slabs_fini(struct xm_peer *p)
+{
+	for (unsigned r = 0; r < XM_PEER_REGIONS; r++) {
+		struct xm_slab_table *t = &p->regions[r];
+
+		if (!t->chunks)
+			continue;
+		for (unsigned i = 0; i < XM_REGION_CHUNKS; i++)
+			if (t->chunks[i].base)
+				xm_sys_munmap(t->chunks[i].base, (size_t)XM_CHUNK_SLABS << p->slab_shift);
+		xm_link_release(t->chunks, XM_REGION_CHUNKS * sizeof(struct xm_chunk));
+		t->chunks = NULL;
+		t->id = 0;
+	}
+}

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * shm.c - links to an appliance on the same host: its slabs are mapped here, and an operation is one copy.
+ *
+ * Every copy is made by the kernel (process_vm_readv/writev on ourselves), so that memory that goes away
+ * on either side is an error code and no signal. Which side it was is found by reading one byte of the slab:
+ * truncation is for ever, so a slab that answers was not the reason. A slab that does not answer may have
+ * been replaced (shrunk and grown again by another process of the session): it is asked for once more.
+ *
+ * Atomics run on the mapping itself. The page is probed first; the window between probe and access remains:
+ * an appliance that frees the slab just then raises SIGBUS here. Only the session's own requests free its
+ * slabs, so a client that does not race its own free is safe.
+ *
+ * One thread at a time per link. Takes the peer's mutex only to map a slab. Allocates nothing after open.
+ */
+#include "link/peer_impl.h"
+
+#include "sys.h"
+
+#include <string.h>
+
+#define PIECES 2 /* an operation is not longer than the smallest slab: it touches at most two */
+
+struct shm_link {
+	struct xm_link link;
+	int dead;
+	unsigned head, count; /* completions not polled yet */
+	struct xm_link_stats stats;
+	struct xm_completion done[XM_LINK_DEPTH];
+};
+
+_Static_assert(XM_LINK_OP_MAX <= 1u << 20, "at most two slabs an operation");
+
+static struct shm_link *shm_of(struct xm_link *l)
+{
+	return xm_container_of(l, struct shm_link, link);
+}
+
+static void complete(struct shm_link *s, uint64_t cookie, int status, uint32_t bytes, uint64_t value)
+{
+	struct xm_completion *c = &s->done[(s->head + s->count++) % XM_LINK_DEPTH];
+
+	c->cookie = cookie;
+	c->status = status;
+	c->bytes = status ? 0 : bytes;
+	c->value = value;
+	if (status)
+		s->stats.errors++;
+}
+
+static int admit(struct shm_link *s, uint64_t len)
+{
+	if (!len || len > XM_LINK_OP_MAX)
+		return -EINVAL;
+	if (s->dead || xm_peer_state(s->link.peer) < 0)
+		return -ENOLINK;
+	return s->count < XM_LINK_DEPTH ? 0 : -EAGAIN;
+}
+
+static int slab_at(struct xm_peer *p, uint64_t region, uint64_t off, uint8_t **out)
+{
+	uint64_t slab = off >> p->slab_shift;
+	uint8_t *addr = xm_peer_slab(p, region, slab);
+
+	if (xm_unlikely(!addr)) {
+		int ret = xm_peer_slab_map(p, region, slab, 0);
+
+		if (ret < 0)
+			return ret;
+		addr = xm_peer_slab(p, region, slab);
+		if (!addr)
+			return -ENXIO;
+	}
+	*out = addr + (off & ((1ull << p->slab_shift) - 1));
+	return 0;
+}
+
+/* Region bytes [off, off + len) as pieces of mapped memory: their number, or -errno. */
+static int locate(struct xm_peer *p, uint64_t region, uint64_t off, uint64_t len, struct iovec out[PIECES])
+{
+	uint64_t slab_bytes = 1ull << p->slab_shift;
+	int n = 0;
+
+	if (off + len < off)
+		return -ENXIO;
+	while (len) {
+		uint64_t part = xm_min(len, slab_bytes - (off & (slab_bytes - 1)));
+		uint8_t *addr;
+		int ret = slab_at(p, region, off, &addr);
+
+		if (ret < 0)
+			return ret;
+		out[n].iov_base = addr;
+		out[n++].iov_len = part;
+		off += part;
+		len -= part;
+	}
+	return n;
+}
+
+static int readable(struct xm_peer *p, const void *addr)
+{
+	uint8_t byte;
+	struct iovec local = { &byte, 1 }, remote = { (void *)addr, 1 };
+
+	return xm_sys_vm_readv(p->pid, &local, 1, &remote, 1) == 1;
+}
+
+/* A copy failed at region byte `at`. 0: the slab was replaced, try again; else what to report. */
+static int find_cause(struct xm_peer *p, uint64_t region, uint64_t at, uint64_t end)
+{
+	uint8_t *addr;
+	int ret;
+
+	/* the copy may stop short in its last page: look at the place and at the end */
+	for (int i = 0; i < 2; i++, at = end - 1) {
+		ret = slab_at(p, region, at, &addr);
+		if (ret < 0)
+			return ret;
+		if (!readable(p, addr))
+			return xm_peer_slab_map(p, region, at >> p->slab_shift, 1);
+	}
+	return -EFAULT;
+}
+
+static int copy(struct xm_link *l, const struct iovec *local, int n, uint64_t region, uint64_t off, uint64_t len,
+		int writing)
+{
+	struct xm_peer *p = l->peer;
+	struct iovec remote[PIECES];
+
+	for (int attempt = 0; attempt <= PIECES; attempt++) {
+		int pieces = locate(p, region, off, len, remote);
+		ssize_t done;
+		int ret;
+
+		if (pieces < 0)
+			return pieces;
+		if (writing)
+			done = xm_sys_vm_writev(p->pid, local, (unsigned)n, remote, (unsigned)pieces);
+		else
+			done = xm_sys_vm_readv(p->pid, local, (unsigned)n, remote, (unsigned)pieces);
+		if (xm_likely(done == (ssize_t)len))
+			return 0;
+		if (done < 0 && done != -EFAULT)
+			return done == -ENOMEM ? -ENOMEM : -EIO;
+		ret = find_cause(p, region, off + (uint64_t)xm_max(done, 0), off + len);
+		if (ret < 0)
+			return ret;
+	}
+	return -ENXIO;
+}
+
+static int shm_read(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off, uint64_t cookie)
+{
+	struct shm_link *s = shm_of(l);
+	struct iovec local = { dst, len };
+	int ret = admit(s, len);
+
+	if (ret < 0)
+		return ret;
+	s->stats.reads++;
+	s->stats.read_bytes += len;
+	complete(s, cookie, copy(l, &local, 1, region, off, len, 0), (uint32_t)len, 0);
+	return 0;
+}
+
+static int shm_writev(struct xm_link *l, const struct iovec *iov, int n, uint64_t region, uint64_t off,
+		      uint64_t cookie)
+{
+	struct shm_link *s = shm_of(l);
+	uint64_t len = 0;
+	int ret;
+
+	if (n < 1 || n > XM_LINK_IOV_MAX)
+		return -EINVAL;
+	for (int i = 0; i < n; i++)
+		len += xm_min(iov[i].iov_len, (size_t)XM_LINK_OP_MAX + 1);
+	ret = admit(s, len);
+	if (ret < 0)
+		return ret;
+	s->stats.writes++;
+	s->stats.write_bytes += len;
+	complete(s, cookie, copy(l, iov, n, region, off, len, 1), (uint32_t)len, 0);
+	return 0;
+}
+
+/* The word, or -errno: mapped, aligned and there a moment ago. */
+static int word_at(struct xm_link *l, uint64_t region, uint64_t off, uint64_t **out)
+{
+	uint8_t *addr;
+	int ret;
+
+	if (off & 7)
+		return -EINVAL;
+	for (int attempt = 0; attempt < 2; attempt++) {
+		ret = slab_at(l->peer, region, off, &addr);
+		if (ret < 0)
+			return ret;
+		if (readable(l->peer, addr)) {
+			*out = (uint64_t *)(void *)addr;
+			return 0;
+		}
+		ret = xm_peer_slab_map(l->peer, region, off >> l->peer->slab_shift, 1);
+		if (ret < 0)
+			return ret;
+	}
+	return -ENXIO;
+}
+
+static int shm_cas(struct xm_link *l, uint64_t region, uint64_t off, uint64_t expect, uint64_t desired,
+		   uint64_t cookie)
+{
+	struct shm_link *s = shm_of(l);
+	uint64_t *word;
+	int ret = admit(s, 8);
+
+	if (ret < 0)
+		return ret;
+	s->stats.atomics++;
+	ret = word_at(l, region, off, &word);
+	if (ret == 0)
+		__atomic_compare_exchange_n(word, &expect, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	complete(s, cookie, ret, 8, expect);
+	return 0;
+}
+
+static int shm_faa(struct xm_link *l, uint64_t region, uint64_t off, uint64_t add, uint64_t cookie)
+{
+	struct shm_link *s = shm_of(l);
+	uint64_t *word, before = 0;
+	int ret = admit(s, 8);
+
+	if (ret < 0)
+		return ret;
+	s->stats.atomics++;
+	ret = word_at(l, region, off, &word);
+	if (ret == 0)
+		before = __atomic_fetch_add(word, add, __ATOMIC_SEQ_CST);
+	complete(s, cookie, ret, 8, before);
+	return 0;
+}
+
+static const void *shm_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)
+{
+	struct xm_peer *p = l->peer;
+	uint64_t slab_bytes = 1ull << p->slab_shift;
+	uint8_t *addr;
+
+	if (shm_of(l)->dead || xm_peer_state(p) < 0 || len > slab_bytes - (off & (slab_bytes - 1)))
+		return NULL;
+	return slab_at(p, region, off, &addr) == 0 ? addr : NULL;
+}
+
+static int shm_flush(struct xm_link *l)
+{
+	return 0;
+}
+
+static int shm_poll(struct xm_link *l, struct xm_completion *c, int n)
+{
+	struct shm_link *s = shm_of(l);
+	int i;
+
+	s->stats.polls++;
+	for (i = 0; i < n && s->count; i++, s->count--) {
+		c[i] = s->done[s->head];
+		s->head = (s->head + 1) % XM_LINK_DEPTH;
+	}
+	s->stats.completions += (unsigned)i;
+	return i;
+}
+
+/* Everything completes where it is submitted: what is not there now will not come. */
+static int shm_wait(struct xm_link *l, uint64_t timeout_ns)
+{
+	return shm_of(l)->count ? 0 : -ETIMEDOUT;
+}
+
+static int shm_state(struct xm_link *l)
+{
+	return shm_of(l)->dead ? -ENOLINK : xm_peer_state(l->peer);
+}
+
+static void shm_stats(struct xm_link *l, struct xm_link_stats *out)
+{
+	*out = shm_of(l)->stats;
+}
+
+static void shm_close(struct xm_link *l)
+{
+	xm_link_release(shm_of(l), sizeof(struct shm_link));
+}
+
+static void shm_kill(struct xm_link *l)
+{
+	shm_of(l)->dead = 1;
+}
+
+static int shm_reconnect(struct xm_link *l)
+{
+	struct shm_link *s = shm_of(l);
+
+	if (xm_peer_state(l->peer) < 0)
+		return -ENOLINK;
+	s->stats.reconnects += (unsigned)s->dead;
+	s->dead = 0;
+	return 0;
+}
+
+static const struct xm_link_ops shm_ops = {
+	.name = "shm",
+	.close = shm_close,
+	.direct = shm_direct,
+	.read = shm_read,
+	.writev = shm_writev,
+	.cas = shm_cas,
+	.faa = shm_faa,
+	.flush = shm_flush,
+	.poll = shm_poll,
+	.wait = shm_wait,
+	.state = shm_state,
+	.stats = shm_stats,
+	.forget = shm_close,
+	.reconnect = shm_reconnect,
+	.kill = shm_kill,
+};
+
+int xm_shm_link_open(struct xm_peer *p, struct xm_link **out)
+{
+	struct shm_link *s = xm_link_alloc(sizeof(*s));
+
+	if (!s)
+		return -ENOMEM;
+	s->link.ops = &shm_ops;
+	s->link.peer = p;
+	*out = &s->link;
+	return 0;
+}

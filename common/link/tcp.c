@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * tcp.c - links to an appliance over TCP: requests and responses as in man 7 xmem-protocol.
+ *
+ *   submit -> slot (cookie, buffer) + bytes in the send buffer -> socket ... socket -> response -> slot -> done
+ *
+ * What is written is copied into the send buffer by the kernel at submission (process_vm_readv on
+ * ourselves): memory that went away is then an error of that operation alone, found before a byte of it was
+ * sent, and the stream stays in frame. The price is one copy, small beside the socket's own.
+ * The send buffer is sized for the worst case that the contract allows, as address space; only what
+ * is in flight at once is ever touched, and a large burst is given back.
+ *
+ * One thread at a time per link. Takes the peer's mutex only to reconnect. Allocates nothing after open.
+ * A dead connection completes what is in flight with -ENOLINK; it comes back only by reconnect.
+ */
+#include "link/peer_impl.h"
+
+#include "sys.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#define SEND_BYTES ((size_t)XM_LINK_DEPTH * (XM_LINK_OP_MAX + XM_WIRE_REQUEST))
+#define SEND_EAGER (256u << 10) /* queued bytes that are sent without waiting for flush */
+#define SEND_KEEP (1u << 20)	/* touched send buffer that is kept after a burst */
+#define RECV_BYTES (64u << 10)
+#define BACKOFF_NS_MAX 200000000ull
+
+struct slot {
+	uint64_t cookie;
+	uint8_t *dst; /* reads */
+	uint32_t len;
+	uint32_t generation; /* so that an answer to an earlier use is recognised */
+	uint8_t op;	     /* 0: free */
+};
+
+struct tcp_link {
+	struct xm_link link;
+	int fd; /* -1: dead */
+	unsigned in_flight;
+	unsigned head, count; /* completions not polled yet */
+	struct slot slot[XM_LINK_DEPTH];
+	struct xm_completion done[XM_LINK_DEPTH];
+	struct xm_link_stats stats;
+
+	uint8_t *send;	      /* SEND_BYTES */
+	size_t sent, queued;  /* send[sent, queued) waits for the socket */
+	size_t send_high;     /* touched since the last trim */
+
+	struct slot *filling; /* read whose payload is arriving */
+	uint32_t filled;
+	uint32_t recv_at, recv_len; /* recv[recv_at, recv_len) is not parsed yet */
+	uint8_t recv[RECV_BYTES];
+};
+
+static struct tcp_link *tcp_of(struct xm_link *l)
+{
+	return xm_container_of(l, struct tcp_link, link);
+}
+
+static void complete(struct tcp_link *t, uint64_t cookie, int status, uint32_t bytes, uint64_t value)
+{
+	struct xm_completion *c = &t->done[(t->head + t->count++) % XM_LINK_DEPTH];
+
+	c->cookie = cookie;
+	c->status = status;
+	c->bytes = status ? 0 : bytes;
+	c->value = value;
+	if (status)
+		t->stats.errors++;
+}
+
+static void finish(struct tcp_link *t, struct slot *s, int status, uint64_t value)
+{
+	s->op = 0;
+	s->generation++;
+	t->in_flight--;
+	complete(t, s->cookie, status, s->len, value);
+}
+
+static void die(struct tcp_link *t)
+{
+	if (t->fd >= 0)
+		xm_sys_close(t->fd);
+	t->fd = -1;
+	t->filling = NULL;
+	t->recv_at = t->recv_len = 0;
+	t->sent = t->queued = 0;
+	for (unsigned i = 0; i < XM_LINK_DEPTH; i++)
+		if (t->slot[i].op)
+			finish(t, &t->slot[i], -ENOLINK, 0);
+}
+
+/* ---- sending ------------------------------------------------------------------------------------------ */
+
+static void trim_send(struct tcp_link *t)
+{
+	t->sent = t->queued = 0;
+	if (t->send_high <= SEND_KEEP)
+		return;
+	xm_sys_madvise(t->send + SEND_KEEP, SEND_BYTES - SEND_KEEP, MADV_DONTNEED);
+	t->send_high = 0;
+}
+
+static void push(struct tcp_link *t)
+{
+	while (t->fd >= 0 && t->sent < t->queued) {
+		ssize_t n = xm_sys_send(t->fd, t->send + t->sent, t->queued - t->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n == -EINTR)
+			continue;
+		if (n == -EAGAIN)
+			return;
+		if (n < 0) {
+			die(t);
+			return;
+		}
+		t->sent += (size_t)n;
+	}
+	if (t->queued)
+		trim_send(t);
+}
+
+/* Room for one request. What waits fits in whatever order it came, so moving it to the front is enough. */
+static uint8_t *send_room(struct tcp_link *t, size_t bytes)
+{
+	uint8_t *at;
+
+	if (SEND_BYTES - t->queued < bytes) {
+		memmove(t->send, t->send + t->sent, t->queued - t->sent);
+		t->queued -= t->sent;
+		t->sent = 0;
+	}
+	at = t->send + t->queued;
+	t->send_high = xm_max(t->send_high, t->queued + bytes);
+	return at;
+}
+
+static int admit(struct tcp_link *t, uint64_t len)
+{
+	if (!len || len > XM_LINK_OP_MAX)
+		return -EINVAL;
+	if (t->fd < 0 || xm_peer_state(t->link.peer) < 0)
+		return -ENOLINK;
+	return t->in_flight + t->count < XM_LINK_DEPTH ? 0 : -EAGAIN;
+}
+
+static struct slot *take_slot(struct tcp_link *t, unsigned *index)
+{
+	for (unsigned i = 0; i < XM_LINK_DEPTH; i++) {
+		if (t->slot[i].op)
+			continue;
+		*index = i;
+		return &t->slot[i];
+	}
+	return NULL; /* admit() has made sure that there is one */
+}
+
+/* Queues a request whose payload, if any, already stands behind the header's place. */
+static void enqueue(struct tcp_link *t, struct xm_wire_request *r, size_t payload, void *dst, uint64_t cookie)
+{
+	unsigned index = 0;
+	struct slot *s = take_slot(t, &index);
+
+	s->op = r->op;
+	s->cookie = cookie;
+	s->dst = dst;
+	s->len = r->op == XM_WIRE_CAS || r->op == XM_WIRE_FAA ? 8 : r->len;
+	r->cookie = (uint64_t)s->generation << 8 | index;
+	_Static_assert(XM_LINK_DEPTH <= 256, "index fits eight bits of the cookie");
+	xm_wire_put_request(send_room(t, XM_WIRE_REQUEST + payload), r);
+	t->queued += XM_WIRE_REQUEST + payload;
+	t->in_flight++;
+	if (t->queued - t->sent >= SEND_EAGER)
+		push(t);
+}
+
+static int tcp_read(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off, uint64_t cookie)
+{
+	struct tcp_link *t = tcp_of(l);
+	struct xm_wire_request r = { .op = XM_WIRE_READ, .len = (uint32_t)len, .region = region, .offset = off };
+	int ret = admit(t, len);
+
+	if (ret < 0)
+		return ret;
+	t->stats.reads++;
+	t->stats.read_bytes += len;
+	enqueue(t, &r, 0, dst, cookie);
+	return 0;
+}
+
+static int tcp_writev(struct xm_link *l, const struct iovec *iov, int n, uint64_t region, uint64_t off,
+		      uint64_t cookie)
+{
+	struct tcp_link *t = tcp_of(l);
+	struct xm_wire_request r = { .op = XM_WIRE_WRITE, .region = region, .offset = off };
+	struct iovec to;
+	uint64_t len = 0;
+	int ret;
+
+	if (n < 1 || n > XM_LINK_IOV_MAX)
+		return -EINVAL;
+	for (int i = 0; i < n; i++)
+		len += xm_min(iov[i].iov_len, (size_t)XM_LINK_OP_MAX + 1);
+	ret = admit(t, len);
+	if (ret < 0)
+		return ret;
+	t->stats.writes++;
+	t->stats.write_bytes += len;
+	r.len = (uint32_t)len;
+	to.iov_base = send_room(t, XM_WIRE_REQUEST + len) + XM_WIRE_REQUEST;
+	to.iov_len = len;
+	if (xm_sys_vm_readv(l->peer->pid, &to, 1, iov, (unsigned)n) != (ssize_t)len) {
+		complete(t, cookie, -EFAULT, 0, 0);
+		return 0;
+	}
+	enqueue(t, &r, len, NULL, cookie);
+	return 0;
+}
+
+static int tcp_atomic(struct tcp_link *t, struct xm_wire_request *r, const uint64_t *words, uint64_t cookie)
+{
+	int ret = admit(t, r->len);
+	uint8_t *payload;
+
+	if (ret < 0)
+		return ret;
+	t->stats.atomics++;
+	payload = send_room(t, XM_WIRE_REQUEST + r->len) + XM_WIRE_REQUEST;
+	for (unsigned i = 0; i < r->len / 8; i++)
+		xm_wire_put_u64(payload + (size_t)i * 8, words[i]);
+	enqueue(t, r, r->len, NULL, cookie);
+	return 0;
+}
+
+static int tcp_cas(struct xm_link *l, uint64_t region, uint64_t off, uint64_t expect, uint64_t desired,
+		   uint64_t cookie)
+{
+	struct xm_wire_request r = { .op = XM_WIRE_CAS, .len = 16, .region = region, .offset = off };
+	uint64_t words[2] = { expect, desired };
+
+	return tcp_atomic(tcp_of(l), &r, words, cookie);
+}
+
+static int tcp_faa(struct xm_link *l, uint64_t region, uint64_t off, uint64_t add, uint64_t cookie)
+{
+	struct xm_wire_request r = { .op = XM_WIRE_FAA, .len = 8, .region = region, .offset = off };
+
+	return tcp_atomic(tcp_of(l), &r, &add, cookie);
+}
+
+/* ---- receiving ---------------------------------------------------------------------------------------- */
+
+static int known_status(int status)
+{
+	switch (status) {
+	case 0:
+	case -ENXIO:
+	case -EACCES:
+	case -EINVAL:
+	case -EIO:
+	case -ENOMEM:
+		return status;
+	default:
+		return -EIO;
+	}
+}
+
+/* 0, or -EPROTO: the answer belongs to nothing that was asked. */
+static int begin_response(struct tcp_link *t, const struct xm_wire_response *r)
+{
+	uint64_t index = r->cookie & 0xff;
+	struct slot *s;
+	int status = known_status(r->status);
+
+	if (index >= XM_LINK_DEPTH)
+		return -EPROTO;
+	s = &t->slot[index];
+	if (!s->op || r->cookie >> 8 != s->generation)
+		return -EPROTO;
+	if (s->op == XM_WIRE_READ && status == 0) {
+		if (r->len != s->len)
+			return -EPROTO;
+		t->filling = s;
+		t->filled = 0;
+		return 0;
+	}
+	if (r->len)
+		return -EPROTO;
+	finish(t, s, status, r->value);
+	return 0;
+}
+
+static void took_payload(struct tcp_link *t, uint32_t n)
+{
+	t->filled += n;
+	if (t->filled < t->filling->len)
+		return;
+	finish(t, t->filling, 0, 0);
+	t->filling = NULL;
+}
+
+static int parse(struct tcp_link *t)
+{
+	for (;;) {
+		uint32_t have = t->recv_len - t->recv_at;
+		struct xm_wire_response r;
+		int ret;
+
+		if (t->filling) {
+			uint32_t n = xm_min(have, t->filling->len - t->filled);
+
+			if (!n)
+				return 0;
+			memcpy(t->filling->dst + t->filled, t->recv + t->recv_at, n);
+			t->recv_at += n;
+			took_payload(t, n);
+			continue;
+		}
+		if (have < XM_WIRE_RESPONSE)
+			return 0;
+		xm_wire_get_response(t->recv + t->recv_at, &r);
+		t->recv_at += XM_WIRE_RESPONSE;
+		ret = begin_response(t, &r);
+		if (ret < 0)
+			return ret;
+	}
+}
+
+/* One receive: the rest of a payload goes straight to its place, what follows into the buffer. */
+static ssize_t receive(struct tcp_link *t)
+{
+	struct iovec iov[2];
+	struct msghdr msg = { .msg_iov = iov };
+	uint32_t rest = 0;
+	ssize_t n;
+
+	memmove(t->recv, t->recv + t->recv_at, t->recv_len - t->recv_at); /* part of a header at most */
+	t->recv_len -= t->recv_at;
+	t->recv_at = 0;
+	if (t->filling) {
+		rest = t->filling->len - t->filled;
+		iov[msg.msg_iovlen++] = (struct iovec){ t->filling->dst + t->filled, rest };
+	}
+	iov[msg.msg_iovlen++] = (struct iovec){ t->recv + t->recv_len, RECV_BYTES - t->recv_len };
+	n = xm_sys_recvmsg(t->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n <= 0)
+		return n;
+	if (rest) {
+		uint32_t direct = (uint32_t)xm_min(n, (ssize_t)rest);
+
+		took_payload(t, direct);
+		t->recv_len += (uint32_t)n - direct;
+	} else {
+		t->recv_len += (uint32_t)n;
+	}
+	return n;
+}
+
+/* Moves bytes both ways without blocking, until something has completed or the socket has no more. */
+static void pump(struct tcp_link *t)
+{
+	if (t->sent < t->queued)
+		push(t);
+	while (t->fd >= 0 && !t->count) {
+		ssize_t n = receive(t);
+
+		if (n == -EINTR)
+			continue;
+		if (n == -EAGAIN)
+			return;
+		if (n <= 0 || parse(t) < 0)
+			die(t);
+	}
+}
+
+static int tcp_poll(struct xm_link *l, struct xm_completion *c, int n)
+{
+	struct tcp_link *t = tcp_of(l);
+	int i;
+
+	t->stats.polls++;
+	if (t->sent < t->queued || (!t->count && t->in_flight))
+		pump(t);
+	for (i = 0; i < n && t->count; i++, t->count--) {
+		c[i] = t->done[t->head];
+		t->head = (t->head + 1) % XM_LINK_DEPTH;
+	}
+	t->stats.completions += (unsigned)i;
+	return i;
+}
+
+static int tcp_flush(struct xm_link *l)
+{
+	push(tcp_of(l));
+	return 0;
+}
+
+static int tcp_wait(struct xm_link *l, uint64_t timeout_ns)
+{
+	struct tcp_link *t = tcp_of(l);
+	uint64_t start = xm_now_ns();
+
+	for (;;) {
+		struct pollfd pfd = { .fd = t->fd, .events = POLLIN };
+		uint64_t spent;
+
+		if (!t->count && t->in_flight)
+			pump(t);
+		if (t->count)
+			return 0;
+		spent = xm_now_ns() - start;
+		if (!t->in_flight || spent >= timeout_ns)
+			return -ETIMEDOUT;
+		if (t->sent < t->queued)
+			pfd.events |= POLLOUT;
+		xm_sys_poll(&pfd, 1, timeout_ns - spent);
+	}
+}
+
+/* ---- the connection ----------------------------------------------------------------------------------- */
+
+/* A link with nothing in flight never reads its socket, so its end is looked for here. */
+static int tcp_state(struct xm_link *l)
+{
+	struct tcp_link *t = tcp_of(l);
+	uint8_t byte;
+
+	if (t->fd >= 0 && !t->in_flight) {
+		ssize_t n = xm_sys_recv(t->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+		if (n != -EAGAIN && n != -EINTR)
+			die(t);
+	}
+	return t->fd < 0 ? -ENOLINK : xm_peer_state(l->peer);
+}
+
+static void tcp_stats(struct xm_link *l, struct xm_link_stats *out)
+{
+	*out = tcp_of(l)->stats;
+}
+
+static void tcp_close(struct xm_link *l)
+{
+	struct tcp_link *t = tcp_of(l);
+
+	if (t->fd >= 0)
+		xm_sys_close(t->fd);
+	xm_link_release(t->send, SEND_BYTES);
+	xm_link_release(t, sizeof(*t));
+}
+
+static void tcp_kill(struct xm_link *l)
+{
+	die(tcp_of(l));
+}
+
+static int connect_once(struct tcp_link *t, uint64_t deadline_ns)
+{
+	struct xm_peer *p = t->link.peer;
+	uint64_t limit = xm_now_ns() + p->connect_timeout_ns;
+	int fd, ret;
+
+	pthread_mutex_lock(&p->mutex);
+	ret = xm_load(&p->conn) == XM_PEER_LOST ? -ENOLINK : 0;
+	if (ret == 0) {
+		ret = xm_peer_connect(p, XM_WIRE_ROLE_DATA, &p->info.session, xm_min(limit, deadline_ns), &fd, NULL);
+		if (ret == 0)
+			t->fd = fd;
+		else
+			xm_peer_judge(p, ret);
+	}
+	pthread_mutex_unlock(&p->mutex);
+	return ret;
+}
+
+static int tcp_reconnect(struct xm_link *l)
+{
+	struct tcp_link *t = tcp_of(l);
+	uint64_t deadline = xm_now_ns() + l->peer->lost_timeout_ns;
+	uint64_t backoff = 1000000;
+
+	if (tcp_state(l) == 0)
+		return 0;
+	die(t);
+	for (;;) {
+		uint64_t now;
+
+		if (connect_once(t, deadline) == 0) {
+			t->stats.reconnects++;
+			return 0;
+		}
+		now = xm_now_ns();
+		if (xm_peer_state(l->peer) < 0 || now >= deadline)
+			return -ENOLINK;
+		xm_sys_sleep(xm_min(backoff, deadline - now));
+		backoff = xm_min(backoff * 2, BACKOFF_NS_MAX);
+	}
+}
+
+static const void *tcp_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)
+{
+	return NULL;
+}
+
+static const struct xm_link_ops tcp_ops = {
+	.name = "tcp",
+	.close = tcp_close,
+	.direct = tcp_direct,
+	.read = tcp_read,
+	.writev = tcp_writev,
+	.cas = tcp_cas,
+	.faa = tcp_faa,
+	.flush = tcp_flush,
+	.poll = tcp_poll,
+	.wait = tcp_wait,
+	.state = tcp_state,
+	.stats = tcp_stats,
+	.forget = tcp_close,
+	.reconnect = tcp_reconnect,
+	.kill = tcp_kill,
+};
+
+int xm_tcp_link_open(struct xm_peer *p, struct xm_link **out)
+{
+	struct tcp_link *t = xm_link_alloc(sizeof(*t));
+	int ret = -ENOMEM;
+
+	if (!t)
+		return ret;
+	t->link.ops = &tcp_ops;
+	t->link.peer = p;
+	t->fd = -1;
+	t->send = xm_link_alloc(SEND_BYTES);
+	if (!t->send)
+		goto release;
+	ret = connect_once(t, UINT64_MAX);
+	if (ret < 0)
+		goto release;
+	*out = &t->link;
+	return 0;
+release:
+	tcp_close(&t->link);
+	return ret;
+}

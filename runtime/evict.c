@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * evict.c - how a batch of pages leaves, so that nothing is lost:
+ *
+ *   locked (EVICTING) -> write-protected -> copied to staging -> written and acknowledged -> dropped -> word settled
+ *
+ * A write meanwhile faults on the protection, finds the page BUSY and sleeps until the word is settled. Clean pages
+ * are dropped without a write (they have been write-protected since they came in), pages of zeros without one too.
+ * In a process that was seen to let the kernel pin pages (xm_pins_seen) pages leave by UFFDIO_MOVE, which refuses
+ * pinned ones; a page that refuses only because a fork child shares it is unshared by an atomic write of nothing
+ * and tried again. Without MOVE such a process keeps its pages.
+ *
+ * Runs on the reclaim thread and on handlers, one batch at a time (reclaim lock). Pages are read by
+ * process_vm_readv or /proc/self/mem, never dereferenced.
+ */
+#include "runtime/internal.h"
+
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "runtime/uffd.h"
+
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+#define IOV_CHUNK 64
+
+/* What becomes of a page of the batch. */
+enum fate {
+	FATE_DIRTY = 0, /* to be written */
+	FATE_CLEAN,	/* its slot holds the same */
+	FATE_ZERO,	/* nothing but zeros */
+	FATE_STAYS,	/* refused, or it could not be written */
+};
+
+static char *stage(struct xm_worker *w, int i)
+{
+	return w->staging + (size_t)i * XM_PAGE_SIZE;
+}
+
+static int page_run(const struct xm_worker *w, int i, int n)
+{
+	int end = i + 1;
+
+	while (end < n && w->page[end] == w->page[end - 1] + 1 && w->mark[end] == w->mark[i])
+		end++;
+	return end;
+}
+
+static bool explicit_slot(struct xm_runtime *rt, xm_pte word)
+{
+	return (word & XM_PG_HAS_SLOT) && xm_slot_slab(rt->fam, xm_pg_slot(word))->state == XM_SLAB_EXPLICIT;
+}
+
+static void classify(struct xm_worker *w, int n)
+{
+	for (int i = 0; i < n; i++)
+		w->mark[i] = (w->word[i] & XM_PG_DIRTY) || !(w->word[i] & XM_PG_HAS_SLOT) ? FATE_DIRTY : FATE_CLEAN;
+}
+
+static void protect_dirty(struct xm_runtime *rt, struct xm_worker *w, int n)
+{
+	for (int i = 0, end; i < n; i = end) {
+		end = page_run(w, i, n);
+		if (w->mark[i] != FATE_DIRTY)
+			continue;
+		xm_stat_add(rt, evict_calls, 1);
+		if (xm_uffd_writeprotect(rt->uffd, xm_page_addr(w->page[i]), (uint64_t)(end - i) * XM_PAGE_SIZE,
+					 true) == 0)
+			continue;
+		for (int k = i; k < end; k++) /* unmapped behind our back: leave it to whoever did that */
+			w->mark[k] = FATE_STAYS;
+	}
+}
+
+/* One page whose protection forbids reading, or that is gone: the kernel reads it for us, or not. */
+static void copy_hard_page(struct xm_runtime *rt, struct xm_worker *w, int i)
+{
+	uint64_t addr = xm_page_addr(w->page[i]);
+	long rc = xm_sys6(SYS_pread64, rt->mem_fd, (long)stage(w, i), XM_PAGE_SIZE, (long)addr, 0, 0);
+
+	if (rc != (long)XM_PAGE_SIZE)
+		w->mark[i] = FATE_STAYS;
+}
+
+/* Copies up to IOV_CHUNK dirty pages from `from` on by one call; returns the index after them. */
+static int copy_chunk(struct xm_runtime *rt, struct xm_worker *w, int from, int n)
+{
+	struct iovec local[IOV_CHUNK], remote[IOV_CHUNK];
+	int index[IOV_CHUNK], k = 0, i, ok;
+	long rc;
+
+	for (i = from; i < n && k < IOV_CHUNK; i++) {
+		if (w->mark[i] != FATE_DIRTY)
+			continue;
+		local[k] = (struct iovec){ stage(w, i), XM_PAGE_SIZE };
+		remote[k] = (struct iovec){ (void *)xm_page_addr(w->page[i]), XM_PAGE_SIZE };
+		index[k++] = i;
+	}
+	if (!k)
+		return i;
+	rc = xm_sys_vm_readv(rt->pid, local, (unsigned)k, remote, (unsigned)k);
+	ok = rc > 0 ? (int)(rc / (long)XM_PAGE_SIZE) : 0;
+	if (ok == k)
+		return i;
+	copy_hard_page(rt, w, index[ok]); /* the one it stopped at; go on behind it */
+	return index[ok] + 1;
+}
+
+static void copy_dirty(struct xm_runtime *rt, struct xm_worker *w, int n)
+{
+	for (int i = 0; i < n;)
+		i = copy_chunk(rt, w, i, n);
+}
+
+/* ---- the way of processes that pin pages ------------------------------------------------------------------ */
+
+static void unshare_page(uint64_t addr)
+{
+	static uint32_t nobody;
+
+	/* or-ing 0 into the page's first word, atomically, by the kernel: breaks copy-on-write, changes nothing */
+	xm_sys6(SYS_futex, (long)&nobody, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0, (long)addr,
+		(long)FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, 0));
+}
+
+/* Moves the pages into the move area, at their index of the batch. */
+static void move_out(struct xm_runtime *rt, struct xm_worker *w, int n)
+{
+	for (int i = 0; i < n; i++) {
+		uint64_t addr = xm_page_addr(w->page[i]);
+		uint64_t to = (uint64_t)(uintptr_t)rt->move_area + (uint64_t)i * XM_PAGE_SIZE;
+		int64_t rc = xm_uffd_move(rt->uffd, to, addr, XM_PAGE_SIZE);
+
+		xm_stat_add(rt, evict_calls, 1);
+		if (rc == -EBUSY) {
+			unshare_page(addr);
+			rc = xm_uffd_move(rt->uffd, to, addr, XM_PAGE_SIZE);
+			xm_stat_add(rt, evict_calls, 1);
+		}
+		if (rc != (int64_t)XM_PAGE_SIZE)
+			w->mark[i] = FATE_STAYS;
+		else if (w->mark[i] == FATE_DIRTY)
+			memcpy(stage(w, i), (void *)(uintptr_t)to, XM_PAGE_SIZE);
+	}
+}
+
+/* A moved page that could not be written goes back where it was. */
+static void move_back(struct xm_runtime *rt, struct xm_worker *w, int n, const uint8_t *moved)
+{
+	for (int i = 0; i < n; i++)
+		if (moved[i] && w->mark[i] == FATE_STAYS)
+			xm_uffd_copy(rt->uffd, xm_page_addr(w->page[i]), stage(w, i), XM_PAGE_SIZE, false);
+	xm_sys_madvise(rt->move_area, XM_BATCH * XM_PAGE_SIZE, MADV_DONTNEED);
+}
+
+/* ---- slots, writing, dropping ----------------------------------------------------------------------------- */
+
+static bool is_zero(const char *page)
+{
+	return memcmp(page, page + 8, XM_PAGE_SIZE - 8) == 0 && *(const uint64_t *)(const void *)page == 0;
+}
+
+/* Gives every page to be written a slot: its own where nobody else names that, else a new one. */
+static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
+{
+	uint64_t fresh[XM_BATCH];
+	int need = 0, got, used = 0;
+
+	for (int i = 0; i < n; i++) {
+		xm_pte word = w->word[i];
+
+		w->slot[i] = XM_NO_SLOT;
+		if (w->mark[i] == FATE_DIRTY && !explicit_slot(rt, word) && is_zero(stage(w, i)))
+			w->mark[i] = FATE_ZERO;
+		if (w->mark[i] != FATE_DIRTY)
+			continue;
+		if ((word & XM_PG_HAS_SLOT) &&
+		    (explicit_slot(rt, word) || xm_slots_refs(rt->fam, xm_pg_slot(word)) == 1) &&
+		    xm_slot_slab(rt->fam, xm_pg_slot(word))->state != XM_SLAB_LOST)
+			w->slot[i] = xm_pg_slot(word);
+		else
+			need++;
+	}
+	got = need ? xm_slots_alloc(rt->fam, &w->slot_hint, fresh, need) : 0;
+	while (got < need && (xm_remote_grow(rt) == 0 || xm_family_reap_dead(rt->fam) > 0)) {
+		int more = xm_slots_alloc(rt->fam, &w->slot_hint, fresh + got, need - got);
+
+		if (!more)
+			break;
+		got += more;
+	}
+	for (int i = 0; i < n; i++) {
+		if (w->mark[i] != FATE_DIRTY || w->slot[i] != XM_NO_SLOT)
+			continue;
+		if (used == got) {
+			w->mark[i] = FATE_STAYS;
+			continue;
+		}
+		w->slot[i] = fresh[used++];
+		xm_pg_note_slot(&rt->pt[w->page[i]], w->slot[i]);
+	}
+}
+
+static void write_out(struct xm_runtime *rt, struct xm_worker *w, int n)
+{
+	xm_remote_write(rt, w, w->slot, w->status, n);
+	for (int i = 0; i < n; i++) {
+		if (w->slot[i] == XM_NO_SLOT || w->status[i] == 0)
+			continue;
+		w->mark[i] = FATE_STAYS;
+		if (!(w->word[i] & XM_PG_HAS_SLOT) || xm_pg_slot(w->word[i]) != w->slot[i])
+			xm_slots_put(rt->fam, w->slot[i]);
+		if (w->status[i] == -ENOLINK) /* no more slots from an appliance that is gone */
+			xm_store(&xm_slot_slab(rt->fam, w->slot[i])->state, XM_SLAB_LOST);
+	}
+}
+
+static void drop_one(struct xm_runtime *rt, struct iovec *v)
+{
+	if (xm_sys_madvise(v->iov_base, v->iov_len, MADV_DONTNEED) == -EINVAL)
+		xm_sys_madvise(v->iov_base, v->iov_len, MADV_DONTNEED_LOCKED);
+	xm_stat_add(rt, evict_calls, 1);
+}
+
+static void drop(struct xm_runtime *rt, struct xm_worker *w, int n)
+{
+	struct iovec v[XM_BATCH];
+	size_t bytes = 0;
+	int k = 0;
+
+	for (int i = 0; i < n; i++) {
+		void *addr = (void *)xm_page_addr(w->page[i]);
+
+		if (w->mark[i] == FATE_STAYS)
+			continue;
+		bytes += XM_PAGE_SIZE;
+		if (k && (char *)v[k - 1].iov_base + v[k - 1].iov_len == (char *)addr)
+			v[k - 1].iov_len += XM_PAGE_SIZE;
+		else
+			v[k++] = (struct iovec){ addr, XM_PAGE_SIZE };
+	}
+	if (k > 1 && (rt->features & XM_FEAT_MADVISE_VEC)) {
+		xm_stat_add(rt, evict_calls, 1);
+		if (xm_sys6(SYS_process_madvise, rt->pidfd, (long)v, k, MADV_DONTNEED, 0, 0) == (long)bytes)
+			return; /* else: it stopped somewhere; dropping a page twice does no harm */
+	}
+	for (int i = 0; i < k; i++)
+		drop_one(rt, &v[i]);
+}
+
+/* The pages that stay are usable again: writable, dirty. */
+static void restore_stayers(struct xm_runtime *rt, struct xm_worker *w, int n)
+{
+	for (int i = 0, end; i < n; i = end) {
+		end = page_run(w, i, n);
+		if (w->mark[i] == FATE_STAYS)
+			xm_uffd_writeprotect(rt->uffd, xm_page_addr(w->page[i]),
+					     (uint64_t)(end - i) * XM_PAGE_SIZE, false);
+	}
+}
+
+static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
+{
+	int gone = 0, stay = 0;
+
+	for (int i = 0; i < n; i++) {
+		xm_pte word = w->word[i] & ~(XM_PG_DIRTY | XM_PG_REF | XM_PG_WAITER | XM_PG_HOLD_MASK);
+		bool had = (word & XM_PG_HAS_SLOT) != 0;
+		uint64_t page = w->page[i], old = xm_pg_slot(word);
+
+		switch ((enum fate)w->mark[i]) {
+		case FATE_DIRTY:
+			xm_stat_add(rt, evicted_dirty_pages, 1);
+			if (had && old != w->slot[i])
+				xm_slots_put(rt->fam, old);
+			word = xm_pg_with_state(xm_pg_with_slot(word, w->slot[i]), XM_PG_REMOTE);
+			break;
+		case FATE_CLEAN:
+			xm_stat_add(rt, evicted_clean_pages, 1);
+			word = xm_pg_with_state(word, XM_PG_REMOTE);
+			break;
+		case FATE_ZERO:
+			xm_stat_add(rt, evicted_zero_pages, 1);
+			if (had)
+				xm_slots_put(rt->fam, old);
+			word = xm_pg_with_state(xm_pg_without_slot(word), XM_PG_EMPTY);
+			break;
+		case FATE_STAYS:
+			w->page[stay++] = page; /* stay <= i: not read again */
+			word = xm_pg_with_state(word, XM_PG_RESIDENT) | XM_PG_DIRTY;
+			break;
+		}
+		gone += w->mark[i] != FATE_STAYS;
+		if (w->mark[i] == FATE_DIRTY || w->mark[i] == FATE_CLEAN)
+			xm_stat_add(rt, remote_pages, 1);
+		if (xm_pg_finish(&rt->pt[page], word))
+			xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+	}
+	if (stay) {
+		xm_stat_add(rt, evict_refused_pages, (uint64_t)stay);
+		xm_reclaim_inserted(rt, w->page, stay, false);
+	}
+	xm_stat_max(rt, remote_pages_max, rt->me->stats.remote_pages);
+	return gone;
+}
+
+int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
+{
+	bool by_move = xm_load(&rt->pins) != 0;
+	uint64_t before = xm_now_ns();
+	uint8_t moved[XM_BATCH];
+	int gone;
+
+	classify(w, n);
+	if (by_move && !(rt->features & XM_FEAT_MOVE))
+		memset(w->mark, FATE_STAYS, XM_BATCH);
+	else if (by_move)
+		move_out(rt, w, n);
+	else
+		protect_dirty(rt, w, n);
+	for (int i = 0; i < n; i++)
+		moved[i] = by_move && w->mark[i] != FATE_STAYS;
+	if (!by_move)
+		copy_dirty(rt, w, n);
+	choose_slots(rt, w, n);
+	write_out(rt, w, n);
+	if (by_move)
+		move_back(rt, w, n, moved);
+	else
+		drop(rt, w, n);
+	restore_stayers(rt, w, n);
+	gone = settle(rt, w, n);
+	xm_frame_uncharge(rt, (uint64_t)gone);
+	xm_stat_add(rt, evicted_pages, (uint64_t)gone);
+	xm_hist_record(&rt->me->stats.evict_ns, xm_now_ns() - before);
+	return gone;
+}

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * family_reap.c - gives back what a process left behind in the family object: slots that its page words name,
+ * pages that it was charged for, the page table itself; and sums of statistics.
+ *
+ *   LIVE or STARTING --dead, grace over--> REAPING --words exchanged to 0, slots put--> ENDED
+ *
+ * Run by the keeper, by any member under pressure, by a new program in a process that has exec'd; never two at
+ * once on one entry (xm_proc.owner). Each word is exchanged with zero before its slot is put: whoever takes
+ * over from a killed reaper goes through the table again and puts nothing twice. The page table is a sparse
+ * mapping of up to 2 GiB in which reading a hole would create a page, so it is walked by pieces, holes are
+ * skipped by mincore, and each piece is punched out at once.
+ * Raw system calls only; no malloc; no waiting.
+ */
+#include "runtime/family.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+
+#include "procid.h"
+#include "runtime/family_internal.h"
+#include "runtime/pagetab.h"
+#include "runtime/slots.h"
+#include "sys.h"
+
+#define PIECE_BYTES (2ull << 20) /* of page table: 1 GiB of addresses, 512 pages */
+#define PIECE_PAGES (PIECE_BYTES / XM_PAGE_SIZE)
+#define WORDS_PER_PAGE (XM_PAGE_SIZE / sizeof(xm_pte))
+
+uint64_t xm_sub_to_zero(uint64_t *level, uint64_t v)
+{
+	uint64_t seen = xm_load_relaxed(level), take;
+
+	do {
+		take = xm_min(seen, v);
+	} while (!__atomic_compare_exchange_n(level, &seen, seen - take, true, __ATOMIC_ACQ_REL,
+					      __ATOMIC_RELAXED));
+	return take;
+}
+
+/* ---- who is dead -------------------------------------------------------------------------------------- */
+
+static bool dead(struct xm_family *f, const struct xm_proc *p, const struct xm_procid *self)
+{
+	struct xm_procid id = { .pid = (uint32_t)p->pid, .start_time = p->start_time,
+				.boot_hash = self->boot_hash, .pidns = f->pidns };
+
+	/* without knowing that pids mean the same here and there, nobody is called dead */
+	if (p->pid <= 0 || !self->pid || !f->pidns || self->pidns != f->pidns ||
+	    (xm_load(&p->flags) & XM_PROC_FOREIGN))
+		return false;
+	if (!p->start_time)
+		return xm_sys2(SYS_kill, p->pid, 0) == -ESRCH;
+	return xm_procid_check(self, &id) == XM_PROC_DEAD;
+}
+
+bool xm_family_proc_dead(struct xm_family *f, uint32_t index)
+{
+	struct xm_procid self;
+
+	xm_procid_self(&self);
+	return dead(f, &f->proc[index], &self);
+}
+
+/* ---- giving back -------------------------------------------------------------------------------------- */
+
+static void put_slot(struct xm_family *f, uint64_t slot)
+{
+	uint64_t slab = slot >> XM_SLAB_SLOT_SHIFT;
+
+	/* words come from a program that may have died of writing over them */
+	if (slab >= xm_load(&f->nslabs) || xm_load(&f->slab[slab].state) == XM_SLAB_EXPLICIT)
+		return;
+	if (xm_slots_refs(f, slot))
+		xm_slots_put(f, slot);
+}
+
+static void clear_words(struct xm_family *f, xm_pte *words)
+{
+	for (uint64_t i = 0; i < WORDS_PER_PAGE; i++) {
+		xm_pte w;
+
+		if (!xm_load_relaxed(&words[i]))
+			continue;
+		w = __atomic_exchange_n(&words[i], 0, __ATOMIC_ACQ_REL);
+		if (w & XM_PG_HAS_SLOT)
+			put_slot(f, xm_pg_slot(w));
+	}
+}
+
+static bool swap_in_use(void)
+{
+	struct sysinfo si;
+
+	return xm_sys1(SYS_sysinfo, &si) != 0 || si.freeswap != si.totalswap;
+}
+
+static void clear_page_table(struct xm_family *f, uint32_t index)
+{
+	uint64_t high = xm_load(&f->proc[index].pt_pages_high) * sizeof(xm_pte);
+	char *pt = (char *)xm_family_pt(f, index);
+	unsigned char there[PIECE_PAGES];
+
+	high = xm_min(high, (uint64_t)XM_PT_BYTES);
+	for (uint64_t at = 0; at < high; at += PIECE_BYTES) {
+		/* pages that are swapped out do not count as present */
+		bool all = swap_in_use() || xm_sys3(SYS_mincore, pt + at, PIECE_BYTES, there) != 0;
+		bool any = false;
+
+		for (uint64_t i = 0; i < PIECE_PAGES; i++) {
+			if (!all && !(there[i] & 1))
+				continue;
+			clear_words(f, (xm_pte *)(pt + at + i * XM_PAGE_SIZE));
+			any = true;
+		}
+		if (any)
+			xm_sys_madvise(pt + at, PIECE_BYTES, MADV_REMOVE);
+	}
+}
+
+/* With the entry locked and in state REAPING. */
+static void give_back(struct xm_family *f, uint32_t index)
+{
+	struct xm_proc *p = &f->proc[index];
+
+	clear_page_table(f, index);
+	xm_sys_madvise(xm_family_touch(f, index), XM_TOUCH_BYTES, MADV_REMOVE);
+	xm_sub_to_zero(&f->resident_pages, __atomic_exchange_n(&p->resident, 0, __ATOMIC_ACQ_REL));
+	xm_sub_to_zero(&f->committed_pages, __atomic_exchange_n(&p->committed, 0, __ATOMIC_ACQ_REL));
+	p->stats.resident_pages = p->stats.mapped_pages = p->stats.remote_pages = 0;
+	if (!p->ended_ns)
+		p->ended_ns = xm_now_ns();
+	p->pt_pages_high = 0;
+	xm_store(&p->state, XM_PROC_ENDED);
+	/* others may be asleep for want of a frame or a slot */
+	xm_add(&f->pressure_seq, 1);
+	xm_sys_futex(&f->pressure_seq, 1 /* FUTEX_WAKE, shared */, INT32_MAX, NULL, NULL, 0);
+}
+
+/* whether the time since the process was first seen dead is long enough; notes that first time */
+static bool grace_over(struct xm_family *f, struct xm_proc *p, uint32_t state)
+{
+	uint64_t now = xm_now_ns(), grace = f->reap_grace_ns;
+
+	if (state == XM_PROC_STARTING)
+		grace = xm_max(grace, XM_STARTING_GRACE_NS);
+	if (!p->ended_ns)
+		p->ended_ns = now;
+	return now - p->ended_ns >= grace;
+}
+
+enum reap_mode { REAP_IF_DEAD, REAP_NOW };
+
+static bool reap(struct xm_family *f, uint32_t index, const struct xm_procid *self, enum reap_mode mode)
+{
+	struct xm_proc *p = &f->proc[index];
+	uint32_t state = xm_load(&p->state);
+	bool done = false;
+
+	if (state == XM_PROC_FREE || state == XM_PROC_ENDED)
+		return false;
+	/* cheap look before the lock; the answer counts only under it */
+	if (mode == REAP_IF_DEAD && state != XM_PROC_REAPING && !dead(f, p, self))
+		return false;
+	if (!xm_proc_lock(f, p))
+		return false;
+	state = xm_load(&p->state);
+	switch (state) {
+	case XM_PROC_STARTING:
+	case XM_PROC_LIVE:
+		if (mode == REAP_IF_DEAD && (!dead(f, p, self) || !grace_over(f, p, state)))
+			break;
+		xm_store(&p->state, XM_PROC_REAPING);
+		give_back(f, index);
+		done = true;
+		break;
+	case XM_PROC_REAPING: /* the lock's former owner died over it */
+		give_back(f, index);
+		done = true;
+		break;
+	default:
+		break;
+	}
+	xm_proc_unlock(p);
+	return done;
+}
+
+bool xm_family_reap(struct xm_family *f, uint32_t index)
+{
+	struct xm_procid self;
+
+	xm_procid_self(&self);
+	return reap(f, index, &self, REAP_IF_DEAD);
+}
+
+bool xm_family_reap_image(struct xm_family *f, uint32_t index)
+{
+	return reap(f, index, NULL, REAP_NOW);
+}
+
+void xm_family_proc_drop(struct xm_family *f, uint32_t index)
+{
+	reap(f, index, NULL, REAP_NOW);
+}
+
+int xm_family_reap_dead(struct xm_family *f)
+{
+	uint32_t high = xm_load(&f->procs_high);
+	struct xm_procid self;
+	int n = 0;
+
+	xm_procid_self(&self);
+	for (uint32_t i = 0; i < high; i++)
+		n += reap(f, i, &self, REAP_IF_DEAD);
+	return n;
+}
+
+/* ---- sums --------------------------------------------------------------------------------------------- */
+
+#define COUNTERS (offsetof(struct xm_proc_stats, fetch_ns) / sizeof(uint64_t))
+
+_Static_assert(offsetof(struct xm_proc_stats, fetch_ns) % sizeof(uint64_t) == 0, "all counters are u64");
+_Static_assert(sizeof(struct xm_proc_stats) ==
+		       COUNTERS * sizeof(uint64_t) + 4 * sizeof(struct xm_hist),
+	       "histograms follow the counters and nothing else does");
+
+void xm_proc_stats_merge(struct xm_proc_stats *into, const struct xm_proc_stats *from)
+{
+	const uint64_t *src = (const uint64_t *)from;
+	uint64_t *dst = (uint64_t *)into;
+
+	for (size_t i = 0; i < COUNTERS; i++) {
+		uint64_t v = xm_load_relaxed(&src[i]);
+
+		if (i == offsetof(struct xm_proc_stats, over_budget_pages_max) / sizeof(uint64_t))
+			xm_raise_u64(&dst[i], v);
+		else if (v)
+			xm_add(&dst[i], v);
+	}
+	xm_hist_merge(&into->fetch_ns, &from->fetch_ns);
+	xm_hist_merge(&into->zero_ns, &from->zero_ns);
+	xm_hist_merge(&into->write_ns, &from->write_ns);
+	xm_hist_merge(&into->evict_ns, &from->evict_ns);
+}

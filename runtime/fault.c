@@ -1,0 +1,540 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fault.c - one fault, from message to wake-up.
+ *
+ *   EMPTY     zeros are installed, in runs that double while a thread touches fresh pages in order
+ *   REMOTE    the page, and what the prefetch policy advises, is locked (FETCHING), read in one batch and
+ *             installed in runs; write-protected where the fault was a read, so that it is known clean
+ *   RESIDENT  write to a clean page: unprotected and dirty from now on. A missing page that should be there was
+ *             dropped by a raw system call of the program: it reads as zeros, as the kernel would have it
+ *   BUSY      WAITER is set and nothing else: whoever owns the page wakes the sleeper. Nobody waits here
+ *   LOST/FREED  SIGBUS (poison)
+ *
+ * Runs on handler threads; the resolver takes no lock (but the policy's, for a list insertion), allocates nothing
+ * and touches no external memory. A page is never waited for while another is locked.
+ */
+#include "runtime/internal.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
+#include "runtime/uffd.h"
+
+#define ZERO_RUN_MAX 64
+
+static struct xm_stream *stream_get(struct xm_runtime *rt, uint32_t tid)
+{
+	struct xm_stream *s = &rt->stream[(tid * 2654435761u >> 16) % XM_STREAMS];
+	uint32_t free = 0;
+
+	if (!__atomic_compare_exchange_n(&s->busy, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+		return NULL;
+	return s;
+}
+
+static void stream_put(struct xm_stream *s)
+{
+	if (s)
+		xm_store(&s->busy, 0);
+}
+
+static bool try_lock_page(xm_pte *p, xm_pte *seen, enum xm_page_state want)
+{
+	return xm_pg_state(*seen) == want && xm_pg_cas(p, seen, xm_pg_with_state(*seen, XM_PG_FETCHING));
+}
+
+static void finish(struct xm_runtime *rt, uint64_t page, xm_pte to)
+{
+	if (xm_pg_finish(&rt->pt[page], to))
+		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+}
+
+/* The page can never be had again: a touch, also the one that waits now, is SIGBUS. Where the kernel cannot
+ * poison, the page is replaced by one of a file that ends before it, which gives the same signal. */
+static void poison(struct xm_runtime *rt, uint64_t page)
+{
+	uint64_t addr = xm_page_addr(page);
+	int fd;
+
+	xm_stat_add(rt, faults_lost, 1);
+	if ((rt->features & XM_FEAT_POISON) && xm_uffd_poison(rt->uffd, addr, XM_PAGE_SIZE) == 0)
+		return;
+	fd = (int)xm_sys3(SYS_memfd_create, "xmem-lost", MFD_CLOEXEC, 0);
+	if (fd >= 0) {
+		xm_sys_mmap((void *)addr, XM_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+		xm_sys_close(fd);
+	}
+	xm_uffd_wake(rt->uffd, addr, XM_PAGE_SIZE);
+}
+
+/* ---- first touch --------------------------------------------------------------------------------------- */
+
+/* How many pages to fill: doubles while this thread's first touches follow each other. */
+static uint64_t zero_run(struct xm_runtime *rt, uint32_t tid, uint64_t page)
+{
+	struct xm_stream *s = stream_get(rt, tid);
+	uint64_t run = 1, free = xm_frame_free(rt);
+
+	if (!s)
+		return 1;
+	if (page == s->zero_next)
+		run = xm_min(s->zero_run * 2, (uint64_t)ZERO_RUN_MAX);
+	if (run > free / 8)
+		run = xm_max(free / 8, 1ull);
+	s->zero_run = run;
+	s->zero_next = page + run;
+	stream_put(s);
+	return run;
+}
+
+/* Locks up to n pages from page on that are EMPTY; the first is locked already. */
+static uint64_t lock_empty_run(struct xm_runtime *rt, uint64_t page, uint64_t n)
+{
+	uint64_t got = 1;
+
+	for (; got < n && page + got < XM_EXT_PAGES; got++) {
+		xm_pte *p = xm_pte_touch(rt, page + got);
+		xm_pte seen = xm_pg_load(p);
+
+		if (!try_lock_page(p, &seen, XM_PG_EMPTY))
+			break;
+	}
+	return got;
+}
+
+static int64_t install_zeros(struct xm_runtime *rt, uint64_t page, uint64_t n, bool write)
+{
+	int64_t rc;
+
+	xm_stat_add(rt, install_calls, 1);
+	if (write)
+		rc = xm_uffd_copy(rt->uffd, xm_page_addr(page), rt->zeros, n * XM_PAGE_SIZE, false);
+	else
+		rc = xm_uffd_zero(rt->uffd, xm_page_addr(page), n * XM_PAGE_SIZE);
+	return rc > 0 ? rc / (int64_t)XM_PAGE_SIZE : rc;
+}
+
+/* The page's own word but for its state: pages of explicit regions have their slot from the beginning. */
+static void finish_zero(struct xm_runtime *rt, uint64_t page, enum xm_page_state state, uint8_t epoch)
+{
+	xm_pte word = xm_pg_load(&rt->pt[page]) & ~(XM_PG_WAITER | XM_PG_HOLD_MASK);
+
+	word = xm_pg_with_state(word, state);
+	if (state == XM_PG_RESIDENT)
+		word = xm_pg_with_epoch(word, epoch) | XM_PG_DIRTY;
+	finish(rt, page, word);
+}
+
+static void fault_zero(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid, bool write)
+{
+	uint64_t n = lock_empty_run(rt, page, zero_run(rt, tid, page));
+	uint8_t epoch = xm_reclaim_epoch(rt);
+	int64_t done;
+	uint64_t ok;
+
+	if (!xm_frame_charge(rt, n) && xm_reclaim_for_fault(rt) < 0) {
+		xm_frame_uncharge(rt, n);
+		for (uint64_t i = 1; i < n; i++)
+			finish_zero(rt, page + i, XM_PG_EMPTY, 0);
+		xm_say_full(rt);
+		poison(rt, page);
+		finish_zero(rt, page, XM_PG_LOST, 0);
+		return;
+	}
+	done = install_zeros(rt, page, n, write);
+	if (done < 0 && n > 1) /* the run crosses a protection boundary, or meets a page that is there */
+		done = install_zeros(rt, page, 1, write);
+	ok = done > 0 ? (uint64_t)done : 0;
+	if (done == -EEXIST)
+		ok = 1; /* dropped and written again behind our back: it is resident all the same */
+	xm_frame_uncharge(rt, n - ok);
+	for (uint64_t i = 0; i < n; i++)
+		finish_zero(rt, page + i, i < ok ? XM_PG_RESIDENT : XM_PG_EMPTY, epoch);
+	for (uint64_t i = 0; i < ok; i += XM_BATCH) {
+		int k = (int)xm_min(ok - i, (uint64_t)XM_BATCH);
+
+		for (int j = 0; j < k; j++)
+			w->page[j] = page + i + (uint64_t)j;
+		xm_reclaim_inserted(rt, w->page, k, false);
+	}
+	xm_stat_add(rt, faults_zero, 1);
+	xm_stat_add(rt, zero_pages, ok);
+	if (done <= 0)
+		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+}
+
+/* ---- fetch ---------------------------------------------------------------------------------------------- */
+
+static struct xm_prefetch_advice advise(struct xm_runtime *rt, struct xm_stream *s, uint64_t page)
+{
+	struct xm_prefetch_advice a = { 0, 0 };
+
+	if (!s)
+		return a;
+	if (s->run_pages) {
+		bool used = page == s->run_next;
+		uint64_t first = s->run_next - s->run_pages;
+
+		for (uint64_t i = 0; i < s->run_pages; i++)
+			(used ? rt->prefetch->hit : rt->prefetch->waste)(s->prefetch, first + i);
+		if (used)
+			xm_stat_add(rt, prefetch_hit_pages, s->run_pages);
+		else
+			xm_stat_add(rt, prefetch_waste_pages, s->run_pages);
+		s->run_pages = 0;
+	}
+	a = rt->prefetch->fault(s->prefetch, page);
+	return a;
+}
+
+/* Locks the advised pages that are remote; w->page[0] is the demanded one. Returns the total. */
+static int lock_advised(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, struct xm_prefetch_advice a)
+{
+	uint64_t room = xm_frame_free(rt) / 4;
+	int n = 1;
+
+	a.count = (int32_t)xm_min((uint64_t)xm_min(a.count, XM_PREFETCH_MAX), room);
+	for (int32_t k = 1; k <= a.count; k++) {
+		int64_t at = (int64_t)page + a.stride * k;
+		xm_pte *p, seen;
+
+		if (at < 0 || at >= (int64_t)XM_EXT_PAGES || !rt->touch[at >> XM_TOUCH_SHIFT])
+			break;
+		p = &rt->pt[at];
+		seen = xm_pg_load(p);
+		if (xm_pg_state(seen) == XM_PG_EMPTY || !try_lock_page(p, &seen, XM_PG_REMOTE))
+			continue;
+		w->page[n] = (uint64_t)at;
+		w->word[n++] = seen;
+	}
+	return n;
+}
+
+/* Ascending by page, so that runs can be installed by one call. */
+static void sort_batch(struct xm_worker *w, int n)
+{
+	for (int i = 1; i < n; i++) {
+		uint64_t page = w->page[i];
+		xm_pte word = w->word[i];
+		int j = i;
+
+		for (; j > 0 && w->page[j - 1] > page; j--) {
+			w->page[j] = w->page[j - 1];
+			w->word[j] = w->word[j - 1];
+		}
+		w->page[j] = page;
+		w->word[j] = word;
+	}
+}
+
+/* Installs batch entries [i, end), neighbours in address; status[] gets 0 or -errno each. */
+static void install_run(struct xm_runtime *rt, struct xm_worker *w, int i, int end, const void *src, bool wp)
+{
+	const char *from = src;
+
+	while (i < end) {
+		int n = end - i;
+		int64_t rc;
+
+		xm_stat_add(rt, install_calls, 1);
+		rc = xm_uffd_copy(rt->uffd, xm_page_addr(w->page[i]), from, (uint64_t)n * XM_PAGE_SIZE, wp);
+		if (rc <= 0 && n > 1) { /* a protection boundary within: one by one */
+			xm_stat_add(rt, install_calls, 1);
+			n = 1;
+			rc = xm_uffd_copy(rt->uffd, xm_page_addr(w->page[i]), from, XM_PAGE_SIZE, wp);
+		}
+		if (rc > 0)
+			n = (int)(rc / (int64_t)XM_PAGE_SIZE);
+		else
+			n = 1;
+		for (int k = i; k < i + n; k++)
+			w->status[k] = rc > 0 ? 0 : (int32_t)rc;
+		from += (size_t)n * XM_PAGE_SIZE;
+		i += n;
+	}
+}
+
+/* Where entry i's content can be had without a copy of our own; *end: how far that holds on. */
+static const void *direct_run(struct xm_runtime *rt, struct xm_worker *w, int i, int *end)
+{
+	const void *src;
+
+	while (i < *end && xm_pg_slot(w->word[*end - 1]) - xm_pg_slot(w->word[i]) != (uint64_t)(*end - 1 - i))
+		(*end)--;
+	src = xm_remote_direct(rt, w, xm_pg_slot(w->word[i]), *end - i);
+	if (!src && *end > i + 1) {
+		*end = i + 1;
+		src = xm_remote_direct(rt, w, xm_pg_slot(w->word[i]), 1);
+	}
+	return src;
+}
+
+/* Entries that may be installed by one call: neighbours with the same protection. */
+static int group_end(struct xm_worker *w, int i, int n)
+{
+	int end = i + 1;
+
+	while (end < n && w->page[end] == w->page[end - 1] + 1 && w->mark[end] == w->mark[i])
+		end++;
+	return end;
+}
+
+/* Brings the n locked pages of the batch in; mark[]: 1 install write-protected. */
+static void fetch_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
+{
+	bool staged = false;
+
+	for (int i = 0, end; i < n; i = end) {
+		const void *src = NULL;
+
+		end = group_end(w, i, n);
+		if (!staged)
+			src = direct_run(rt, w, i, &end);
+		if (!src && !staged) {
+			/* one batch over the network for all that is left */
+			for (int k = i; k < n; k++)
+				w->slot[k] = xm_pg_slot(w->word[k]);
+			xm_remote_read(rt, w, w->slot + i, w->status + i, n - i);
+			if (i) /* staging is filled from its start: keep the indices aligned */
+				memmove(w->staging + (size_t)i * XM_PAGE_SIZE, w->staging,
+					(size_t)(n - i) * XM_PAGE_SIZE);
+			staged = true;
+			end = group_end(w, i, n);
+		}
+		if (staged) {
+			int first = i;
+
+			while (first < end && w->status[first] == 0)
+				first++;
+			if (first == i) {
+				end = i + 1; /* could not be read: status says why */
+				continue;
+			}
+			end = first;
+			src = w->staging + (size_t)i * XM_PAGE_SIZE;
+		}
+		if (!staged)
+			xm_stat_add(rt, fetched_bytes, (uint64_t)(end - i) * XM_PAGE_SIZE);
+		install_run(rt, w, i, end, src, w->mark[i]);
+	}
+}
+
+/* What a fetched entry's word becomes, and whether the page is there. */
+static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool demanded)
+{
+	xm_pte word = w->word[i] & ~(XM_PG_WAITER | XM_PG_HOLD_MASK);
+	int32_t st = w->status[i];
+
+	if (st == 0 || st == -EEXIST) {
+		word = xm_pg_with_epoch(xm_pg_with_state(word, XM_PG_RESIDENT), xm_reclaim_epoch(rt));
+		if (!w->mark[i] || st == -EEXIST)
+			word |= XM_PG_DIRTY;
+		finish(rt, w->page[i], word);
+		return true;
+	}
+	/* Not mapped (any more): whoever unmaps waits for the word. A prefetch that failed was only a guess. */
+	if (!demanded || st == -ENOENT || st == -EINVAL || st == -ENOMEM || st == -ESRCH) {
+		finish(rt, w->page[i], xm_pg_with_state(word, XM_PG_REMOTE));
+	} else {
+		poison(rt, w->page[i]);
+		xm_slots_put(rt->fam, xm_pg_slot(word));
+		finish(rt, w->page[i], xm_pg_with_state(xm_pg_without_slot(word), XM_PG_LOST));
+	}
+	if (demanded)
+		xm_uffd_wake(rt->uffd, xm_page_addr(w->page[i]), XM_PAGE_SIZE);
+	return false;
+}
+
+/* Fetches the locked batch, settles every word, accounts. demand: index of the demanded page, -1: none. */
+static int fetch_and_settle(struct xm_runtime *rt, struct xm_worker *w, int n, int demand)
+{
+	int ok = 0;
+
+	fetch_batch(rt, w, n);
+	for (int i = 0; i < n; i++) {
+		if (settle(rt, w, i, i == demand))
+			w->page[ok++] = w->page[i]; /* ok <= i: not read again */
+	}
+	xm_frame_uncharge(rt, (uint64_t)(n - ok));
+	if (ok)
+		xm_reclaim_inserted(rt, w->page, ok, true);
+	xm_stat_add(rt, fetched_pages, (uint64_t)ok);
+	xm_sub(&rt->me->stats.remote_pages, (uint64_t)ok);
+	return ok;
+}
+
+static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, xm_pte word, uint32_t tid,
+			bool write)
+{
+	struct xm_stream *s = stream_get(rt, tid);
+	struct xm_prefetch_advice a = advise(rt, s, page);
+	bool all_dirty = write && s && s->run_write && a.count > 0;
+	int n, demand = 0;
+
+	w->page[0] = page;
+	w->word[0] = word;
+	n = lock_advised(rt, w, page, a);
+	sort_batch(w, n);
+	for (int i = 0; i < n; i++) {
+		if (w->page[i] == page)
+			demand = i;
+		/* a page that is written now is dirty at once; so are its neighbours in a stream of writes */
+		w->mark[i] = (rt->features & XM_FEAT_WP) && !(write && (w->page[i] == page || all_dirty));
+	}
+	if (s) {
+		s->run_write = write;
+		s->run_pages = (uint64_t)(n - 1);
+		s->run_next = page + (uint64_t)(a.stride * n);
+	}
+	stream_put(s);
+	if (!xm_frame_charge(rt, (uint64_t)n))
+		xm_reclaim_for_fault(rt);
+	xm_stat_add(rt, faults_fetch, 1);
+	xm_stat_add(rt, prefetched_pages, (uint64_t)(n - 1));
+	fetch_and_settle(rt, w, n, demand);
+}
+
+uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint64_t n)
+{
+	uint64_t fetched = 0, end = page + n;
+
+	while (page < end && xm_frame_free(rt) > XM_BATCH) {
+		int k = 0;
+
+		for (; page < end && k < XM_BATCH / 2; page++) {
+			xm_pte seen;
+
+			page = xm_pte_skip(rt, page, end);
+			if (page == end)
+				break;
+			seen = xm_pg_load(&rt->pt[page]);
+			if (!try_lock_page(&rt->pt[page], &seen, XM_PG_REMOTE))
+				continue;
+			w->page[k] = page;
+			w->mark[k] = (rt->features & XM_FEAT_WP) != 0;
+			w->word[k++] = seen;
+		}
+		if (!k)
+			break;
+		xm_frame_charge(rt, (uint64_t)k);
+		fetched += (uint64_t)fetch_and_settle(rt, w, k, -1);
+		xm_stat_add(rt, prefetched_pages, (uint64_t)k);
+	}
+	return fetched;
+}
+
+/* ---- resident pages ------------------------------------------------------------------------------------- */
+
+static void fault_resident(struct xm_runtime *rt, uint64_t page, xm_pte word, bool wp)
+{
+	uint64_t addr = xm_page_addr(page);
+	int64_t rc;
+
+	if (wp) {
+		xm_stat_add(rt, faults_write, 1);
+		xm_uffd_writeprotect(rt->uffd, addr, XM_PAGE_SIZE, false);
+		finish(rt, page, word | XM_PG_DIRTY | XM_PG_REF);
+		return;
+	}
+	/* A late message about a page that somebody has brought in since: it is there. If it is not, the program
+	 * dropped it without our knowing, and the kernel's meaning of that is zeros. */
+	rc = xm_uffd_copy(rt->uffd, addr, rt->zeros, XM_PAGE_SIZE, false);
+	xm_stat_add(rt, faults_spurious, 1);
+	finish(rt, page, rc > 0 ? word | XM_PG_DIRTY : word);
+	if (rc <= 0)
+		xm_uffd_wake(rt->uffd, addr, XM_PAGE_SIZE);
+}
+
+void xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid, bool write, bool wp)
+{
+	xm_pte *p = xm_pte_touch(rt, page);
+	xm_pte seen = xm_pg_load(p);
+
+	for (;;) {
+		switch (xm_pg_state(seen)) {
+		case XM_PG_EMPTY:
+			if (wp) { /* protected once, discarded since */
+				xm_uffd_writeprotect(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE, false);
+				return;
+			}
+			if (!try_lock_page(p, &seen, XM_PG_EMPTY))
+				continue;
+			fault_zero(rt, w, page, tid, write);
+			return;
+		case XM_PG_REMOTE:
+			if (!try_lock_page(p, &seen, XM_PG_REMOTE))
+				continue;
+			fault_fetch(rt, w, page, seen, tid, write);
+			return;
+		case XM_PG_RESIDENT:
+			if (!try_lock_page(p, &seen, XM_PG_RESIDENT))
+				continue;
+			fault_resident(rt, page, seen, wp);
+			return;
+		case XM_PG_FETCHING:
+		case XM_PG_EVICTING:
+		case XM_PG_TAKEN:
+			if (!(seen & XM_PG_WAITER) && !xm_pg_cas(p, &seen, seen | XM_PG_WAITER))
+				continue;
+			xm_stat_add(rt, faults_wait, 1);
+			return;
+		case XM_PG_FREED:
+		case XM_PG_LOST:
+			xm_stat_add(rt, faults_bad, 1);
+			poison(rt, page);
+			return;
+		}
+	}
+}
+
+/* ---- handler threads ------------------------------------------------------------------------------------ */
+
+static void handle(struct xm_runtime *rt, struct xm_worker *w, const struct xm_uffd_event *ev)
+{
+	uint64_t before = xm_now_ns(), ns;
+	struct xm_proc_stats *st = &rt->me->stats;
+	uint64_t fetches = st->faults_fetch, zeros = st->faults_zero;
+
+	if (!ev->fault || ev->addr < xm_ext_lo || ev->addr >= xm_ext_hi)
+		return;
+	xm_fault_resolve(rt, w, (ev->addr - xm_ext_lo) >> XM_PAGE_SHIFT, ev->tid, ev->write, ev->wp);
+	ns = xm_now_ns() - before;
+	if (ev->wp)
+		xm_hist_record(&st->write_ns, ns);
+	else if (st->faults_fetch != fetches)
+		xm_hist_record(&st->fetch_ns, ns);
+	else if (st->faults_zero != zeros)
+		xm_hist_record(&st->zero_ns, ns);
+}
+
+void *xm_handler_main(void *arg)
+{
+	struct xm_runtime *rt = arg;
+	struct xm_uffd_event ev[4];
+	struct epoll_event ready;
+	struct xm_worker *w;
+
+	xm_in_runtime = 1;
+	xm_sys6(SYS_prctl, PR_SET_NAME, (long)"xmem-fault", 0, 0, 0, 0);
+	w = xm_worker_get(rt);
+	xm_assert(w);
+	while (!xm_load(&rt->stopping)) {
+		int n;
+
+		xm_gate_enter(rt);
+		n = xm_uffd_read(rt->uffd, ev, rt->nhandlers > 1 ? 1 : 4);
+		for (int i = 0; i < n; i++)
+			handle(rt, w, &ev[i]);
+		xm_stat_add(rt, message_reads, 1);
+		xm_gate_leave(rt);
+		if (n == 0)
+			xm_sys6(SYS_epoll_pwait, rt->epoll_fd, (long)&ready, 1, -1, 0, 8);
+		else if (n < 0 && n != -EAGAIN)
+			break;
+	}
+	xm_worker_put(w);
+	return NULL;
+}

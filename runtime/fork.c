@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fork.c - a child that sees its memory as it was at the fork.
+ *
+ *   prepare (parent)  signals blocked, libio's list lock, map lock, gate closed: no page is BUSY. The child's page
+ *                     table is written into its own entry of the family object: remote pages name the same
+ *                     slots (one reference more), resident ones become dirty and slotless, since the child inherits
+ *                     their frames copy-on-write and nobody will have watched its writes
+ *   child             opens a userfaultfd of its own and registers every mapping before anything touches them (an
+ *                     absent page touched earlier would be zeros for ever), new links, then threads
+ *   parent            gate and locks open; if there is no child after all, its entry is taken back
+ *
+ * A parent that evicts a dirty page whose slot the child names too finds the reference count above one and takes
+ * another slot (evict.c).
+ *
+ * The gate: handlers and the reclaim thread are inside it while they work. It is closed only between prepare and
+ * parent/child. Libio's list lock is taken before, since fork takes it afterwards and a thread may hold it while
+ * its fault waits at the gate.
+ */
+#include <limits.h>
+#include <linux/futex.h>
+#include <string.h>
+
+#include "runtime/internal.h"
+#include "runtime/uffd.h"
+
+extern void _IO_list_lock(void) __attribute__((weak));
+extern void _IO_list_unlock(void) __attribute__((weak));
+
+void xm_gate_enter(struct xm_runtime *rt)
+{
+	for (;;) {
+		if (!__atomic_load_n(&rt->gate_closed, __ATOMIC_SEQ_CST)) {
+			__atomic_fetch_add(&rt->gate_active, 1, __ATOMIC_SEQ_CST);
+			if (!__atomic_load_n(&rt->gate_closed, __ATOMIC_SEQ_CST))
+				return;
+			xm_gate_leave(rt);
+		}
+		xm_sys6(SYS_futex, (long)&rt->gate_closed, FUTEX_WAIT_PRIVATE, 1, 0, 0, 0);
+	}
+}
+
+void xm_gate_leave(struct xm_runtime *rt)
+{
+	__atomic_fetch_sub(&rt->gate_active, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&rt->gate_closed, __ATOMIC_SEQ_CST))
+		xm_sys6(SYS_futex, (long)&rt->gate_active, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);
+}
+
+static void gate_close(struct xm_runtime *rt)
+{
+	uint32_t n;
+
+	__atomic_store_n(&rt->gate_closed, 1, __ATOMIC_SEQ_CST);
+	while ((n = __atomic_load_n(&rt->gate_active, __ATOMIC_SEQ_CST)) != 0)
+		xm_sys6(SYS_futex, (long)&rt->gate_active, FUTEX_WAIT_PRIVATE, n, 0, 0, 0);
+}
+
+static void gate_open(struct xm_runtime *rt)
+{
+	__atomic_store_n(&rt->gate_closed, 0, __ATOMIC_SEQ_CST);
+	xm_sys6(SYS_futex, (long)&rt->gate_closed, FUTEX_WAKE_PRIVATE, INT_MAX, 0, 0, 0);
+}
+
+/* ---- the child's page table --------------------------------------------------------------------------------- */
+
+struct copy {
+	xm_pte *pt;
+	uint8_t *touch;
+	uint64_t resident;
+};
+
+/* One mapping's words; no word is BUSY (gate) and none is taken (map lock). */
+static void copy_words(struct xm_runtime *rt, struct copy *c, uint64_t page, uint64_t end)
+{
+	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end)) {
+		xm_pte word = xm_pg_load(&rt->pt[page]) & ~(XM_PG_WAITER | XM_PG_PREV_MASK);
+
+		if (!word)
+			continue;
+		if (xm_pg_state(word) == XM_PG_RESIDENT) {
+			word = xm_pg_without_slot(word) | XM_PG_DIRTY;
+			c->resident++;
+		} else if (word & XM_PG_HAS_SLOT) {
+			xm_slots_get(rt->fam, xm_pg_slot(word));
+		}
+		c->touch[page >> XM_TOUCH_SHIFT] = 1;
+		c->pt[page] = word;
+	}
+}
+
+static void make_child(struct xm_runtime *rt)
+{
+	int index = xm_family_proc_claim(rt->fam);
+	struct xm_proc *child;
+	struct copy c;
+
+	rt->fork_child_proc = index;
+	if (index < 0)
+		return;
+	child = &rt->fam->proc[index];
+	c = (struct copy){ xm_family_pt(rt->fam, (uint32_t)index), xm_family_touch(rt->fam, (uint32_t)index), 0 };
+	child->ppid = rt->pid;
+	xm_store(&child->pt_pages_high, rt->me->pt_pages_high);
+	for (size_t i = 0; i < rt->maps.n; i++) {
+		struct xm_range *r = &rt->maps.r[i];
+
+		/* value layout: flags in the upper half (mapping_internal.h) */
+		if ((r->value[0] >> 32) & (XM_MAP_DONTFORK | XM_MAP_WIPEONFORK | XM_MAP_FOREIGN))
+			continue;
+		copy_words(rt, &c, (r->start - xm_ext_lo) >> XM_PAGE_SHIFT, (r->end - xm_ext_lo) >> XM_PAGE_SHIFT);
+	}
+	child->stats.mapped_pages = child->stats.mapped_pages_max = rt->me->stats.mapped_pages;
+	child->stats.remote_pages = rt->me->stats.remote_pages;
+	xm_store(&child->resident, c.resident);
+	xm_add(&rt->fam->resident_pages, c.resident);
+	/* its charge against --size: the same as ours, without asking: fork is not where memory is refused */
+	xm_store(&child->committed, xm_load(&rt->me->committed));
+	xm_add(&rt->fam->committed_pages, child->committed);
+}
+
+/* ---- the three parts ------------------------------------------------------------------------------------------ */
+
+void xm_fork_prepare(void)
+{
+	struct xm_runtime *rt = &xm_rt;
+	uint64_t all = ~0ull, old = 0;
+
+	if (xm_load(&rt->state) != 1)
+		return;
+	xm_sys6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&old, 8, 0, 0);
+	memcpy(&rt->fork_mask, &old, sizeof(old));
+	xm_in_runtime++;
+	if (_IO_list_lock && _IO_list_unlock)
+		_IO_list_lock();
+	xm_lock(&rt->map_lock);
+	gate_close(rt);
+	make_child(rt);
+	xm_stat_add(rt, forks, 1);
+	errno = 0; /* what fork sets tells the parent's part whether there is a child */
+}
+
+static void restore_signals(struct xm_runtime *rt)
+{
+	xm_sys6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&rt->fork_mask, 0, 8, 0, 0);
+}
+
+void xm_fork_parent(void)
+{
+	struct xm_runtime *rt = &xm_rt;
+	uint32_t starting = XM_PROC_STARTING;
+	bool failed = errno != 0;
+
+	if (xm_load(&rt->state) != 1)
+		return;
+	if (failed && rt->fork_child_proc >= 0) {
+		struct xm_proc *p = &rt->fam->proc[rt->fork_child_proc];
+
+		/* LIVE with a pid that cannot be: whoever reaps next takes the references back */
+		p->pid = INT_MAX;
+		if (__atomic_compare_exchange_n(&p->state, &starting, XM_PROC_LIVE, false, __ATOMIC_ACQ_REL,
+						__ATOMIC_ACQUIRE))
+			xm_family_reap(rt->fam, (uint32_t)rt->fork_child_proc);
+	}
+	gate_open(rt);
+	xm_unlock(&rt->map_lock);
+	if (_IO_list_lock && _IO_list_unlock)
+		_IO_list_unlock();
+	xm_in_runtime--;
+	restore_signals(rt);
+}
+
+static void die_in_child(const char *what, int err)
+{
+	xm_err("a forked child of process %d cannot be served: %s (%s); it ends here rather than see wrong memory",
+	       xm_rt.me ? xm_rt.me->ppid : 0, what, xm_strerror(err));
+	xm_sys3(SYS_exit_group, 125, 0, 0);
+}
+
+/* The runtime of the child: the same book of mappings, everything else its own. */
+static void reset_for_child(struct xm_runtime *rt)
+{
+	rt->pid = xm_sys_getpid();
+	rt->proc = (uint32_t)rt->fork_child_proc;
+	rt->me = &rt->fam->proc[rt->proc];
+	rt->pt = xm_family_pt(rt->fam, rt->proc);
+	rt->touch = xm_family_touch(rt->fam, rt->proc);
+	xm_lock_init(&rt->map_lock, XM_RANK_MAP);
+	xm_lock_init(&rt->reclaim_lock, XM_RANK_RECLAIM);
+	xm_lock_init(&rt->grow_lock, XM_RANK_GROW);
+	xm_lock_init(&rt->policy_lock, XM_RANK_POLICY);
+#ifdef XM_CHECKED
+	xm_lock_held = 0;
+#endif
+	rt->gate_closed = rt->gate_active = 0;
+	rt->reclaimer_sleeps = 0;
+	rt->pinned_pages = 0;
+	for (int i = 0; i < XM_STREAMS; i++)
+		rt->stream[i].busy = 0;
+}
+
+void xm_fork_child(void)
+{
+	struct xm_runtime *rt = &xm_rt;
+	char why[200] = "";
+	int rc;
+
+	if (xm_load(&rt->state) != 1)
+		return;
+	if (rt->fork_child_proc < 0)
+		die_in_child("all process entries of the family are taken", rt->fork_child_proc);
+	reset_for_child(rt);
+	rc = xm_runtime_open_fds(rt);
+	if (rc < 0)
+		die_in_child("no userfaultfd", rc);
+	rc = xm_mapping_after_fork(rt);
+	if (rc < 0)
+		die_in_child("its mappings could not be registered", rc);
+	xm_family_proc_live(rt->fam, rt->proc);
+	rc = xm_remote_after_fork(rt, why);
+	if (rc < 0)
+		die_in_child(why, rc);
+}
+
+void xm_fork_child_threads(void)
+{
+	struct xm_runtime *rt = &xm_rt;
+	int rc;
+
+	if (xm_load(&rt->state) != 1)
+		return;
+	xm_frame_charge(rt, xm_runtime_own_pages(rt));
+	rc = xm_runtime_threads(rt);
+	if (rc < 0)
+		die_in_child("no thread could be started", rc);
+	if (rt->env[0])
+		xm_family_tell_keeper(rt->env, rt->proc);
+	xm_in_runtime--;
+	restore_signals(rt);
+}

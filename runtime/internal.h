@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * internal.h - the one runtime of a process as its own modules see it.
+ *
+ * Threads: `handlers` fault handler threads (fault.c), one reclaim thread (reclaim.c), and the program's own
+ * threads inside mapping calls, fork and the API. Locks in the order of enum xm_lock_rank; the fork gate
+ * (fork.c) is entered by handler and reclaim threads around each piece of work and is outermost.
+ *
+ *   program thread --fault--> kernel --message--> handler --+-- page words (pagetab, slots): CAS only
+ *                                                           +-- worker: links, staging  (remote.c)
+ *   program thread --mmap...--> mapping.c (map lock) -------+
+ *   reclaim thread --> policy (policy lock) --> window -----+
+ */
+#ifndef XM_INTERNAL_H
+#define XM_INTERNAL_H
+
+#include <pthread.h>
+#include <signal.h>
+
+#include "lock.h"
+#include "rangemap.h"
+#include "runtime/family.h"
+#include "runtime/mapping.h"
+#include "runtime/pagetab.h"
+#include "runtime/policy/policy.h"
+#include "runtime/runtime.h"
+#include "runtime/slots.h"
+
+#define XM_BATCH 128	    /* pages of one eviction batch and of a worker's staging */
+#define XM_NO_SLOT UINT64_MAX
+#define XM_HANDLERS_MAX 8
+#define XM_WORKERS_MAX (XM_HANDLERS_MAX + 4)
+#define XM_STREAMS 32	    /* faulting threads that are told apart */
+#define XM_OWN_FDS_MAX 64
+
+/* What one thread needs to move pages; used by one thread at a time. Local memory. */
+struct xm_worker {
+	struct xm_link *link[XM_MAX_APPLIANCES]; /* opened when first used */
+	char *staging;			/* XM_BATCH pages */
+	uint32_t slot_hint;
+	uint32_t busy;			/* taken from the pool */
+	/* scratch of one fetch or one batch */
+	uint64_t page[XM_BATCH];
+	xm_pte word[XM_BATCH];
+	uint64_t slot[XM_BATCH];
+	int32_t status[XM_BATCH];
+	uint8_t mark[XM_BATCH];
+};
+
+/* Per faulting thread (hashed by tid): sequence detection. busy is a try-lock: a collision skips detection. */
+struct xm_stream {
+	uint32_t busy;
+	uint64_t zero_next, zero_run;	/* first-touch runs */
+	uint64_t run_next, run_pages;	/* last prefetched run: the page after it, and its length */
+	bool run_write;			/* the fault that started it was a write */
+	uint64_t prefetch[512 / 8];	/* state of the prefetch policy */
+};
+
+struct xm_runtime {
+	int state;			/* atomic: 0, 1 running, -errno */
+	struct xm_family *fam;
+	uint32_t proc;			/* our entry */
+	struct xm_proc *me;
+	xm_pte *pt;
+	uint8_t *touch;
+	int pid;
+	char env[160];			/* value of XMEM_FAMILY; "" when there is no keeper */
+
+	int uffd, epoll_fd, mem_fd;		/* mem_fd: /proc/self/mem, for pages that may not be read */
+	uint32_t features;		/* enum xm_feature in use */
+	uint32_t pins;			/* atomic: the kernel may hold pages of ours */
+	char *move_area;		/* XM_BATCH pages, registered, absent: where MOVE puts victims */
+	char *zeros;			/* XM_BATCH pages of zeros, never written */
+
+	struct xm_peer *peer[XM_MAX_APPLIANCES];
+	uint32_t appliance_lost;	/* atomic bit per appliance */
+	uint32_t verify;		/* bit per appliance: checksum its pages */
+	struct xm_worker worker[XM_WORKERS_MAX];
+
+	struct xm_lock map_lock, reclaim_lock, grow_lock, policy_lock;
+	struct xm_rangemap maps;	/* by address; map lock */
+	uint64_t fit_cursor;
+	int lock_future;		/* mlockall(MCL_FUTURE) */
+	uint64_t pinned_pages;		/* atomic */
+
+	const struct xm_evict_ops *evict;
+	void *evict_state;
+	uint64_t inserted;		/* insertion clock; policy lock */
+	const struct xm_prefetch_ops *prefetch;
+	struct xm_stream stream[XM_STREAMS];
+
+	uint32_t gate_closed, gate_active; /* fork.c */
+	int nhandlers;
+	pthread_t handler[XM_HANDLERS_MAX], reclaimer;
+	int stop_fd;			/* eventfd: ends the threads */
+	uint32_t stopping;
+	sigset_t fork_mask;
+	int fork_child_proc;		/* entry made for the child, -1: none */
+	uint64_t reserve_pages;		/* frames that background reclaim keeps free */
+	uint32_t reclaimer_sleeps;	/* atomic */
+	int pidfd;			/* of this process, for process_madvise */
+};
+
+extern struct xm_runtime xm_rt;
+
+#define xm_stat_add(rt, field, n) xm_add(&(rt)->me->stats.field, (n))
+#define xm_stat_max(rt, field, v)                                                                            \
+	do {                                                                                                 \
+		uint64_t v_ = (v);                                                                           \
+		if (v_ > xm_load_relaxed(&(rt)->me->stats.field))                                            \
+			__atomic_store_n(&(rt)->me->stats.field, v_, __ATOMIC_RELAXED);                      \
+	} while (0)
+
+static inline uint64_t xm_page_of(const void *addr)
+{
+	return ((uint64_t)(uintptr_t)addr - xm_ext_lo) >> XM_PAGE_SHIFT;
+}
+
+static inline uint64_t xm_page_addr(uint64_t page)
+{
+	return xm_ext_lo + (page << XM_PAGE_SHIFT);
+}
+
+/* The page's word, for writing: notes that this part of the page table is in use. */
+static inline xm_pte *xm_pte_touch(struct xm_runtime *rt, uint64_t page)
+{
+	uint8_t *t = &rt->touch[page >> XM_TOUCH_SHIFT];
+
+	if (!xm_load_relaxed(t)) {
+		xm_store(t, 1);
+		if (page + (1u << XM_TOUCH_SHIFT) > rt->me->pt_pages_high)
+			xm_store(&rt->me->pt_pages_high, page + (1u << XM_TOUCH_SHIFT));
+	}
+	return &rt->pt[page];
+}
+
+/* The first page >= page and < end whose part of the page table was ever touched, or end. */
+static inline uint64_t xm_pte_skip(struct xm_runtime *rt, uint64_t page, uint64_t end)
+{
+	while (page < end && !xm_load_relaxed(&rt->touch[page >> XM_TOUCH_SHIFT]))
+		page = ((page >> XM_TOUCH_SHIFT) + 1) << XM_TOUCH_SHIFT;
+	return page < end ? page : end;
+}
+
+/* ---- local memory of the runtime: raw mmap, never external, not inherited by accident ---- */
+void *xm_local_alloc(size_t bytes); /* zeroed; NULL */
+void xm_local_free(void *p, size_t bytes);
+
+/* ---- own descriptors (runtime.c) ---- */
+int xm_fd_place(int fd);   /* moves fd to a high number and remembers it; new number or -errno */
+void xm_fd_forget(int fd); /* about to be closed by us */
+
+/* ---- remote.c ---- */
+/* Opens the peers named in the family's configuration; why: one line on failure. */
+int xm_remote_open(struct xm_runtime *rt, char *why);
+void xm_remote_close(struct xm_runtime *rt);
+int xm_remote_after_fork(struct xm_runtime *rt, char *why);
+struct xm_worker *xm_worker_get(struct xm_runtime *rt); /* from the pool; NULL: all in use */
+void xm_worker_put(struct xm_worker *w);
+/* Reads n slots into staging (page i of the batch at staging + i * 4096), verified; status[i] 0 or -errno.
+ * Blocks up to the lost timeout when an appliance is away. */
+void xm_remote_read(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n);
+/* The same way out; sets the checksums. Entries with slot XM_NO_SLOT are skipped (status 0). */
+void xm_remote_write(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n);
+/* Memory from which n neighbouring slots can be installed directly, or NULL. */
+const void *xm_remote_direct(struct xm_runtime *rt, struct xm_worker *w, uint64_t slot, int n);
+/* Adds at least one slab to the book of slots: 0, -ENOMEM, -EBUSY (another process is at it), -ENOLINK. */
+int xm_remote_grow(struct xm_runtime *rt);
+/* The right to change the book of slabs, in this process and between processes: 0, -EBUSY. */
+int xm_remote_grow_lock(struct xm_runtime *rt);
+void xm_remote_grow_unlock(struct xm_runtime *rt);
+/* Background: notices lost and regained appliances. */
+void xm_remote_tick(struct xm_runtime *rt);
+
+/* ---- fault.c ---- */
+/* Resolves one fault. Called by handler threads; shared by every fault mode. */
+void xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid, bool write,
+		      bool wp);
+void *xm_handler_main(void *arg);
+/* Fetches pages ahead of use (advice WILLNEED); bounded by free frames. Returns pages fetched. */
+uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint64_t n);
+
+/* ---- evict.c: one batch of locked pages leaves ---- */
+/* Takes the n pages w->page[] (sorted, words w->word[] as they were when locked EVICTING) away: written where dirty,
+ * dropped, words settled. Returns how many left; the others are resident again and told to the policy. */
+int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n);
+
+/* ---- reclaim.c ---- */
+/* Accounts n frames to this process; true when the family is then within its budget. */
+bool xm_frame_charge(struct xm_runtime *rt, uint64_t n);
+void xm_frame_uncharge(struct xm_runtime *rt, uint64_t n);
+/* Free frames right now (0 when over budget). */
+uint64_t xm_frame_free(struct xm_runtime *rt);
+/* Evicts about `want` pages; returns how many frames became free. Takes the reclaim lock (waits <= 100 ms). */
+uint64_t xm_reclaim_batch(struct xm_runtime *rt, uint64_t want);
+/* Evicts what it can of [page, page + n): for advice; returns pages evicted. */
+uint64_t xm_reclaim_range(struct xm_runtime *rt, uint64_t page, uint64_t n);
+/* A faulting thread has charged frames and the family is over its budget: reclaims here and now. -ENOMEM when there
+ * was no room on any appliance for longer than the stall limit. */
+int xm_reclaim_for_fault(struct xm_runtime *rt);
+/* Wakes this process's reclaim thread, if it sleeps; or those of all members. */
+void xm_reclaim_kick(struct xm_runtime *rt);
+void xm_reclaim_kick_others(struct xm_runtime *rt);
+void *xm_reclaimer_main(void *arg);
+/* Tells the policy about pages that became resident. */
+void xm_reclaim_inserted(struct xm_runtime *rt, const uint64_t *page, int n, bool refault);
+uint8_t xm_reclaim_epoch(struct xm_runtime *rt);
+
+/* ---- fork.c ---- */
+void xm_gate_enter(struct xm_runtime *rt);
+void xm_gate_leave(struct xm_runtime *rt);
+
+/* ---- mapping.c ---- */
+int xm_mapping_init(struct xm_runtime *rt);
+/* In the child: registers every mapping with the child's userfaultfd. 0 or -errno. */
+int xm_mapping_after_fork(struct xm_runtime *rt);
+
+/* ---- runtime.c ---- */
+/* One line once per reason about an appliance that is gone for good. */
+void xm_say_lost(struct xm_runtime *rt, unsigned appliance, const char *what);
+/* One line once: a page found no room on any appliance. */
+void xm_say_full(struct xm_runtime *rt);
+int xm_runtime_threads(struct xm_runtime *rt);
+/* Memory of the runtime itself that counts against the budget: staging of each worker that is used. */
+uint64_t xm_runtime_own_pages(struct xm_runtime *rt);
+/* Opens the descriptors that belong to one process: userfaultfd, epoll, /proc/self/mem, pidfd; registers the move
+ * area. In the child of fork the inherited ones are closed first. 0 or -errno. */
+int xm_runtime_open_fds(struct xm_runtime *rt);
+
+#endif

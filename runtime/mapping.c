@@ -1,0 +1,595 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * mapping.c - the book of external mappings: new, fixed, foreign, unmap, protect, remap. (What does not change the
+ * book is in advice.c.)
+ *
+ *   reserved range: PROT_NONE, not registered            -> a touch is SIGSEGV: not present
+ *   mapping:        anonymous private, registered        -> absent pages fault to the runtime
+ *
+ * A call that takes pages away locks their words first (TAKEN, waiting for BUSY ones to settle), then changes the
+ * kernel's mapping, then settles the words: no handler or evictor works on a page whose ground is moving, and
+ * a fault that comes meanwhile sleeps until the words are settled.
+ *
+ * Runs on program threads, under the map lock. Handlers and the reclaim thread never take that lock, so a page
+ * may be waited for while it is held.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "runtime/internal.h"
+#include "runtime/mapping_internal.h"
+#include "runtime/uffd.h"
+
+uint64_t xm_ext_lo, xm_ext_hi;
+
+static const struct xm_rangemap_mem local_mem = { xm_local_alloc, xm_local_free };
+
+/* ---- taking pages -------------------------------------------------------------------------------------------- */
+
+static void take_page(struct xm_runtime *rt, uint64_t page)
+{
+	xm_pte *p = &rt->pt[page];
+	xm_pte seen = xm_pg_load(p);
+
+	for (unsigned spins = 0; seen != 0;) {
+		if (!xm_pg_busy(seen)) {
+			if (xm_pg_cas(p, &seen, xm_pg_taken(seen)))
+				return;
+			continue;
+		}
+		if (++spins < 200)
+			xm_cpu_relax();
+		else
+			xm_sys_sleep(20000);
+		seen = xm_pg_load(p);
+	}
+}
+
+void xm_map_take(struct xm_runtime *rt, uint64_t page, uint64_t n)
+{
+	uint64_t end = page + n;
+
+	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end))
+		take_page(rt, page);
+}
+
+/* Accounts for what a taken page held. */
+static void give_back(struct xm_runtime *rt, xm_pte word)
+{
+	if (xm_pg_prev(word) == XM_PG_RESIDENT)
+		xm_frame_uncharge(rt, 1);
+	if (xm_pg_prev(word) == XM_PG_REMOTE)
+		xm_sub(&rt->me->stats.remote_pages, 1);
+	if (xm_pg_prev(word) == XM_PG_RESIDENT || xm_pg_prev(word) == XM_PG_REMOTE)
+		xm_stat_add(rt, freed_pages, 1);
+	if (word & XM_PG_HAS_SLOT)
+		xm_slots_put(rt->fam, xm_pg_slot(word));
+}
+
+void xm_map_release(struct xm_runtime *rt, uint64_t page, uint64_t n, bool unmapped)
+{
+	uint64_t end = page + n;
+
+	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end)) {
+		xm_pte *p = &rt->pt[page];
+		xm_pte word = xm_pg_load(p), to = XM_PG_EMPTY;
+		bool wake;
+
+		if (xm_pg_state(word) != XM_PG_TAKEN)
+			continue; /* came to life since: it is no business of this call */
+		if (word & XM_PG_PINNED && unmapped)
+			xm_sub(&rt->pinned_pages, 1);
+		if (!unmapped && (word & XM_PG_HAS_SLOT) &&
+		    xm_slot_slab(rt->fam, xm_pg_slot(word))->state == XM_SLAB_EXPLICIT)
+			to = xm_pg_with_slot(to, xm_pg_slot(word));
+		give_back(rt, word);
+		wake = unmapped ? xm_pg_clear(p) : xm_pg_finish(p, to);
+		if (wake)
+			xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+	}
+}
+
+/* Puts taken words back as they were. */
+static void untake(struct xm_runtime *rt, uint64_t page, uint64_t n)
+{
+	uint64_t end = page + n;
+
+	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end)) {
+		xm_pte word = xm_pg_load(&rt->pt[page]);
+
+		if (xm_pg_state(word) == XM_PG_TAKEN &&
+		    xm_pg_finish(&rt->pt[page],
+				 xm_pg_with_state(word & ~XM_PG_PREV_MASK, xm_pg_prev(word))))
+			xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+	}
+}
+
+/* ---- book and charge ----------------------------------------------------------------------------------------- */
+
+static void count_mapped(struct xm_runtime *rt, int64_t pages)
+{
+	uint64_t now = xm_add(&rt->me->stats.mapped_pages, (uint64_t)pages) + (uint64_t)pages;
+
+	xm_stat_max(rt, mapped_pages_max, now);
+}
+
+/* Pages of [start, end) that are in the book with all of `flags`. */
+static uint64_t pages_with(struct xm_runtime *rt, uint64_t start, uint64_t end, uint64_t flags)
+{
+	const struct xm_range *r = xm_rangemap_find(&rt->maps, start);
+	const struct xm_range *last = rt->maps.r + rt->maps.n;
+	uint64_t bytes = 0;
+
+	for (; r && r < last && r->start < end; r++)
+		if ((xm_value_flags(r->value[0]) & flags) == flags)
+			bytes += xm_min(r->end, end) - xm_max(r->start, start);
+	return bytes >> XM_PAGE_SHIFT;
+}
+
+static bool wants_charge(int prot, uint64_t flags)
+{
+	return (prot & PROT_WRITE) && !(flags & (XM_MAP_NORESERVE | XM_MAP_REGION));
+}
+
+static bool reserve_again(uint64_t addr, uint64_t len)
+{
+	return xm_sys_mmap((void *)addr, len, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != NULL;
+}
+
+/* Fresh zeros at [addr, addr+len), registered. The charge has been made. */
+static int put_mapping(struct xm_runtime *rt, uint64_t addr, uint64_t len, int prot, uint64_t flags)
+{
+	uint64_t value[2] = { xm_value(prot, flags), 0 };
+	int rc;
+
+	if (xm_rangemap_reserve(&rt->maps, 2) < 0)
+		return -ENOMEM;
+	if (!xm_sys_mmap((void *)addr, len, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0))
+		return -ENOMEM;
+	xm_sys_madvise((void *)addr, len, MADV_NOHUGEPAGE); /* faults and evictions are by 4 KiB */
+	rc = xm_uffd_register(rt->uffd, addr, len, (rt->features & XM_FEAT_WP) != 0);
+	if (rc < 0) {
+		reserve_again(addr, len);
+		return rc == -ENOMEM ? -ENOMEM : -EINVAL;
+	}
+	xm_rangemap_set(&rt->maps, addr, addr + len, value);
+	count_mapped(rt, (int64_t)(len >> XM_PAGE_SHIFT));
+	return 0;
+}
+
+static void drop_mapping(struct xm_runtime *rt, uint64_t addr, uint64_t len)
+{
+	uint64_t mapped = pages_with(rt, addr, addr + len, 0);
+	uint64_t charged = pages_with(rt, addr, addr + len, XM_MAP_CHARGED);
+
+	xm_map_take(rt, (addr - xm_ext_lo) >> XM_PAGE_SHIFT, len >> XM_PAGE_SHIFT);
+	reserve_again(addr, len);
+	xm_map_release(rt, (addr - xm_ext_lo) >> XM_PAGE_SHIFT, len >> XM_PAGE_SHIFT, true);
+	xm_rangemap_clear(&rt->maps, addr, addr + len);
+	count_mapped(rt, -(int64_t)mapped);
+	xm_family_uncommit(rt->fam, rt->proc, charged);
+}
+
+static int charge(struct xm_runtime *rt, uint64_t len, int prot, uint64_t *flags)
+{
+	*flags &= ~(uint64_t)XM_MAP_CHARGED;
+	if (!wants_charge(prot, *flags))
+		return 0;
+	if (xm_family_commit(rt->fam, rt->proc, len >> XM_PAGE_SHIFT) < 0)
+		return -ENOMEM;
+	*flags |= XM_MAP_CHARGED;
+	return 0;
+}
+
+static void uncharge(struct xm_runtime *rt, uint64_t len, uint64_t flags)
+{
+	if (flags & XM_MAP_CHARGED)
+		xm_family_uncommit(rt->fam, rt->proc, len >> XM_PAGE_SHIFT);
+}
+
+static int check_range(const void *addr, size_t len, uint64_t *start, uint64_t *bytes)
+{
+	*start = (uint64_t)(uintptr_t)addr;
+	*bytes = xm_round_up(len, XM_PAGE_SIZE);
+	if (*start % XM_PAGE_SIZE || *bytes < len || *start < xm_ext_lo || *start + *bytes > xm_ext_hi ||
+	    *start + *bytes < *start)
+		return -EINVAL;
+	return 0;
+}
+
+int xm_map_begin(const void *addr, size_t len, uint64_t *start, uint64_t *bytes)
+{
+	int rc = check_range(addr, len, start, bytes);
+
+	if (rc < 0)
+		return rc;
+	xm_in_runtime++;
+	xm_lock(&xm_rt.map_lock);
+	return 0;
+}
+
+void xm_map_end(void)
+{
+	xm_unlock(&xm_rt.map_lock);
+	xm_in_runtime--;
+}
+
+/* ---- calls ---------------------------------------------------------------------------------------------------- */
+
+/* Populates and pins a mapping just made, where it was asked to be. */
+static int after_map(struct xm_runtime *rt, void *addr, size_t len, unsigned flags)
+{
+	int rc = 0;
+
+	if ((flags & XM_MAP_LOCKED) || rt->lock_future)
+		rc = xm_map_lock(addr, len);
+	else if (flags & XM_MAP_POPULATE)
+		xm_map_populate(rt, (uint64_t)(uintptr_t)addr, len);
+	if (rc < 0)
+		xm_map_unmap(addr, len);
+	return rc;
+}
+
+void *xm_map_new(size_t len, size_t align, int prot, unsigned flags)
+{
+	struct xm_runtime *rt = &xm_rt;
+	uint64_t bytes = xm_round_up(len, XM_PAGE_SIZE), addr = 0, f = flags;
+	int rc;
+
+	if (!bytes || bytes < len)
+		return (void *)(intptr_t)-EINVAL;
+	xm_in_runtime++;
+	xm_lock(&rt->map_lock);
+	rc = charge(rt, bytes, prot, &f);
+	if (rc == 0)
+		rc = xm_rangemap_fit(&rt->maps, xm_ext_lo, xm_ext_hi, bytes, align ? align : XM_PAGE_SIZE,
+				     &rt->fit_cursor, &addr);
+	if (rc == 0)
+		rc = put_mapping(rt, addr, bytes, prot, f);
+	if (rc < 0)
+		uncharge(rt, bytes, f);
+	xm_map_end();
+	if (rc == 0)
+		rc = after_map(rt, (void *)addr, bytes, flags);
+	return rc < 0 ? (void *)(intptr_t)rc : (void *)addr;
+}
+
+void *xm_map_fixed(void *at, size_t len, int prot, unsigned flags, bool noreplace)
+{
+	struct xm_runtime *rt = &xm_rt;
+	uint64_t addr, bytes, f = flags;
+	int rc = xm_map_begin(at, len, &addr, &bytes);
+
+	if (rc < 0 || !bytes) {
+		if (rc == 0)
+			xm_map_end();
+		return (void *)(intptr_t)-EINVAL;
+	}
+	if (pages_with(rt, addr, addr + bytes, 0)) {
+		if (noreplace) {
+			xm_map_end();
+			return (void *)(intptr_t)-EEXIST;
+		}
+		drop_mapping(rt, addr, bytes);
+	}
+	rc = charge(rt, bytes, prot, &f);
+	if (rc == 0) {
+		rc = put_mapping(rt, addr, bytes, prot, f);
+		if (rc < 0)
+			uncharge(rt, bytes, f);
+	}
+	xm_map_end();
+	if (rc == 0)
+		rc = after_map(rt, at, bytes, flags);
+	return rc < 0 ? (void *)(intptr_t)rc : at;
+}
+
+int xm_map_foreign(void *at, size_t len)
+{
+	struct xm_runtime *rt = &xm_rt;
+	uint64_t addr, bytes, value[2] = { xm_value(PROT_NONE, XM_MAP_FOREIGN), 0 };
+	int rc = xm_map_begin(at, len, &addr, &bytes);
+
+	if (rc < 0)
+		return rc;
+	drop_mapping(rt, addr, bytes);
+	rc = xm_rangemap_set(&rt->maps, addr, addr + bytes, value);
+	if (rc == 0)
+		count_mapped(rt, (int64_t)(bytes >> XM_PAGE_SHIFT));
+	xm_map_end();
+	return rc;
+}
+
+int xm_map_unmap(void *at, size_t len)
+{
+	uint64_t addr, bytes;
+	int rc = len ? xm_map_begin(at, len, &addr, &bytes) : -EINVAL;
+
+	if (rc < 0)
+		return rc;
+	if (xm_rangemap_reserve(&xm_rt.maps, 1) < 0)
+		rc = -ENOMEM;
+	else
+		drop_mapping(&xm_rt, addr, bytes);
+	xm_map_end();
+	return rc;
+}
+
+/* Charges what becomes writable now, and tells it in *more; -ENOMEM when the limit forbids it. */
+static int charge_protect(struct xm_runtime *rt, uint64_t addr, uint64_t end, int prot)
+{
+	const struct xm_range *r = xm_rangemap_find(&rt->maps, addr), *last = rt->maps.r + rt->maps.n;
+	uint64_t more = 0;
+
+	for (; r && r < last && r->start < end; r++) {
+		uint64_t flags = xm_value_flags(r->value[0]);
+
+		if (!(flags & (XM_MAP_CHARGED | XM_MAP_FOREIGN)) && wants_charge(prot, flags))
+			more += (xm_min(r->end, end) - xm_max(r->start, addr)) >> XM_PAGE_SHIFT;
+	}
+	return more ? xm_family_commit(rt->fam, rt->proc, more) : 0;
+}
+
+int xm_map_protect(void *at, size_t len, int prot)
+{
+	struct xm_runtime *rt = &xm_rt;
+	uint64_t addr, bytes, pos;
+	int rc = xm_map_begin(at, len, &addr, &bytes);
+
+	if (rc < 0 || !bytes) {
+		if (rc == 0)
+			xm_map_end();
+		return rc;
+	}
+	if (!xm_rangemap_covers(&rt->maps, addr, addr + bytes)) {
+		rc = -ENOMEM;
+		goto out;
+	}
+	rc = charge_protect(rt, addr, addr + bytes, prot);
+	if (rc < 0)
+		goto out;
+	rc = (int)xm_sys3(SYS_mprotect, addr, bytes, prot);
+	if (rc < 0)
+		goto out;
+	for (pos = addr; pos < addr + bytes;) {
+		const struct xm_range *r = xm_rangemap_get(&rt->maps, pos);
+		uint64_t flags = xm_value_flags(r->value[0]), end = xm_min(r->end, addr + bytes);
+		uint64_t value[2] = { 0, r->value[1] };
+
+		if (wants_charge(prot, flags) && !(flags & XM_MAP_FOREIGN))
+			flags |= XM_MAP_CHARGED;
+		value[0] = xm_value(prot, flags);
+		xm_rangemap_set(&rt->maps, pos, end, value);
+		pos = end;
+	}
+out:
+	xm_map_end();
+	return rc;
+}
+
+/* ---- mremap ---------------------------------------------------------------------------------------------------- */
+
+/* Words of n pages follow their pages from `from` to `to`; resident ones count as dirty, since write protection
+ * does not survive the move. */
+static void move_words(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t n)
+{
+	uint64_t end = from + n;
+
+	for (uint64_t page = xm_pte_skip(rt, from, end); page < end; page = xm_pte_skip(rt, page + 1, end)) {
+		xm_pte word = xm_pg_load(&rt->pt[page]);
+		uint64_t dest = page - from + to;
+		xm_pte moved;
+
+		if (xm_pg_state(word) != XM_PG_TAKEN)
+			continue;
+		moved = xm_pg_with_state(word & ~(XM_PG_PREV_MASK | XM_PG_WAITER), xm_pg_prev(word));
+		if (xm_pg_state(moved) == XM_PG_RESIDENT)
+			moved |= XM_PG_DIRTY;
+		xm_store(xm_pte_touch(rt, dest), moved);
+		if (xm_pg_clear(&rt->pt[page]))
+			xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+		if (xm_pg_state(moved) == XM_PG_RESIDENT)
+			xm_reclaim_inserted(rt, &dest, 1, false);
+	}
+}
+
+/* Moves len bytes of one mapping; the old addresses become reserved again, or stay mapped and empty. */
+static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t len, bool keep_old)
+{
+	uint64_t page = (from - xm_ext_lo) >> XM_PAGE_SHIFT, n = len >> XM_PAGE_SHIFT;
+	const struct xm_range *r = xm_rangemap_get(&rt->maps, from);
+	uint64_t value[2] = { r->value[0], r->value[1] };
+	bool wp = (rt->features & XM_FEAT_WP) != 0;
+	long rc;
+
+	xm_map_take(rt, page, n);
+	rc = xm_sys6(SYS_mremap, (long)from, (long)len, (long)len,
+		     MREMAP_MAYMOVE | MREMAP_FIXED | (keep_old ? MREMAP_DONTUNMAP : 0), (long)to, 0);
+	if (rc < 0 && rc > -4096) {
+		untake(rt, page, n);
+		reserve_again(to, len);
+		return (int)rc;
+	}
+	if (!keep_old)
+		reserve_again(from, len);
+	else
+		xm_uffd_register(rt->uffd, from, len, wp);
+	rc = xm_uffd_register(rt->uffd, to, len, wp);
+	xm_assert(rc == 0);
+	move_words(rt, page, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
+	xm_rangemap_set(&rt->maps, to, to + len, value);
+	if (!keep_old)
+		xm_rangemap_clear(&rt->maps, from, from + len);
+	else
+		count_mapped(rt, (int64_t)n);
+	return 0;
+}
+
+struct remap {
+	uint64_t old, old_len, new_len, to;
+	int prot;
+	uint64_t flags;
+};
+
+/* More room behind a mapping, at `at`. */
+static int extend(struct xm_runtime *rt, const struct remap *m, uint64_t at, uint64_t len)
+{
+	uint64_t f = m->flags;
+	int rc = charge(rt, len, m->prot, &f);
+
+	if (rc == 0) {
+		rc = put_mapping(rt, at, len, m->prot, f);
+		if (rc < 0)
+			uncharge(rt, len, f);
+	}
+	return rc;
+}
+
+static int remap_in_place(struct xm_runtime *rt, const struct remap *m)
+{
+	uint64_t end = m->old + m->old_len, want = m->old + m->new_len;
+
+	if (m->new_len <= m->old_len) {
+		if (m->new_len < m->old_len)
+			drop_mapping(rt, want, end - want);
+		return 0;
+	}
+	if (want > xm_ext_hi || pages_with(rt, end, want, 0))
+		return -ENOMEM;
+	return extend(rt, m, end, want - end);
+}
+
+static int remap_move(struct xm_runtime *rt, struct remap *m, int flags)
+{
+	uint64_t len = xm_min(m->old_len, m->new_len);
+	bool keep = (flags & MREMAP_DONTUNMAP) != 0;
+	int rc = 0;
+
+	if (flags & MREMAP_FIXED) {
+		if (m->to < m->old + m->old_len && m->old < m->to + m->new_len)
+			return -EINVAL;
+		drop_mapping(rt, m->to, m->new_len);
+	} else {
+		rc = xm_rangemap_fit(&rt->maps, xm_ext_lo, xm_ext_hi, m->new_len, XM_PAGE_SIZE, &rt->fit_cursor,
+				     &m->to);
+	}
+	if (rc < 0)
+		return rc;
+	if (m->new_len > len)
+		rc = extend(rt, m, m->to + len, m->new_len - len);
+	if (rc < 0)
+		return rc;
+	if (keep && (m->flags & XM_MAP_CHARGED) && xm_family_commit(rt->fam, rt->proc, len >> XM_PAGE_SHIFT) < 0)
+		rc = -ENOMEM;
+	if (rc == 0)
+		rc = move_pages(rt, m->old, m->to, len, keep);
+	if (rc < 0) {
+		if (m->new_len > len)
+			drop_mapping(rt, m->to + len, m->new_len - len);
+		return rc;
+	}
+	if (!keep && m->old_len > len)
+		drop_mapping(rt, m->old + len, m->old_len - len);
+	return 0;
+}
+
+/* Out of the range: into ordinary local memory, by a copy (the faults are served meanwhile). */
+static void *remap_outside(const struct remap *m)
+{
+	void *to = (void *)m->to;
+	size_t len = xm_min(m->old_len, m->new_len);
+
+	if (!xm_sys_mmap(to, m->new_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0))
+		return (void *)(intptr_t)-ENOMEM;
+	memcpy(to, (void *)m->old, len);
+	xm_sys3(SYS_mprotect, to, m->new_len, m->prot);
+	xm_map_unmap((void *)m->old, m->old_len);
+	return to;
+}
+
+void *xm_map_remap(void *old, size_t old_len, size_t new_len, int flags, void *new_addr)
+{
+	struct xm_runtime *rt = &xm_rt;
+	struct remap m = { .new_len = xm_round_up(new_len, XM_PAGE_SIZE), .to = (uint64_t)(uintptr_t)new_addr };
+	const struct xm_range *r;
+	bool must_move = (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) != 0;
+	int rc;
+
+	if (!m.new_len || m.new_len < new_len || (must_move && !(flags & MREMAP_MAYMOVE)) || !old_len ||
+	    (flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP)) ||
+	    ((flags & MREMAP_DONTUNMAP) && xm_round_up(old_len, XM_PAGE_SIZE) != m.new_len) ||
+	    ((flags & MREMAP_FIXED) && m.to % XM_PAGE_SIZE))
+		return (void *)(intptr_t)-EINVAL;
+	rc = xm_map_begin(old, old_len, &m.old, &m.old_len);
+	if (rc < 0)
+		return (void *)(intptr_t)rc;
+	r = xm_rangemap_get(&rt->maps, m.old);
+	if (!r || !xm_rangemap_covers(&rt->maps, m.old, m.old + m.old_len) ||
+	    xm_rangemap_reserve(&rt->maps, 8) < 0) {
+		rc = r ? -ENOMEM : -EFAULT;
+	} else {
+		r = xm_rangemap_get(&rt->maps, m.old);
+		m.prot = xm_value_prot(r->value[0]);
+		m.flags = xm_value_flags(r->value[0]);
+		if ((flags & MREMAP_FIXED) && !xm_ext_overlaps(new_addr, m.new_len)) {
+			xm_map_end();
+			return remap_outside(&m);
+		}
+		rc = must_move ? -ENOMEM : remap_in_place(rt, &m);
+		if (rc == 0)
+			m.to = m.old;
+		else if (flags & MREMAP_MAYMOVE)
+			rc = remap_move(rt, &m, flags);
+	}
+	xm_map_end();
+	return rc < 0 ? (void *)(intptr_t)rc : (void *)m.to;
+}
+
+/* ---- start, fork ---------------------------------------------------------------------------------------- */
+
+int xm_mapping_init(struct xm_runtime *rt)
+{
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+	void *at = xm_sys_mmap((void *)XM_EXT_BASE, XM_EXT_BYTES, PROT_NONE, flags | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (at != (void *)XM_EXT_BASE) {
+		if (at) /* an old kernel takes FIXED_NOREPLACE for a hint */
+			xm_sys_munmap(at, XM_EXT_BYTES);
+		at = xm_sys_mmap(NULL, XM_EXT_BYTES, PROT_NONE, flags, -1, 0);
+	}
+	if (!at)
+		return -ENOMEM;
+	xm_rangemap_init(&rt->maps, &local_mem);
+	xm_lock_init(&rt->map_lock, XM_RANK_MAP);
+	rt->fit_cursor = (uint64_t)(uintptr_t)at;
+	xm_ext_lo = (uint64_t)(uintptr_t)at;
+	xm_ext_hi = xm_ext_lo + XM_EXT_BYTES;
+	return 0;
+}
+
+int xm_mapping_after_fork(struct xm_runtime *rt)
+{
+	bool wp = (rt->features & XM_FEAT_WP) != 0;
+	size_t i = 0;
+
+	while (i < rt->maps.n) {
+		struct xm_range r = rt->maps.r[i];
+		uint64_t flags = xm_value_flags(r.value[0]);
+		int rc;
+
+		if (flags & XM_MAP_DONTFORK) {
+			reserve_again(r.start, r.end - r.start);
+			xm_rangemap_clear(&rt->maps, r.start, r.end);
+			continue;
+		}
+		i++;
+		if (flags & XM_MAP_FOREIGN)
+			continue;
+		rc = xm_uffd_register(rt->uffd, r.start, r.end - r.start, wp);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}

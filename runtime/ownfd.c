@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ownfd.c - descriptors of the runtime that the program must not close or overwrite by accident. They are moved
+ * up, out of the way of programs that count from 3 or close everything, and remembered in a small table that the
+ * preload object's close and dup2 ask. Any thread; reads are lock-free, changes under a lock.
+ */
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "runtime/internal.h"
+
+#define FLOOR_BELOW 64	 /* how far below the limit the runtime's numbers begin */
+#define FLOOR_LIMIT 1024 /* the kernel's table grows with the highest number: do not go higher */
+
+static struct xm_lock own_lock = { 0, XM_RANK_FD };
+
+static struct own_fd {
+	int number; /* + 1; 0: free. Atomic, set last */
+	ino_t inode;
+} own[XM_OWN_FDS_MAX];
+
+/* Links close their sockets without telling; a number that names something else by now is not ours any more.
+ * (Anonymous inodes are all the same: those descriptors are forgotten explicitly.) */
+static bool still_ours(struct own_fd *o)
+{
+	int number = xm_load(&o->number);
+	struct stat st;
+
+	if (!number)
+		return false;
+	if (fstat(number - 1, &st) == 0 && st.st_ino == o->inode)
+		return true;
+	__atomic_compare_exchange_n(&o->number, &number, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+	return false;
+}
+
+static struct own_fd *find(int fd)
+{
+	for (int i = 0; fd >= 0 && i < XM_OWN_FDS_MAX; i++)
+		if (xm_load_relaxed(&own[i].number) == fd + 1 && still_ours(&own[i]))
+			return &own[i];
+	return NULL;
+}
+
+static int dup_high(int fd)
+{
+	struct rlimit rl = { FLOOR_LIMIT, FLOOR_LIMIT };
+	long floor, n;
+
+	xm_sys6(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&rl, 0, 0);
+	floor = (long)xm_min(rl.rlim_cur, (rlim_t)FLOOR_LIMIT) - FLOOR_BELOW;
+	for (; floor > 2; floor -= FLOOR_BELOW) {
+		n = xm_sys3(SYS_fcntl, fd, F_DUPFD_CLOEXEC, floor);
+		if (n >= 0)
+			return (int)n;
+	}
+	return -EMFILE;
+}
+
+static int remember(int fd)
+{
+	struct stat st = { 0 };
+
+	fstat(fd, &st);
+	xm_lock(&own_lock);
+	for (int i = 0; i < XM_OWN_FDS_MAX; i++) {
+		if (own[i].number && own[i].number != fd + 1 && still_ours(&own[i]))
+			continue;
+		own[i].inode = st.st_ino;
+		xm_store(&own[i].number, fd + 1);
+		break;
+	}
+	xm_unlock(&own_lock);
+	return fd;
+}
+
+int xm_fd_place(int fd)
+{
+	int n = dup_high(fd);
+
+	if (n >= 0)
+		xm_sys_close(fd);
+	else
+		n = fd; /* no better place: it stays, unless the program closes it */
+	return remember(n);
+}
+
+void xm_fd_forget(int fd)
+{
+	struct own_fd *o = find(fd);
+
+	if (o)
+		xm_store(&o->number, 0);
+}
+
+bool xm_fd_is_ours(int fd)
+{
+	return find(fd) != NULL;
+}
+
+int xm_fd_next_ours(int from)
+{
+	int best = -1;
+
+	for (int i = 0; i < XM_OWN_FDS_MAX; i++) {
+		int fd = xm_load_relaxed(&own[i].number) - 1;
+
+		if (fd >= from && (best < 0 || fd < best) && still_ours(&own[i]))
+			best = fd;
+	}
+	return best;
+}
+
+bool xm_fd_any_in(unsigned lo, unsigned hi)
+{
+	int fd = lo <= INT_MAX ? xm_fd_next_ours((int)lo) : -1;
+
+	return fd >= 0 && (unsigned)fd <= hi;
+}
+
+int xm_fd_move_away(int fd)
+{
+	/* Handlers and links use the number at this very moment; nobody could tell when they have stopped. dup2 is
+	 * allowed to say so. */
+	return xm_fd_is_ours(fd) ? -EBUSY : 0;
+}

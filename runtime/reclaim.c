@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * reclaim.c - the local budget: who accounts frames, who is evicted, when.
+ *
+ *   The policy names seeds; around each seed the window of 64 neighbouring pages is searched for pages at least as
+ *   old, which leave with it (one write-protect, one drop, neighbouring slots). Age is the page's epoch: the
+ *   insertion clock in eighths of the budget.
+ *
+ *   Watermarks: the reclaim thread works while fewer than reserve_pages frames are free; a faulting thread that
+ *   finds the family over its budget reclaims a batch itself. Processes of a family reclaim in proportion to
+ *   what they hold: whoever is short kicks the others.
+ *
+ * Threads: the reclaim thread; handlers in direct reclaim. Locks: reclaim lock for a whole batch (never waited for
+ * without limit by a handler), policy lock for moments.
+ */
+#include "runtime/internal.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#define WINDOW_PAGES 64
+#define SEEDS 16
+#define SCAN_LIMIT 1024
+#define TICK_NS 1000000000ull
+#define LOCK_WAIT_NS 100000000ull
+
+/* ---- frames ------------------------------------------------------------------------------------------------ */
+
+bool xm_frame_charge(struct xm_runtime *rt, uint64_t n)
+{
+	struct xm_family *f = rt->fam;
+	uint64_t all = xm_add(&f->resident_pages, n) + n;
+	uint64_t mine = xm_add(&rt->me->resident, n) + n;
+	uint64_t budget = f->budget_pages;
+
+	xm_store(&rt->me->stats.resident_pages, mine);
+	xm_stat_max(rt, resident_pages_max, mine);
+	xm_stat_max(rt, external_pages_max, mine + rt->me->stats.remote_pages);
+	if (all > xm_load_relaxed(&f->resident_pages_max))
+		__atomic_store_n(&f->resident_pages_max, all, __ATOMIC_RELAXED);
+	if (all + rt->reserve_pages > budget)
+		xm_reclaim_kick(rt);
+	if (all <= budget)
+		return true;
+	xm_stat_max(rt, over_budget_pages_max, all - budget);
+	return false;
+}
+
+void xm_frame_uncharge(struct xm_runtime *rt, uint64_t n)
+{
+	if (!n)
+		return;
+	xm_sub(&rt->fam->resident_pages, n);
+	xm_store(&rt->me->stats.resident_pages, xm_sub(&rt->me->resident, n) - n);
+}
+
+uint64_t xm_frame_free(struct xm_runtime *rt)
+{
+	uint64_t all = xm_load_relaxed(&rt->fam->resident_pages);
+
+	return all < rt->fam->budget_pages ? rt->fam->budget_pages - all : 0;
+}
+
+/* ---- choosing ---------------------------------------------------------------------------------------------- */
+
+static enum xm_page_fact query(void *ctx, uint64_t page)
+{
+	struct xm_runtime *rt = ctx;
+	xm_pte seen = xm_pg_load(&rt->pt[page]);
+
+	switch (xm_pg_state(seen)) {
+	case XM_PG_RESIDENT:
+		if (seen & (XM_PG_HOLD_MASK | XM_PG_PINNED))
+			return XM_PAGE_HELD;
+		if (!(seen & XM_PG_REF))
+			return XM_PAGE_IDLE;
+		xm_pg_cas(&rt->pt[page], &seen, seen & ~XM_PG_REF);
+		return XM_PAGE_REFERENCED;
+	case XM_PG_FETCHING:
+		return XM_PAGE_HELD;
+	default:
+		return XM_PAGE_GONE;
+	}
+}
+
+void xm_reclaim_inserted(struct xm_runtime *rt, const uint64_t *page, int n, bool refault)
+{
+	xm_lock(&rt->policy_lock);
+	for (int i = 0; i < n; i++)
+		rt->evict->inserted(rt->evict_state, page[i], refault);
+	rt->inserted += (uint64_t)n;
+	xm_unlock(&rt->policy_lock);
+}
+
+uint8_t xm_reclaim_epoch(struct xm_runtime *rt)
+{
+	return (uint8_t)(xm_load_relaxed(&rt->inserted) / (rt->fam->budget_pages / 8 + 1));
+}
+
+static bool lock_victim(struct xm_runtime *rt, struct xm_worker *w, int n, uint64_t page)
+{
+	xm_pte *p = &rt->pt[page];
+	xm_pte seen = xm_pg_load(p);
+
+	if (xm_pg_state(seen) != XM_PG_RESIDENT || (seen & (XM_PG_HOLD_MASK | XM_PG_PINNED)))
+		return false;
+	if (!xm_pg_cas(p, &seen, xm_pg_with_state(seen, XM_PG_EVICTING)))
+		return false;
+	w->page[n] = page;
+	w->word[n] = seen;
+	return true;
+}
+
+/* Locks the seed and what is as old around it; returns the new length of the batch. */
+static int lock_window(struct xm_runtime *rt, struct xm_worker *w, int n, uint64_t seed)
+{
+	uint8_t now = xm_reclaim_epoch(rt);
+	uint64_t first = xm_round_down(seed, WINDOW_PAGES);
+	uint8_t age;
+
+	if (!lock_victim(rt, w, n, seed))
+		return n;
+	age = (uint8_t)(now - xm_pg_epoch(w->word[n]));
+	n++;
+	for (uint64_t page = first; page < first + WINDOW_PAGES && n < XM_BATCH; page++) {
+		xm_pte word = xm_pg_load(&rt->pt[page]);
+
+		if (page == seed || xm_pg_state(word) != XM_PG_RESIDENT || (word & XM_PG_REF) ||
+		    (uint8_t)(now - xm_pg_epoch(word)) < age)
+			continue;
+		n += lock_victim(rt, w, n, page);
+	}
+	return n;
+}
+
+static int collect(struct xm_runtime *rt, struct xm_worker *w, uint64_t want)
+{
+	struct xm_evict_view view = { query, rt };
+	uint64_t seed[SEEDS];
+	int n = 0;
+
+	want = xm_min(want, (uint64_t)XM_BATCH);
+	while (n < (int)want) {
+		int k, i;
+
+		xm_lock(&rt->policy_lock);
+		k = rt->evict->pick(rt->evict_state, &view, seed, xm_min(SEEDS, (int)want - n), SCAN_LIMIT);
+		xm_unlock(&rt->policy_lock);
+		for (i = 0; i < k && n < XM_BATCH; i++)
+			n = lock_window(rt, w, n, seed[i]);
+		if (i < k)
+			xm_reclaim_inserted(rt, seed + i, k - i, false);
+		if (!k)
+			break;
+	}
+	return n;
+}
+
+static void sort_batch(struct xm_worker *w, int n)
+{
+	for (int gap = n / 2; gap > 0; gap /= 2) {
+		for (int i = gap; i < n; i++) {
+			uint64_t page = w->page[i];
+			xm_pte word = w->word[i];
+			int j = i;
+
+			for (; j >= gap && w->page[j - gap] > page; j -= gap) {
+				w->page[j] = w->page[j - gap];
+				w->word[j] = w->word[j - gap];
+			}
+			w->page[j] = page;
+			w->word[j] = word;
+		}
+	}
+}
+
+uint64_t xm_reclaim_batch(struct xm_runtime *rt, uint64_t want)
+{
+	struct xm_worker *w;
+	uint64_t gone = 0;
+	int n;
+
+	if (!xm_lock_timed(&rt->reclaim_lock, LOCK_WAIT_NS))
+		return 0;
+	w = xm_worker_get(rt);
+	if (w) {
+		n = collect(rt, w, want);
+		if (n) {
+			sort_batch(w, n);
+			gone = (uint64_t)xm_evict_batch(rt, w, n);
+		}
+		xm_worker_put(w);
+	}
+	xm_unlock(&rt->reclaim_lock);
+	return gone;
+}
+
+uint64_t xm_reclaim_range(struct xm_runtime *rt, uint64_t page, uint64_t n)
+{
+	uint64_t end = page + n, gone = 0;
+	struct xm_worker *w;
+
+	xm_lock(&rt->reclaim_lock);
+	w = xm_worker_get(rt);
+	while (w && page < end) {
+		int k = 0;
+
+		for (; page < end && k < XM_BATCH; page++) {
+			page = xm_pte_skip(rt, page, end);
+			if (page < end)
+				k += lock_victim(rt, w, k, page);
+		}
+		if (k)
+			gone += (uint64_t)xm_evict_batch(rt, w, k);
+	}
+	if (w)
+		xm_worker_put(w);
+	xm_unlock(&rt->reclaim_lock);
+	return gone;
+}
+
+/* ---- when -------------------------------------------------------------------------------------------------- */
+
+static void wake_proc(struct xm_proc *p)
+{
+	xm_add(&p->wake, 1);
+	xm_sys6(SYS_futex, (long)&p->wake, FUTEX_WAKE, INT_MAX, 0, 0, 0);
+}
+
+void xm_reclaim_kick(struct xm_runtime *rt)
+{
+	if (xm_load(&rt->reclaimer_sleeps))
+		wake_proc(rt->me);
+}
+
+void xm_reclaim_kick_others(struct xm_runtime *rt)
+{
+	for (uint32_t i = 0; i < XM_MAX_PROCS; i++) {
+		struct xm_proc *p = &rt->fam->proc[i];
+
+		if (i != rt->proc && xm_load(&p->state) == XM_PROC_LIVE && xm_load_relaxed(&p->resident) > 0)
+			wake_proc(p);
+	}
+}
+
+int xm_reclaim_for_fault(struct xm_runtime *rt)
+{
+	uint64_t start = xm_now_ns(), slack = rt->reserve_pages, over;
+	uint64_t limit = rt->fam->cfg.stall_ns;
+	bool stalled = false;
+
+	for (;;) {
+		uint64_t all = xm_load(&rt->fam->resident_pages);
+
+		if (all <= rt->fam->budget_pages)
+			break;
+		over = all - rt->fam->budget_pages;
+		xm_stat_add(rt, reclaim_direct, 1);
+		if (xm_reclaim_batch(rt, xm_max(over, 32ull)) > 0)
+			continue;
+		/* nothing of ours could leave: others must give, or there is no room for it anywhere */
+		xm_family_reap_dead(rt->fam);
+		xm_reclaim_kick_others(rt);
+		if (over <= slack)
+			break; /* exceeding the budget for a moment is better than waiting */
+		if (!stalled)
+			xm_stat_add(rt, stalls, 1);
+		stalled = true;
+		if (xm_now_ns() - start > limit) {
+			xm_stat_add(rt, stall_ns, xm_now_ns() - start);
+			return xm_slots_free(rt->fam) == 0 ? -ENOMEM : 0;
+		}
+		xm_sys_sleep(200000);
+	}
+	if (stalled)
+		xm_stat_add(rt, stall_ns, xm_now_ns() - start);
+	return 0;
+}
+
+/* How much this process should evict now: its share of what the family lacks. */
+static uint64_t background_want(struct xm_runtime *rt)
+{
+	uint64_t all = xm_load(&rt->fam->resident_pages), mine = xm_load(&rt->me->resident);
+	uint64_t target = rt->fam->budget_pages - xm_min(rt->reserve_pages, rt->fam->budget_pages / 2);
+
+	if (all <= target || !mine)
+		return 0;
+	return (all - target) * mine / all + 1;
+}
+
+static void grow_ahead(struct xm_runtime *rt)
+{
+	/* a quarter of a slab left: the next batches would have to wait for the appliance */
+	if (xm_slots_free(rt->fam) < XM_SLAB_SLOTS_MAX / 4 && rt->me->stats.evicted_dirty_pages)
+		xm_remote_grow(rt);
+}
+
+/* Entries of pages that were unmapped are only found when somebody looks. */
+static void tidy_policy(struct xm_runtime *rt)
+{
+	struct xm_evict_view view = { query, rt };
+
+	xm_lock(&rt->policy_lock);
+	if (rt->evict->size(rt->evict_state) > rt->fam->budget_pages + rt->fam->budget_pages / 2)
+		rt->evict->pick(rt->evict_state, &view, NULL, 0, 16 * SCAN_LIMIT);
+	xm_unlock(&rt->policy_lock);
+}
+
+/* Private anonymous memory that is not external, for the coverage figure: what the kernel calls RssAnon less what
+ * is resident of ours. Sampled, so a peak between two samples is missed. */
+static void sample_local(struct xm_runtime *rt)
+{
+	char buf[4096];
+	int fd = xm_sys_open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	long n = fd >= 0 ? xm_sys_read(fd, buf, sizeof(buf) - 1) : -1;
+	const char *at = NULL;
+	uint64_t kib = 0, ext = xm_load(&rt->me->resident) << XM_PAGE_SHIFT;
+
+	if (fd >= 0)
+		xm_sys_close(fd);
+	for (long i = 0; i + 8 < n && !at; i++)
+		if (memcmp(buf + i, "RssAnon:", 8) == 0)
+			at = buf + i + 8;
+	buf[n > 0 ? n : 0] = 0;
+	for (; at && (*at == ' ' || *at == '\t'); at++)
+		;
+	for (; at && *at >= '0' && *at <= '9'; at++)
+		kib = kib * 10 + (uint64_t)(*at - '0');
+	if (kib << 10 > ext)
+		xm_stat_max(rt, anon_local_bytes, (kib << 10) - ext);
+}
+
+/* The malloc replacement gives idle memory back here, where it is linked in. */
+void xm_preload_housekeeping(void) __attribute__((weak));
+
+void *xm_reclaimer_main(void *arg)
+{
+	struct xm_runtime *rt = arg;
+	uint64_t tick = xm_now_ns();
+
+	xm_in_runtime = 1;
+	xm_sys6(SYS_prctl, PR_SET_NAME, (long)"xmem-reclaim", 0, 0, 0, 0);
+	while (!xm_load(&rt->stopping)) {
+		uint32_t seq = xm_load(&rt->me->wake);
+		uint64_t want, gone = 0;
+		struct timespec ts = { 0, 250000000 };
+
+		xm_gate_enter(rt);
+		want = background_want(rt);
+		if (want) {
+			xm_stat_add(rt, reclaim_background, 1);
+			gone = xm_reclaim_batch(rt, want);
+			grow_ahead(rt);
+		}
+		if (xm_now_ns() - tick > TICK_NS) {
+			tick = xm_now_ns();
+			xm_remote_tick(rt);
+			tidy_policy(rt);
+			if (xm_preload_housekeeping)
+				xm_preload_housekeeping();
+		}
+		xm_gate_leave(rt);
+		if (gone)
+			continue;
+		sample_local(rt);
+		if (want)
+			ts.tv_nsec = 5000000; /* nothing could leave just now */
+		xm_store(&rt->reclaimer_sleeps, 1);
+		xm_sys6(SYS_futex, (long)&rt->me->wake, FUTEX_WAIT, seq, (long)&ts, 0, 0);
+		xm_store(&rt->reclaimer_sleeps, 0);
+	}
+	return NULL;
+}

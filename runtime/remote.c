@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * remote.c - the appliances as the runtime uses them: peers, a pool of workers (one link an appliance and a
+ * staging area each), batches of page reads and writes with retry, checksums, growth of the slot book.
+ *
+ * Threads: handlers and the reclaim thread, each with a worker of its own, and program threads in mapping
+ * calls. Locks: grow_lock inside this process, family.grow_owner between processes. Allocates only when a
+ * link is opened (raw mmap, by the link).
+ *
+ * A transient failure (-EIO, a checksum that does not fit, a connection that died) is repeated here, so that
+ * what callers see is final: 0, or the page is not to be had.
+ */
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <string.h>
+
+#include "runtime/internal.h"
+
+#define TRANSIENT_TRIES 16
+
+static uint32_t page_sum(const void *page)
+{
+	return (uint32_t)XXH3_64bits(page, XM_PAGE_SIZE) | 1; /* 0 means unknown */
+}
+
+static unsigned appliance_of(struct xm_runtime *rt, uint64_t slot)
+{
+	return xm_slot_slab(rt->fam, slot)->appliance;
+}
+
+struct xm_worker *xm_worker_get(struct xm_runtime *rt)
+{
+	for (int i = 0; i < XM_WORKERS_MAX; i++) {
+		struct xm_worker *w = &rt->worker[i];
+		uint32_t free = 0;
+
+		if (!__atomic_compare_exchange_n(&w->busy, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+			continue;
+		if (!w->staging)
+			w->staging = xm_local_alloc(XM_BATCH * XM_PAGE_SIZE);
+		if (w->staging)
+			return w;
+		xm_store(&w->busy, 0);
+		break;
+	}
+	return NULL;
+}
+
+void xm_worker_put(struct xm_worker *w)
+{
+	xm_store(&w->busy, 0);
+}
+
+static struct xm_link *link_of(struct xm_runtime *rt, struct xm_worker *w, unsigned a)
+{
+	if (!w->link[a] && rt->peer[a]) {
+		struct xm_link *l = NULL;
+
+		if (xm_link_open(rt->peer[a], &l) == 0)
+			w->link[a] = l;
+	}
+	return w->link[a];
+}
+
+static uint64_t lost_timeout(struct xm_runtime *rt)
+{
+	return rt->fam->cfg.lost_timeout_ns ? rt->fam->cfg.lost_timeout_ns : 10ull * 1000000000;
+}
+
+/* Every run of neighbouring slots of one appliance is one operation; [i, end) of the batch. */
+static int run_end(struct xm_runtime *rt, const uint64_t *slot, const int32_t *status, int i, int n)
+{
+	struct xm_slab_desc *d = xm_slot_slab(rt->fam, slot[i]);
+	int end = i + 1;
+
+	while (end < n && status[end] == -EINPROGRESS && slot[end] == slot[end - 1] + 1 &&
+	       xm_slot_slab(rt->fam, slot[end]) == d)
+		end++;
+	return end;
+}
+
+static int submit_run(struct xm_runtime *rt, struct xm_worker *w, struct xm_link *l, const uint64_t *slot, int i,
+		      int end, bool write)
+{
+	struct xm_slab_desc *d = xm_slot_slab(rt->fam, slot[i]);
+	size_t bytes = (size_t)(end - i) * XM_PAGE_SIZE;
+	char *buf = w->staging + (size_t)i * XM_PAGE_SIZE;
+	uint64_t cookie = (uint64_t)i << 32 | (uint32_t)end;
+	struct iovec iov = { buf, bytes };
+
+	if (write)
+		return l->ops->writev(l, &iov, 1, d->region, xm_slot_offset(rt->fam, slot[i]), cookie);
+	return l->ops->read(l, buf, bytes, d->region, xm_slot_offset(rt->fam, slot[i]), cookie);
+}
+
+/* Collects completions until `pending` operations came back; one that takes longer than the lost timeout is
+ * treated as a dead connection (the reconnect completes what is left). */
+static void collect(struct xm_runtime *rt, struct xm_link *l, int32_t *status, int pending)
+{
+	uint64_t end = xm_now_ns() + lost_timeout(rt);
+	struct xm_completion c[32];
+
+	while (pending > 0) {
+		int n = l->ops->poll(l, c, XM_ARRAY_SIZE(c));
+
+		for (int k = 0; k < n; k++) {
+			int from = (int)(c[k].cookie >> 32), to = (int)(uint32_t)c[k].cookie;
+
+			for (int i = from; i < to; i++)
+				status[i] = c[k].status;
+			pending--;
+		}
+		if (n)
+			continue;
+		if (xm_now_ns() > end) {
+			xm_link_reconnect(l);
+			end = xm_now_ns() + lost_timeout(rt);
+			continue;
+		}
+		l->ops->wait(l, 100000000);
+	}
+}
+
+/* One attempt at everything of the batch that is still -EINPROGRESS and lives on appliance a. */
+static void attempt(struct xm_runtime *rt, struct xm_worker *w, struct xm_link *l, const uint64_t *slot,
+		    int32_t *status, int n, unsigned a, bool write)
+{
+	int pending = 0;
+
+	for (int i = 0, end; i < n; i = end) {
+		int rc;
+
+		end = i + 1;
+		if (status[i] != -EINPROGRESS || appliance_of(rt, slot[i]) != a)
+			continue;
+		end = run_end(rt, slot, status, i, n);
+		rc = submit_run(rt, w, l, slot, i, end, write);
+		if (rc == 0) {
+			pending++;
+			continue;
+		}
+		for (int k = i; k < end; k++)
+			status[k] = rc;
+	}
+	if (pending) {
+		l->ops->flush(l);
+		collect(rt, l, status, pending);
+	}
+}
+
+/* After an attempt: what failed in a way that may pass becomes -EINPROGRESS again. Returns how many. */
+static int sort_out(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n,
+		    unsigned a, bool write, bool *link_died)
+{
+	uint32_t *sums = xm_family_sums(rt->fam);
+	int again = 0;
+
+	for (int i = 0; i < n; i++) {
+		if (status[i] > 0 || appliance_of(rt, slot[i]) != a)
+			continue;
+		if (status[i] == 0 && (rt->verify & (1u << a))) {
+			uint32_t sum = page_sum(w->staging + (size_t)i * XM_PAGE_SIZE);
+
+			if (write) {
+				__atomic_store_n(&sums[slot[i]], sum, __ATOMIC_RELEASE);
+			} else if (xm_load(&sums[slot[i]]) && xm_load(&sums[slot[i]]) != sum) {
+				status[i] = -EBADMSG;
+				xm_stat_add(rt, checksum_errors, 1);
+			}
+		}
+		if (status[i] == -ENOLINK)
+			*link_died = true;
+		if (status[i] == -EIO || status[i] == -EBADMSG || status[i] == -ENOLINK || status[i] == -EAGAIN) {
+			xm_stat_add(rt, link_errors, 1);
+			status[i] = -EINPROGRESS;
+			again++;
+		}
+	}
+	return again;
+}
+
+static void give_up(struct xm_runtime *rt, const uint64_t *slot, int32_t *status, int n, unsigned a, int why)
+{
+	for (int i = 0; i < n; i++)
+		if (status[i] == -EINPROGRESS && appliance_of(rt, slot[i]) == a)
+			status[i] = why;
+}
+
+static void transfer_one(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n,
+			 unsigned a, bool write)
+{
+	struct xm_link *l = link_of(rt, w, a);
+	int again = 1;
+
+	for (int tries = 0; l && again && tries < TRANSIENT_TRIES; tries++) {
+		bool died = false;
+
+		attempt(rt, w, l, slot, status, n, a, write);
+		again = sort_out(rt, w, slot, status, n, a, write, &died);
+		if (!again)
+			return;
+		if (died || l->ops->state(l) < 0) {
+			if (xm_link_reconnect(l) < 0)
+				break;
+			xm_stat_add(rt, link_reconnects, 1);
+		}
+	}
+	if (!l || xm_peer_state(rt->peer[a]) < 0)
+		xm_say_lost(rt, a, "it does not answer");
+	give_up(rt, slot, status, n, a, -ENOLINK);
+}
+
+static void transfer(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n,
+		     bool write)
+{
+	uint32_t seen = 0;
+	uint64_t moved = 0;
+
+	for (int i = 0; i < n; i++) {
+		status[i] = slot[i] == XM_NO_SLOT ? 1 : -EINPROGRESS;
+		moved += slot[i] != XM_NO_SLOT;
+	}
+	for (int i = 0; i < n; i++) {
+		unsigned a;
+
+		if (slot[i] == XM_NO_SLOT)
+			continue;
+		a = appliance_of(rt, slot[i]);
+		if (seen & (1u << a))
+			continue;
+		seen |= 1u << a;
+		transfer_one(rt, w, slot, status, n, a, write);
+	}
+	for (int i = 0; i < n; i++)
+		if (status[i] > 0)
+			status[i] = 0;
+	xm_add(write ? &rt->me->stats.written_bytes : &rt->me->stats.fetched_bytes, moved * XM_PAGE_SIZE);
+}
+
+void xm_remote_read(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n)
+{
+	transfer(rt, w, slot, status, n, false);
+}
+
+void xm_remote_write(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n)
+{
+	transfer(rt, w, slot, status, n, true);
+}
+
+const void *xm_remote_direct(struct xm_runtime *rt, struct xm_worker *w, uint64_t slot, int n)
+{
+	unsigned a = appliance_of(rt, slot);
+	struct xm_link *l;
+
+	if (rt->verify & (1u << a))
+		return NULL;
+	l = link_of(rt, w, a);
+	if (!l)
+		return NULL;
+	return l->ops->direct(l, xm_slot_slab(rt->fam, slot)->region, xm_slot_offset(rt->fam, slot),
+			      (size_t)n * XM_PAGE_SIZE);
+}
+
+/* ---- growth ------------------------------------------------------------------------------------------ */
+
+/* The right to extend the book of slabs, between processes; a dead owner is replaced. */
+static bool grow_lock_family(struct xm_runtime *rt)
+{
+	int32_t seen = 0;
+
+	if (__atomic_compare_exchange_n(&rt->fam->grow_owner, &seen, rt->pid, false, __ATOMIC_ACQ_REL,
+					__ATOMIC_ACQUIRE))
+		return true;
+	if (seen == rt->pid || xm_sys3(SYS_kill, seen, 0, 0) != -ESRCH)
+		return false;
+	return __atomic_compare_exchange_n(&rt->fam->grow_owner, &seen, rt->pid, false, __ATOMIC_ACQ_REL,
+					   __ATOMIC_ACQUIRE);
+}
+
+static int add_slab(struct xm_family *f, unsigned a, uint64_t region, uint64_t index, uint64_t slab_bytes)
+{
+	uint32_t n = xm_load(&f->nslabs);
+	struct xm_slab_desc *d = &f->slab[n];
+
+	if (n == XM_MAX_SLABS)
+		return -ENOMEM;
+	d->appliance = (uint16_t)a;
+	d->region = region;
+	d->index = (uint32_t)index;
+	d->slots = (uint32_t)xm_min(slab_bytes >> XM_PAGE_SHIFT, (uint64_t)XM_SLAB_SLOTS_MAX);
+	d->free = d->slots;
+	d->hint = 0;
+	xm_store(&d->state, XM_SLAB_POOL);
+	xm_store(&f->nslabs, n + 1);
+	return 0;
+}
+
+/* How many slabs of the pool region on appliance a are already in the book. */
+static uint64_t slabs_known(struct xm_family *f, unsigned a)
+{
+	uint64_t known = 0;
+
+	for (uint32_t i = 0; i < xm_load(&f->nslabs); i++)
+		if (f->slab[i].appliance == a && f->slab[i].region == f->region_id[a])
+			known++;
+	return known;
+}
+
+static int grow_on(struct xm_runtime *rt, unsigned a)
+{
+	struct xm_family *f = rt->fam;
+	struct xm_region_info info;
+	struct xm_peer_info pi;
+	uint64_t known = slabs_known(f, a);
+	int rc;
+
+	xm_peer_info(rt->peer[a], &pi);
+	if (!f->region_id[a])
+		rc = xm_peer_region_create(rt->peer[a], pi.slab_bytes, "", 0, &info);
+	else
+		rc = xm_peer_region_resize(rt->peer[a], f->region_id[a], (known + 1) * pi.slab_bytes, &info);
+	if (rc < 0)
+		return rc;
+	f->region_id[a] = info.id;
+	for (uint64_t i = known; i < info.size_bytes / pi.slab_bytes; i++) {
+		rc = add_slab(f, a, info.id, i, pi.slab_bytes);
+		if (rc < 0)
+			return rc;
+	}
+	return info.size_bytes / pi.slab_bytes > known ? 0 : -ENOMEM;
+}
+
+int xm_remote_grow_lock(struct xm_runtime *rt)
+{
+	xm_lock(&rt->grow_lock);
+	if (grow_lock_family(rt))
+		return 0;
+	xm_unlock(&rt->grow_lock);
+	return -EBUSY;
+}
+
+void xm_remote_grow_unlock(struct xm_runtime *rt)
+{
+	xm_store(&rt->fam->grow_owner, 0);
+	xm_unlock(&rt->grow_lock);
+}
+
+int xm_remote_grow(struct xm_runtime *rt)
+{
+	int rc = xm_remote_grow_lock(rt);
+
+	if (rc < 0)
+		return rc;
+	rc = -ENOMEM;
+	for (unsigned a = 0; a < rt->fam->cfg.appliances && rc < 0; a++)
+		if (rt->peer[a] && xm_peer_state(rt->peer[a]) == 0)
+			rc = grow_on(rt, a);
+	xm_remote_grow_unlock(rt);
+	return rc;
+}
+
+/* ---- peers --------------------------------------------------------------------------------------------- */
+
+static bool is_direct(const struct xm_family_config *cfg, unsigned a)
+{
+	return strncmp(cfg->appliance[a].uri, "shm:", 4) == 0 && !cfg->inject[0] && !cfg->verify;
+}
+
+int xm_remote_open(struct xm_runtime *rt, char *why)
+{
+	struct xm_family_config *cfg = &rt->fam->cfg;
+
+	for (unsigned a = 0; a < cfg->appliances; a++) {
+		struct xm_peer_config pc = {
+			.uri = cfg->appliance[a].uri,
+			.client_name = rt->me->comm,
+			.session = cfg->appliance[a].session,
+			.lost_timeout_ns = cfg->lost_timeout_ns,
+			.inject = cfg->inject[0] ? cfg->inject : NULL,
+			.place_fd = xm_fd_place,
+		};
+		int rc = xm_peer_open(&pc, &rt->peer[a], why);
+
+		if (rc < 0)
+			return rc;
+		if (!is_direct(cfg, a))
+			rt->verify |= 1u << a;
+	}
+	return 0;
+}
+
+void xm_remote_close(struct xm_runtime *rt)
+{
+	for (int i = 0; i < XM_WORKERS_MAX; i++) {
+		struct xm_worker *w = &rt->worker[i];
+
+		for (unsigned a = 0; a < XM_MAX_APPLIANCES; a++)
+			if (w->link[a])
+				w->link[a]->ops->close(w->link[a]);
+		if (w->staging)
+			xm_local_free(w->staging, XM_BATCH * XM_PAGE_SIZE);
+		memset(w, 0, sizeof(*w));
+	}
+	for (unsigned a = 0; a < XM_MAX_APPLIANCES; a++) {
+		xm_peer_close(rt->peer[a]);
+		rt->peer[a] = NULL;
+	}
+}
+
+int xm_remote_after_fork(struct xm_runtime *rt, char *why)
+{
+	int rc = 0;
+
+	for (int i = 0; i < XM_WORKERS_MAX; i++) {
+		struct xm_worker *w = &rt->worker[i];
+
+		for (unsigned a = 0; a < XM_MAX_APPLIANCES; a++) {
+			if (w->link[a])
+				xm_link_forget(w->link[a]);
+			w->link[a] = NULL;
+		}
+		w->busy = 0;
+	}
+	for (unsigned a = 0; a < XM_MAX_APPLIANCES && rc == 0; a++)
+		if (rt->peer[a])
+			rc = xm_peer_after_fork(rt->peer[a], why);
+	return rc;
+}
+
+void xm_remote_tick(struct xm_runtime *rt)
+{
+	uint64_t messages = 0;
+
+	for (unsigned a = 0; a < rt->fam->cfg.appliances; a++) {
+		if (!rt->peer[a])
+			continue;
+		xm_peer_tick(rt->peer[a]);
+		messages += xm_peer_control_messages(rt->peer[a]);
+		if (xm_peer_state(rt->peer[a]) < 0)
+			xm_say_lost(rt, a, "the connection is gone for good");
+	}
+	__atomic_store_n(&rt->me->stats.control_messages, messages, __ATOMIC_RELAXED);
+}

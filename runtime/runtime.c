@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * runtime.c - start and stop of the one runtime of a process: joining the family, choosing policies, descriptors,
+ * threads. Start runs on whatever thread needs the runtime first, possibly inside malloc; everything here is raw
+ * system calls or marks the thread (xm_in_runtime), so that nothing it causes becomes external.
+ */
+#include "runtime/runtime.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include "runtime/internal.h"
+#include "runtime/start.h"
+#include "runtime/uffd.h"
+
+#define THREAD_STACK_BYTES (256u << 10)
+#define RESERVE_MAX_PAGES 4096u /* 16 MiB: more only keeps frames idle */
+
+struct xm_runtime xm_rt = { .uffd = -1, .epoll_fd = -1, .mem_fd = -1, .pidfd = -1, .stop_fd = -1 };
+__thread int xm_in_runtime __attribute__((tls_model("initial-exec")));
+#ifdef XM_CHECKED
+__thread uint32_t xm_lock_held __attribute__((tls_model("initial-exec")));
+#endif
+
+void *xm_local_alloc(size_t bytes)
+{
+	return xm_sys_mmap(NULL, xm_round_up(bytes, XM_PAGE_SIZE), PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+void xm_local_free(void *p, size_t bytes)
+{
+	if (p)
+		xm_sys_munmap(p, xm_round_up(bytes, XM_PAGE_SIZE));
+}
+
+int xm_runtime_state(void)
+{
+	return xm_load(&xm_rt.state);
+}
+
+void xm_say_lost(struct xm_runtime *rt, unsigned a, const char *what)
+{
+	uint32_t bit = 1u << a;
+
+	if (__atomic_fetch_or(&rt->appliance_lost, bit, __ATOMIC_RELAXED) & bit)
+		return;
+	xm_err("process %d (%s): appliance %s is lost: %s; a thread that touches a page which was only there "
+	       "gets SIGBUS",
+	       rt->pid, rt->me->comm, rt->fam->cfg.appliance[a].uri, what);
+}
+
+void xm_say_full(struct xm_runtime *rt)
+{
+	static uint32_t said;
+
+	if (__atomic_exchange_n(&said, 1, __ATOMIC_RELAXED))
+		return;
+	xm_err("process %d (%s): no appliance has room for another page and none could be freed within --stall; the "
+	       "touching thread gets SIGBUS; give the appliance more --memory, or add one with --appliance",
+	       rt->pid, rt->me->comm);
+}
+
+void xm_pins_seen(const char *by)
+{
+	struct xm_runtime *rt = &xm_rt;
+
+	if (xm_load(&rt->pins))
+		return;
+	/* an eviction that began without knowing ends before the first page can be pinned */
+	xm_in_runtime++;
+	xm_lock(&rt->reclaim_lock);
+	if (!rt->pins && xm_load(&rt->state) == 1 && !(rt->features & XM_FEAT_MOVE))
+		xm_warn("process %d (%s) uses %s, by which the kernel pins pages, and this kernel cannot tell which (no "
+			"UFFDIO_MOVE): its pages are not evicted from here on",
+			rt->pid, rt->me->comm, by);
+	xm_store(&rt->pins, 1);
+	xm_unlock(&rt->reclaim_lock);
+	xm_in_runtime--;
+}
+
+/* ---- descriptors ------------------------------------------------------------------------------------------------ */
+
+static int make_epoll(struct xm_runtime *rt)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	int fd = (int)xm_sys3(SYS_epoll_create1, EPOLL_CLOEXEC, 0, 0);
+
+	if (fd < 0)
+		return fd;
+	xm_sys6(SYS_epoll_ctl, fd, EPOLL_CTL_ADD, rt->uffd, (long)&ev, 0, 0);
+	xm_sys6(SYS_epoll_ctl, fd, EPOLL_CTL_ADD, rt->stop_fd, (long)&ev, 0, 0);
+	return fd;
+}
+
+/* Whether pages of our own can be dropped many runs at a time. */
+static bool madvise_vec_works(struct xm_runtime *rt)
+{
+	struct iovec v = { rt->zeros, XM_PAGE_SIZE };
+
+	if (rt->fam->cfg.masked_features & XM_FEAT_MADVISE_VEC)
+		return false;
+	return xm_sys6(SYS_process_madvise, rt->pidfd, (long)&v, 1, MADV_DONTNEED, 0, 0) == (long)XM_PAGE_SIZE;
+}
+
+static int replace_fd(int *slot, int fd)
+{
+	if (*slot >= 0) {
+		xm_fd_forget(*slot);
+		xm_sys_close(*slot);
+	}
+	*slot = fd < 0 ? -1 : xm_fd_place(fd);
+	return fd < 0 ? fd : *slot;
+}
+
+int xm_runtime_open_fds(struct xm_runtime *rt)
+{
+	bool wp;
+	int rc;
+
+	rc = replace_fd(&rt->uffd, xm_uffd_open(rt->fam->cfg.masked_features, &rt->features));
+	if (rc >= 0)
+		rc = replace_fd(&rt->stop_fd, (int)xm_sys3(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK, 0));
+	if (rc >= 0)
+		rc = replace_fd(&rt->epoll_fd, make_epoll(rt));
+	if (rc < 0)
+		return rc;
+	replace_fd(&rt->mem_fd, xm_sys_open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
+	replace_fd(&rt->pidfd, (int)xm_sys3(SYS_pidfd_open, rt->pid, 0, 0));
+	if (rt->pidfd >= 0 && madvise_vec_works(rt))
+		rt->features |= XM_FEAT_MADVISE_VEC;
+	wp = (rt->features & XM_FEAT_WP) != 0;
+	if (!wp && !(rt->features & XM_FEAT_MOVE))
+		return -EOPNOTSUPP; /* no way to take a page away without losing a write */
+	if (rt->features & XM_FEAT_MOVE)
+		rc = xm_uffd_register(rt->uffd, (uint64_t)(uintptr_t)rt->move_area, XM_BATCH * XM_PAGE_SIZE, false);
+	return rc < 0 ? rc : 0;
+}
+
+/* ---- start -------------------------------------------------------------------------------------------------------- */
+
+static int choose_policies(struct xm_runtime *rt)
+{
+	const struct xm_family_config *cfg = &rt->fam->cfg;
+	uint64_t capacity = rt->fam->budget_pages;
+
+	rt->evict = xm_evict_find(cfg->evict[0] ? cfg->evict : xm_evict_names[0]);
+	rt->prefetch = xm_prefetch_find(cfg->prefetch[0] ? cfg->prefetch : xm_prefetch_names[0]);
+	if (!rt->evict || !rt->prefetch || rt->prefetch->state_bytes() > sizeof(rt->stream[0].prefetch))
+		return -EINVAL;
+	rt->evict_state = xm_local_alloc(rt->evict->state_bytes(capacity));
+	if (!rt->evict_state)
+		return -ENOMEM;
+	rt->evict->init(rt->evict_state, capacity);
+	for (int i = 0; i < XM_STREAMS; i++)
+		rt->prefetch->init(rt->stream[i].prefetch);
+	return 0;
+}
+
+static void init_locks(struct xm_runtime *rt)
+{
+	xm_lock_init(&rt->reclaim_lock, XM_RANK_RECLAIM);
+	xm_lock_init(&rt->grow_lock, XM_RANK_GROW);
+	xm_lock_init(&rt->policy_lock, XM_RANK_POLICY);
+}
+
+uint64_t xm_runtime_own_pages(struct xm_runtime *rt)
+{
+	return (uint64_t)(rt->nhandlers + 1) * XM_BATCH;
+}
+
+static int handlers_wanted(struct xm_runtime *rt)
+{
+	cpu_set_t set;
+	int cpus = 1;
+
+	if (rt->fam->cfg.handlers)
+		return (int)xm_min(rt->fam->cfg.handlers, (uint32_t)XM_HANDLERS_MAX);
+	if (xm_sys3(SYS_sched_getaffinity, 0, sizeof(set), &set) > 0)
+		cpus = CPU_COUNT(&set);
+	return xm_min(cpus, 2);
+}
+
+int xm_runtime_threads(struct xm_runtime *rt)
+{
+	uint64_t all = ~0ull, old = 0;
+	pthread_attr_t attr;
+	int rc = 0;
+
+	/* the runtime's threads take no signal of the program's */
+	xm_sys6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&old, 8, 0, 0);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, THREAD_STACK_BYTES);
+	for (int i = 0; i < rt->nhandlers && rc == 0; i++)
+		rc = -pthread_create(&rt->handler[i], &attr, xm_handler_main, rt);
+	if (rc == 0)
+		rc = -pthread_create(&rt->reclaimer, &attr, xm_reclaimer_main, rt);
+	pthread_attr_destroy(&attr);
+	xm_sys6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&old, 0, 8, 0, 0);
+	return rc;
+}
+
+/* One line for what can go wrong at the start. */
+static void say_start_failed(int rc, const char *why)
+{
+	if (why[0])
+		xm_err("cannot start: %s", why);
+	else if (rc == -EPERM || rc == -EACCES)
+		xm_err("cannot start: no access to userfaultfd; as root: setfacl -m u:%u:rw /dev/userfaultfd, or sysctl "
+		       "vm.unprivileged_userfaultfd=1 (xmem-run --check tells more)",
+		       (unsigned)xm_sys3(SYS_getuid, 0, 0, 0));
+	else if (rc == -EUSERS)
+		xm_err("cannot start: %u processes of this family run already", XM_MAX_PROCS);
+	else if (rc == -EOPNOTSUPP)
+		xm_err("cannot start: this kernel's userfaultfd has neither write protection nor MOVE (Linux 5.7 or "
+		       "newer is needed)");
+	else
+		xm_err("cannot start: %s; the program runs with local memory only", xm_strerror(rc));
+}
+
+static int start_steps(struct xm_runtime *rt, char *why)
+{
+	int rc;
+
+	init_locks(rt);
+	rt->pid = xm_sys_getpid();
+	rc = xm_family_proc_claim(rt->fam);
+	if (rc < 0)
+		return rc;
+	rt->proc = (uint32_t)rc;
+	rt->me = &rt->fam->proc[rc];
+	rt->pt = xm_family_pt(rt->fam, rt->proc);
+	rt->touch = xm_family_touch(rt->fam, rt->proc);
+	rt->reserve_pages = xm_min(rt->fam->budget_pages / 16, (uint64_t)RESERVE_MAX_PAGES);
+	rt->zeros = xm_local_alloc(XM_BATCH * XM_PAGE_SIZE);
+	rt->move_area = xm_local_alloc(XM_BATCH * XM_PAGE_SIZE);
+	if (!rt->zeros || !rt->move_area)
+		return -ENOMEM;
+	rc = choose_policies(rt);
+	if (rc == 0)
+		rc = xm_mapping_init(rt);
+	if (rc == 0)
+		rc = xm_runtime_open_fds(rt);
+	if (rc < 0)
+		return rc;
+	rc = xm_family_proc_live(rt->fam, rt->proc);
+	if (rc == 0)
+		rc = xm_remote_open(rt, why);
+	if (rc < 0)
+		return rc;
+	rt->nhandlers = handlers_wanted(rt);
+	xm_frame_charge(rt, xm_runtime_own_pages(rt));
+	return xm_runtime_threads(rt);
+}
+
+int xm_runtime_start(struct xm_family *fam, const char *env)
+{
+	struct xm_runtime *rt = &xm_rt;
+	char why[256] = "";
+	int rc;
+
+	xm_log_init("xmem", (enum xm_log_level)fam->cfg.log_level);
+	rt->fam = fam;
+	xm_snprintf(rt->env, sizeof(rt->env), "%s", env ? env : "");
+	rc = start_steps(rt, why);
+	if (rc < 0) {
+		say_start_failed(rc, why);
+		if (rt->me)
+			xm_family_proc_drop(fam, rt->proc);
+		xm_store(&rt->state, rc);
+		return rc;
+	}
+	if (env)
+		xm_family_tell_keeper(env, rt->proc);
+	xm_store(&rt->state, 1);
+	return 0;
+}
+
+int xm_runtime_start_env(void)
+{
+	static uint32_t lock; /* 0 nobody, 1 somebody is starting */
+	const char *env;
+	struct xm_family *fam;
+	int rc = xm_load(&xm_rt.state), err = 0;
+
+	if (rc)
+		return rc < 0 ? rc : 0;
+	xm_in_runtime++;
+	while (__atomic_exchange_n(&lock, 1, __ATOMIC_ACQUIRE))
+		xm_sys_sleep(100000);
+	rc = xm_load(&xm_rt.state);
+	if (rc == 0) {
+		env = getenv(XM_ENV_FAMILY);
+		fam = env ? xm_family_join(env, &err) : NULL;
+		if (fam) {
+			rc = xm_runtime_start(fam, env);
+		} else {
+			rc = env ? err : -ENOENT;
+			if (env)
+				xm_warn("cannot join the family of this xmem-run: %s; the program runs with local "
+					"memory only",
+					xm_strerror(rc));
+			xm_store(&xm_rt.state, rc);
+		}
+	}
+	__atomic_store_n(&lock, 0, __ATOMIC_RELEASE);
+	xm_in_runtime--;
+	return rc < 0 ? rc : 0;
+}
+
+void xm_runtime_stop(void)
+{
+	struct xm_runtime *rt = &xm_rt;
+	uint64_t one = 1;
+
+	if (xm_load(&rt->state) != 1)
+		return;
+	xm_store(&rt->stopping, 1);
+	xm_sys3(SYS_write, rt->stop_fd, &one, sizeof(one));
+	xm_add(&rt->me->wake, 1);
+	xm_sys6(SYS_futex, (long)&rt->me->wake, 1 /* FUTEX_WAKE */, 1, 0, 0, 0);
+	for (int i = 0; i < rt->nhandlers; i++)
+		pthread_join(rt->handler[i], NULL);
+	pthread_join(rt->reclaimer, NULL);
+	xm_remote_close(rt);
+	xm_sys_munmap((void *)xm_ext_lo, xm_ext_hi - xm_ext_lo);
+	xm_ext_lo = xm_ext_hi = 0;
+	xm_family_proc_drop(rt->fam, rt->proc);
+	replace_fd(&rt->uffd, -1);
+	replace_fd(&rt->epoll_fd, -1);
+	replace_fd(&rt->mem_fd, -1);
+	replace_fd(&rt->pidfd, -1);
+	replace_fd(&rt->stop_fd, -1);
+	xm_rangemap_fini(&rt->maps);
+	xm_local_free(rt->evict_state, rt->evict->state_bytes(rt->fam->budget_pages));
+	xm_local_free(rt->zeros, XM_BATCH * XM_PAGE_SIZE);
+	xm_local_free(rt->move_area, XM_BATCH * XM_PAGE_SIZE);
+	xm_family_unmap(rt->fam);
+	memset(rt, 0, sizeof(*rt));
+	rt->uffd = rt->epoll_fd = rt->mem_fd = rt->pidfd = rt->stop_fd = -1;
+}
