@@ -42,7 +42,7 @@ static void run_appliance(const char *program, const char *uri, uint64_t bytes, 
 {
 	char memory[32], ready_text[16];
 	const char *argv[] = { "xmem-appliance", "--listen", uri, "--memory", memory, "--ready-fd", ready_text,
-			       NULL };
+			       "--log-level", "warn", NULL };
 	sigset_t none;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -65,6 +65,17 @@ static int preload_first(const char *preload)
 	return len ? -ENOMEM : 0;
 }
 
+static bool is_elf(const char *path)
+{
+	char magic[4] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	bool yes = fd >= 0 && read(fd, magic, 4) == 4 && memcmp(magic, "\177ELF", 4) == 0;
+
+	if (fd >= 0)
+		close(fd);
+	return yes;
+}
+
 static void become(struct run_child *c)
 {
 	char *sh[3] = { (char *)(uintptr_t)"/bin/sh", c->path, NULL };
@@ -74,6 +85,10 @@ static void become(struct run_child *c)
 	execv(c->path, c->argv);
 	if (errno != ENOEXEC)
 		return;
+	if (is_elf(c->path)) {
+		errno = ENOEXEC;
+		return;
+	}
 	/* no program and no #!: the shell's, as execvp has it */
 	while (c->argv[argc])
 		argc++;

@@ -393,8 +393,8 @@ static int exec_failed(const struct run_child *c, int err)
 static int run(struct xm_keeper_setup *setup, struct run_child *c, bool uncovered)
 {
 	struct xm_stats_run result = { .command = c->argv[0] };
-	uint64_t start = xm_now_ns();
 	struct xm_keeper keeper;
+	uint64_t start;
 	int ret, left;
 
 	if (xm_keeper_start(setup, &keeper))
@@ -409,6 +409,7 @@ static int run(struct xm_keeper_setup *setup, struct run_child *c, bool uncovere
 		return XM_RUN_FAILED;
 	}
 	xm_keeper_command(&keeper, c->pid);
+	start = xm_now_ns();
 	ret = run_child_go(c);
 	if (ret) {
 		run_child_wait(c);

@@ -242,7 +242,7 @@ static bool step(struct s3fifo_state *s, const struct xm_evict_view *view, struc
 
 	if (fact == XM_PAGE_GONE)
 		return false;
-	if (fact == XM_PAGE_HELD || (scan->housekeeping && fact == XM_PAGE_IDLE)) {
+	if (fact == XM_PAGE_HELD || scan->housekeeping) {
 		push(s, q, page, count);
 		return false;
 	}

@@ -1,0 +1,79 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# time limit: 120 s
+# xmem-run --stats in its forms, and xmem-top's plain output.
+. "$(dirname "$0")/librun.sh"
+
+# 48 MiB of incompressible data at a budget of 16 MiB, read twice
+work='import os, sys
+a = [os.urandom(65536) for i in range(768)]
+s = sum(x[17] for x in a) + sum(x[9] for x in reversed(a))
+print("done", flush=True)
+if len(sys.argv) > 1: open(sys.argv[1]).read()'
+
+try "$run" --local 16M --stats -- python3 -c "$work"
+check "the command's status" [ "$rc" = 0 ]
+check "the command's output is its own" [ "$(cat "$tmp/out")" = done ]
+for line in 'xmem: python3: exit status 0 after' 'local memory      16 MiB budget, peak' 'external memory   peak' \
+	'coverage          [0-9]' 'processes         [0-9]' 'faults .*p50 .*p99 .*max' 'fetched   ' 'first touch' \
+	'evicted           [1-9]' 'reclaim   ' 'errors            none' 'appliance         shm:@'; do
+	check "the block has '$line'" grep -qE "$line" "$tmp/err"
+done
+check "lines fit" [ "$(awk 'length > m { m = length } END { print m }' "$tmp/err")" -le 100 ]
+
+try "$run" --local 16M --stats="$tmp/s.txt" -- true
+check "--stats=FILE: text" grep -q 'xmem: true: exit status 0' "$tmp/s.txt"
+check "--stats=FILE: nothing on stderr" [ ! -s "$tmp/err" ]
+try "$run" --local 16M --stats=/no/such/dir/x -- true
+check "--stats=FILE that cannot be written: the command's status" [ "$rc" = 0 ]
+check "--stats=FILE that cannot be written: one line" grep -q '/no/such/dir/x: No such file' "$tmp/err"
+
+XMEM_STATS_JSON=$tmp/b.json try "$run" --local 16M --stats="$tmp/a.json" -- python3 -c "$work"
+check "both JSON files" [ -s "$tmp/a.json" -a -s "$tmp/b.json" ]
+check "what JSON says" python3 - "$tmp/a.json" <<'PY'
+import json, sys
+j = json.load(open(sys.argv[1]))
+f, t = j["family"], j["family"]["total"]
+assert j["run"]["command"] == "python3" and j["run"]["exit_status"] == 0, j["run"]
+assert f["budget_pages"] == 4096 and f["processes"] >= 1
+assert f["external_pages_max"] >= 48 * 256, f["external_pages_max"]
+assert t["evicted_dirty_pages"] > 0 and t["written_bytes"] >= t["evicted_dirty_pages"] * 4096
+assert t["faults_fetch"] > 0 and t["fetch_ns"]["count"] > 0
+assert t["fetch_ns"]["p50"] <= t["fetch_ns"]["p99"] <= t["fetch_ns"]["p999"] <= t["fetch_ns"]["max"]
+assert t["coverage"] > 0.5, t["coverage"]
+assert f["resident_pages"] == 0 and f["committed_pages"] == 0 and f["slots_used"] == 0, f
+p = [x for x in j["processes"] if x["comm"].startswith("python3")]
+assert p and p[0]["state"] == "ended" and p[0]["stats"]["faults_fetch"] > 0
+assert j["appliances"][0]["status"] == 0 and j["appliances"][0]["total_bytes"] > 0
+PY
+
+# xmem-top looks at a family that waits
+if [ -e "$top" ]; then
+	mkfifo "$tmp/hold"
+	"$run" --local 16M -- python3 -c "$work" "$tmp/hold" >"$tmp/started" &
+	pid=$!
+	timeout 60 tail -f --pid=$pid "$tmp/started" 2>/dev/null | grep -q -m1 done
+	try "$top" --once --family $pid
+	check "xmem-top --once" [ "$rc" = 0 ]
+	check "xmem-top --once: the family" grep -q "^xmem-$pid-.* (python3)" "$tmp/out"
+	check "xmem-top --once: the block" grep -q 'local memory      16 MiB budget' "$tmp/out"
+	try "$top" --json --family $pid
+	check "xmem-top --json" python3 -c 'import json,sys; j=json.load(open(sys.argv[1]))
+assert j["family"]["processes_live"] == 1 and j["family"]["resident_pages"] > 0' "$tmp/out"
+	try "$top" --batch --count 2 --interval 100ms --family $pid
+	check "xmem-top --batch: a head and two lines" [ "$(wc -l <"$tmp/out")" = 3 ]
+	try "$top" --once --family 1
+	check "xmem-top of a family that is not there" grep -q 'no family is running' "$tmp/err"
+	if [ "$(id -u)" = 0 ] && setpriv --reuid=nobody --regid=nogroup --clear-groups test -x "$top"; then
+		try setpriv --reuid=nobody --regid=nogroup --clear-groups "$top" --once --family $pid
+		check "another user sees nothing" grep -q 'that you may watch' "$tmp/err"
+	fi
+	echo >"$tmp/hold"
+	wait $pid
+	check "watching did no harm" [ $? = 0 ]
+	try "$top" --bogus
+	check "xmem-top: unknown option" [ "$rc" = 2 ]
+	try "$top"
+	check "xmem-top without a terminal" [ "$rc" = 2 ]
+fi
+finish
