@@ -156,6 +156,14 @@ void xm_heap_free(void *p);
  * runtime. */
 int xm_heap_flags(size_t size, const void *caller);
 
+/* ---- preload_thread.c --------------------------------------------------------------------------------- */
+
+/* Ends the process when its main thread has called pthread_exit and only the runtime's threads are left, as libc does
+ * when the last thread ends. From housekeeping. */
+void xm_pre_threads_check(void);
+/* In the child of fork: the runtime's threads of the parent are not there. */
+void xm_pre_threads_after_fork(void);
+
 /* ---- calls that syscall() routes to ------------------------------------------------------------------ */
 
 /* fork by hand around a raw call that makes a process: in this order before, and then one of the two. */

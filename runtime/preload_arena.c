@@ -251,6 +251,7 @@ void xm_preload_housekeeping(void)
 		return;
 	each_arena("decay");
 	pthread_mutex_unlock(&housekeeping_mutex);
+	xm_pre_threads_check();
 }
 
 void xm_arena_prefork(void)

@@ -96,6 +96,7 @@ void xm_pre_fork_parent(void)
 void xm_pre_fork_child(void)
 {
 	xm_pre_pid = xm_sys_getpid();
+	xm_pre_threads_after_fork();
 	if (fork_running)
 		xm_fork_child();
 	xm_arena_postfork_child();
@@ -157,7 +158,8 @@ static int clone_child(void *arg)
 	struct clone_start start = *(struct clone_start *)arg;
 
 	xm_pre_fork_child();
-	return start.fn(start.arg);
+	/* returning would end this thread only, and the runtime's would keep the process alive */
+	_exit(start.fn(start.arg));
 }
 
 XM_PUBLIC int clone(int (*fn)(void *), void *stack, int flags, void *arg, ...)

@@ -7,12 +7,19 @@
  * A stack is pinned from pthread_create until the thread was joined; one of a detached thread stays pinned until its
  * memory is unmapped, since nobody can tell when the kernel has written. stacks_lock (a spin lock: held for a few
  * instructions) guards the table. A full table only means that stacks stay pinned.
+ *
+ * A program whose main thread calls pthread_exit ends with its last thread. libc counts the runtime's threads among
+ * them, so that end is watched for here, by housekeeping, once the main thread has gone that way.
  */
 #include "runtime/preload.h"
 
+#include <dirent.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "sys.h"
 
 #define STACKS_MAX 1024
 /* bit of pthread_mutex_t.__data.__kind; part of glibc's ABI through the static initialisers */
@@ -79,6 +86,113 @@ static void forget(pthread_t thread)
 		xm_map_unpin(old.addr, old.bytes);
 }
 
+/* ---- the end of the last thread ------------------------------------------------------------------------- */
+
+#define RUNTIME_THREADS_MAX 64
+
+/* A thread of the runtime: tid 0 before it runs and after it ended. */
+struct runtime_thread {
+	uint32_t used; /* atomic */
+	int tid;       /* atomic */
+	void *(*fn)(void *);
+	void *arg;
+};
+
+static struct runtime_thread runtime_threads[RUNTIME_THREADS_MAX];
+static uint32_t main_has_gone; /* atomic */
+
+static void *runtime_thread_main(void *arg)
+{
+	struct runtime_thread *t = arg;
+	void *value;
+
+	xm_store(&t->tid, (int)xm_sys0(SYS_gettid));
+	value = t->fn(t->arg);
+	xm_store(&t->tid, 0);
+	xm_store(&t->used, 0);
+	return value;
+}
+
+static int create_for_runtime(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
+{
+	__typeof__(&pthread_create) real = XM_NEXT(pthread_create);
+
+	for (int i = 0; i < RUNTIME_THREADS_MAX; i++) {
+		struct runtime_thread *t = &runtime_threads[i];
+		int r;
+
+		if (__atomic_exchange_n(&t->used, 1, __ATOMIC_ACQ_REL))
+			continue;
+		t->fn = fn;
+		t->arg = arg;
+		r = real(thread, attr, runtime_thread_main, t);
+		if (r)
+			xm_store(&t->used, 0);
+		return r;
+	}
+	return real(thread, attr, fn, arg); /* not known to be the runtime's: such a process ends with its program */
+}
+
+void xm_pre_threads_after_fork(void)
+{
+	memset(runtime_threads, 0, sizeof(runtime_threads));
+	xm_store(&main_has_gone, 0);
+}
+
+static bool is_runtime_thread(int tid)
+{
+	for (int i = 0; i < RUNTIME_THREADS_MAX; i++)
+		if (xm_load(&runtime_threads[i].tid) == tid)
+			return true;
+	return false;
+}
+
+/* The main thread stays in the list, as a zombie. */
+static bool only_runtime_is_left(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	const struct dirent *entry;
+	bool alone = dir != NULL;
+
+	while (alone && (entry = readdir(dir))) {
+		int tid = atoi(entry->d_name);
+
+		alone = tid == 0 || tid == xm_pre_pid || is_runtime_thread(tid);
+	}
+	if (dir)
+		closedir(dir);
+	return alone;
+}
+
+/* On a thread of the program's kind, so that its atexit handlers meet no special case. */
+static void *end_process(void *arg)
+{
+	exit(0);
+}
+
+void xm_pre_threads_check(void)
+{
+	pthread_t thread;
+	int nested = xm_in_runtime;
+
+	if (!xm_load(&main_has_gone) || !only_runtime_is_left())
+		return;
+	xm_store(&main_has_gone, 0);
+	xm_in_runtime = 0;
+	XM_NEXT(pthread_create)(&thread, NULL, end_process, NULL);
+	xm_in_runtime = nested;
+}
+
+XM_PUBLIC void pthread_exit(void *value)
+{
+	if (xm_pre_state() == XM_PRE_RUNNING && (int)xm_sys0(SYS_gettid) == xm_pre_pid)
+		xm_store(&main_has_gone, 1);
+	XM_NEXT(pthread_exit)(value);
+	__builtin_unreachable();
+}
+
+/* ---- creation and joining ------------------------------------------------------------------------------- */
+
 XM_PUBLIC int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
 {
 	__typeof__(&pthread_create) real = XM_NEXT(pthread_create);
@@ -86,6 +200,8 @@ XM_PUBLIC int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void
 	size_t bytes = 0;
 	int r;
 
+	if (xm_in_runtime)
+		return create_for_runtime(thread, attr, fn, arg);
 	if (!attr || !xm_pre_active() || pthread_attr_getstack(attr, &addr, &bytes) || !addr ||
 	    !xm_ext_overlaps(addr, bytes) || xm_map_pin(addr, bytes) < 0)
 		return real(thread, attr, fn, arg);

@@ -68,184 +68,202 @@ static uint64_t lost_timeout(struct xm_runtime *rt)
 	return rt->fam->cfg.lost_timeout_ns ? rt->fam->cfg.lost_timeout_ns : 10ull * 1000000000;
 }
 
-/* Every run of neighbouring slots of one appliance is one operation; [i, end) of the batch. */
-static int run_end(struct xm_runtime *rt, const uint64_t *slot, const int32_t *status, int i, int n)
+/* The part of one transfer that goes to one appliance. */
+struct batch {
+	struct xm_runtime *rt;
+	struct xm_worker *w;
+	const uint64_t *slot;
+	int32_t *status;	/* -EINPROGRESS: still to be done; > 0: not part of the transfer */
+	int n;
+	bool write;
+	unsigned appliance;
+	struct xm_link *link;
+	bool link_died;
+};
+
+static bool is_due(const struct batch *b, int i)
 {
-	struct xm_slab_desc *d = xm_slot_slab(rt->fam, slot[i]);
+	return b->status[i] == -EINPROGRESS && appliance_of(b->rt, b->slot[i]) == b->appliance;
+}
+
+/* Neighbouring slots of one slab are one operation: [i, end) of the batch. */
+static int run_end(const struct batch *b, int i)
+{
+	struct xm_slab_desc *d = xm_slot_slab(b->rt->fam, b->slot[i]);
 	int end = i + 1;
 
-	while (end < n && status[end] == -EINPROGRESS && slot[end] == slot[end - 1] + 1 &&
-	       xm_slot_slab(rt->fam, slot[end]) == d)
+	while (end < b->n && b->status[end] == -EINPROGRESS && b->slot[end] == b->slot[end - 1] + 1 &&
+	       xm_slot_slab(b->rt->fam, b->slot[end]) == d)
 		end++;
 	return end;
 }
 
-static int submit_run(struct xm_runtime *rt, struct xm_worker *w, struct xm_link *l, const uint64_t *slot, int i,
-		      int end, bool write)
+static int submit_run(const struct batch *b, int i, int end)
 {
-	struct xm_slab_desc *d = xm_slot_slab(rt->fam, slot[i]);
-	size_t bytes = (size_t)(end - i) * XM_PAGE_SIZE;
-	char *buf = w->staging + (size_t)i * XM_PAGE_SIZE;
-	uint64_t cookie = (uint64_t)i << 32 | (uint32_t)end;
-	struct iovec iov = { buf, bytes };
+	struct xm_slab_desc *d = xm_slot_slab(b->rt->fam, b->slot[i]);
+	uint64_t off = xm_slot_offset(b->rt->fam, b->slot[i]), cookie = (uint64_t)i << 32 | (uint32_t)end;
+	struct iovec iov = { b->w->staging + (size_t)i * XM_PAGE_SIZE, (size_t)(end - i) * XM_PAGE_SIZE };
 
-	if (write)
-		return l->ops->writev(l, &iov, 1, d->region, xm_slot_offset(rt->fam, slot[i]), cookie);
-	return l->ops->read(l, buf, bytes, d->region, xm_slot_offset(rt->fam, slot[i]), cookie);
+	if (b->write)
+		return b->link->ops->writev(b->link, &iov, 1, d->region, off, cookie);
+	return b->link->ops->read(b->link, iov.iov_base, iov.iov_len, d->region, off, cookie);
 }
 
 /* Collects completions until `pending` operations came back; one that takes longer than the lost timeout is
  * treated as a dead connection (the reconnect completes what is left). */
-static void collect(struct xm_runtime *rt, struct xm_link *l, int32_t *status, int pending)
+static void collect(const struct batch *b, int pending)
 {
-	uint64_t end = xm_now_ns() + lost_timeout(rt);
+	uint64_t end = xm_now_ns() + lost_timeout(b->rt);
 	struct xm_completion c[32];
 
 	while (pending > 0) {
-		int n = l->ops->poll(l, c, XM_ARRAY_SIZE(c));
+		int n = b->link->ops->poll(b->link, c, XM_ARRAY_SIZE(c));
 
 		for (int k = 0; k < n; k++) {
 			int from = (int)(c[k].cookie >> 32), to = (int)(uint32_t)c[k].cookie;
 
 			for (int i = from; i < to; i++)
-				status[i] = c[k].status;
+				b->status[i] = c[k].status;
 			pending--;
 		}
 		if (n)
 			continue;
 		if (xm_now_ns() > end) {
-			xm_link_reconnect(l);
-			end = xm_now_ns() + lost_timeout(rt);
+			xm_link_reconnect(b->link);
+			end = xm_now_ns() + lost_timeout(b->rt);
 			continue;
 		}
-		l->ops->wait(l, 100000000);
+		b->link->ops->wait(b->link, 100000000);
 	}
 }
 
-/* One attempt at everything of the batch that is still -EINPROGRESS and lives on appliance a. */
-static void attempt(struct xm_runtime *rt, struct xm_worker *w, struct xm_link *l, const uint64_t *slot,
-		    int32_t *status, int n, unsigned a, bool write)
+/* One attempt at everything that is still to be done. */
+static void attempt(const struct batch *b)
 {
 	int pending = 0;
 
-	for (int i = 0, end; i < n; i = end) {
+	for (int i = 0, end; i < b->n; i = end) {
 		int rc;
 
 		end = i + 1;
-		if (status[i] != -EINPROGRESS || appliance_of(rt, slot[i]) != a)
+		if (!is_due(b, i))
 			continue;
-		end = run_end(rt, slot, status, i, n);
-		rc = submit_run(rt, w, l, slot, i, end, write);
+		end = run_end(b, i);
+		rc = submit_run(b, i, end);
 		if (rc == 0) {
 			pending++;
 			continue;
 		}
 		for (int k = i; k < end; k++)
-			status[k] = rc;
+			b->status[k] = rc;
 	}
 	if (pending) {
-		l->ops->flush(l);
-		collect(rt, l, status, pending);
+		b->link->ops->flush(b->link);
+		collect(b, pending);
 	}
 }
 
-/* After an attempt: what failed in a way that may pass becomes -EINPROGRESS again. Returns how many. */
-static int sort_out(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n,
-		    unsigned a, bool write, bool *link_died)
+/* Remembers, or compares, the checksum of a page that has just been moved. */
+static int check_sum(const struct batch *b, int i)
 {
-	uint32_t *sums = xm_family_sums(rt->fam);
+	uint32_t *known = &xm_family_sums(b->rt->fam)[b->slot[i]], was;
+	uint32_t sum = page_sum(b->w->staging + (size_t)i * XM_PAGE_SIZE);
+
+	if (b->write) {
+		xm_store(known, sum);
+		return 0;
+	}
+	was = xm_load(known);
+	if (!was || was == sum)
+		return 0;
+	xm_stat_add(b->rt, checksum_errors, 1);
+	return -EBADMSG;
+}
+
+/* After an attempt: what failed in a way that may pass is to be done again. Returns how many. */
+static int sort_out(struct batch *b)
+{
 	int again = 0;
 
-	for (int i = 0; i < n; i++) {
-		if (status[i] > 0 || appliance_of(rt, slot[i]) != a)
-			continue;
-		if (status[i] == 0 && (rt->verify & (1u << a))) {
-			uint32_t sum = page_sum(w->staging + (size_t)i * XM_PAGE_SIZE);
+	b->link_died = false;
+	for (int i = 0; i < b->n; i++) {
+		int32_t *st = &b->status[i];
 
-			if (write) {
-				__atomic_store_n(&sums[slot[i]], sum, __ATOMIC_RELEASE);
-			} else if (xm_load(&sums[slot[i]]) && xm_load(&sums[slot[i]]) != sum) {
-				status[i] = -EBADMSG;
-				xm_stat_add(rt, checksum_errors, 1);
-			}
-		}
-		if (status[i] == -ENOLINK)
-			*link_died = true;
-		if (status[i] == -EIO || status[i] == -EBADMSG || status[i] == -ENOLINK || status[i] == -EAGAIN) {
-			xm_stat_add(rt, link_errors, 1);
-			status[i] = -EINPROGRESS;
+		if (*st > 0 || appliance_of(b->rt, b->slot[i]) != b->appliance)
+			continue;
+		if (*st == 0 && (b->rt->verify & (1u << b->appliance)))
+			*st = check_sum(b, i);
+		if (*st == -ENOLINK)
+			b->link_died = true;
+		if (*st == -EIO || *st == -EBADMSG || *st == -ENOLINK || *st == -EAGAIN) {
+			xm_stat_add(b->rt, link_errors, 1);
+			*st = -EINPROGRESS;
 			again++;
 		}
 	}
 	return again;
 }
 
-static void give_up(struct xm_runtime *rt, const uint64_t *slot, int32_t *status, int n, unsigned a, int why)
+static void transfer_to_one(struct batch *b)
 {
-	for (int i = 0; i < n; i++)
-		if (status[i] == -EINPROGRESS && appliance_of(rt, slot[i]) == a)
-			status[i] = why;
-}
-
-static void transfer_one(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n,
-			 unsigned a, bool write)
-{
-	struct xm_link *l = link_of(rt, w, a);
+	struct xm_runtime *rt = b->rt;
 	int again = 1;
 
-	for (int tries = 0; l && again && tries < TRANSIENT_TRIES; tries++) {
-		bool died = false;
-
-		attempt(rt, w, l, slot, status, n, a, write);
-		again = sort_out(rt, w, slot, status, n, a, write, &died);
+	b->link = link_of(rt, b->w, b->appliance);
+	for (int tries = 0; b->link && again && tries < TRANSIENT_TRIES; tries++) {
+		attempt(b);
+		again = sort_out(b);
 		if (!again)
 			return;
-		if (died || l->ops->state(l) < 0) {
-			if (xm_link_reconnect(l) < 0)
+		if (b->link_died || b->link->ops->state(b->link) < 0) {
+			if (xm_link_reconnect(b->link) < 0)
 				break;
 			xm_stat_add(rt, link_reconnects, 1);
 		}
 	}
-	if (!l || xm_peer_state(rt->peer[a]) < 0)
-		xm_say_lost(rt, a, "it does not answer");
-	give_up(rt, slot, status, n, a, -ENOLINK);
+	if (!b->link || xm_peer_state(rt->peer[b->appliance]) < 0)
+		xm_say_lost(rt, b->appliance, "it does not answer");
+	for (int i = 0; i < b->n; i++)
+		if (is_due(b, i))
+			b->status[i] = -ENOLINK;
 }
 
-static void transfer(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n,
-		     bool write)
+static void transfer(struct batch *b)
 {
 	uint32_t seen = 0;
 	uint64_t moved = 0;
 
-	for (int i = 0; i < n; i++) {
-		status[i] = slot[i] == XM_NO_SLOT ? 1 : -EINPROGRESS;
-		moved += slot[i] != XM_NO_SLOT;
+	for (int i = 0; i < b->n; i++) {
+		b->status[i] = b->slot[i] == XM_NO_SLOT ? 1 : -EINPROGRESS;
+		moved += b->slot[i] != XM_NO_SLOT;
 	}
-	for (int i = 0; i < n; i++) {
-		unsigned a;
-
-		if (slot[i] == XM_NO_SLOT)
+	for (int i = 0; i < b->n; i++) {
+		if (b->slot[i] == XM_NO_SLOT)
 			continue;
-		a = appliance_of(rt, slot[i]);
-		if (seen & (1u << a))
+		b->appliance = appliance_of(b->rt, b->slot[i]);
+		if (seen & (1u << b->appliance))
 			continue;
-		seen |= 1u << a;
-		transfer_one(rt, w, slot, status, n, a, write);
+		seen |= 1u << b->appliance;
+		transfer_to_one(b);
 	}
-	for (int i = 0; i < n; i++)
-		if (status[i] > 0)
-			status[i] = 0;
-	xm_add(write ? &rt->me->stats.written_bytes : &rt->me->stats.fetched_bytes, moved * XM_PAGE_SIZE);
+	for (int i = 0; i < b->n; i++)
+		if (b->status[i] > 0)
+			b->status[i] = 0;
+	xm_add(b->write ? &b->rt->me->stats.written_bytes : &b->rt->me->stats.fetched_bytes, moved * XM_PAGE_SIZE);
 }
 
 void xm_remote_read(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n)
 {
-	transfer(rt, w, slot, status, n, false);
+	struct batch b = { .rt = rt, .w = w, .slot = slot, .status = status, .n = n };
+
+	transfer(&b);
 }
 
 void xm_remote_write(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n)
 {
-	transfer(rt, w, slot, status, n, true);
+	struct batch b = { .rt = rt, .w = w, .slot = slot, .status = status, .n = n, .write = true };
+
+	transfer(&b);
 }
 
 const void *xm_remote_direct(struct xm_runtime *rt, struct xm_worker *w, uint64_t slot, int n)
