@@ -261,9 +261,11 @@ static void install_run(struct xm_runtime *rt, struct xm_worker *w, int i, int e
 static const void *direct_run(struct xm_runtime *rt, struct xm_worker *w, int i, int *end)
 {
 	const void *src;
+	int last = i + 1;
 
-	while (i < *end && xm_pg_slot(w->word[*end - 1]) - xm_pg_slot(w->word[i]) != (uint64_t)(*end - 1 - i))
-		(*end)--;
+	while (last < *end && xm_pg_slot(w->word[last]) == xm_pg_slot(w->word[last - 1]) + 1)
+		last++;
+	*end = last;
 	src = xm_remote_direct(rt, w, xm_pg_slot(w->word[i]), *end - i);
 	if (!src && *end > i + 1) {
 		*end = i + 1;

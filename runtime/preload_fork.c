@@ -36,6 +36,7 @@ extern void *__dso_handle __attribute__((visibility("hidden")));
 
 /* Set in prepare, read in parent or child; by the holder of the start lock. */
 static bool fork_running;
+static int fork_errno;
 static char *stack_lo;
 static size_t stack_bytes;
 
@@ -51,6 +52,7 @@ static void pin_stack(char *top)
 	hi = (char *)xm_min((uint64_t)(uintptr_t)hi, xm_ext_hi);
 	/* the stack may end within: then what is above the top's own page is not needed either */
 	if (xm_map_pin(lo, (size_t)(hi - lo)) < 0) {
+		xm_map_unpin(lo, (size_t)(hi - lo));
 		lo = (char *)xm_round_down((uint64_t)(uintptr_t)top, XM_PAGE_SIZE);
 		hi = lo + XM_PAGE_SIZE;
 		if (xm_map_pin(lo, XM_PAGE_SIZE) < 0)
@@ -69,13 +71,17 @@ static void unpin_stack(void)
 
 static void prepare_on(char *top)
 {
+	int saved = errno;
+
 	xm_in_runtime++;
 	xm_pre_start_lock();
+	fork_errno = saved;
 	fork_running = xm_pre_state() == XM_PRE_RUNNING;
 	pin_stack(top);
 	xm_arena_prefork();
 	if (fork_running)
 		xm_fork_prepare();
+	errno = 0; /* what the call sets says whether there is a child: xm_fork_parent looks */
 }
 
 void xm_pre_fork_prepare(void)
@@ -85,16 +91,21 @@ void xm_pre_fork_prepare(void)
 
 void xm_pre_fork_parent(void)
 {
+	int failed = errno, saved = fork_errno;
+
 	if (fork_running)
 		xm_fork_parent();
 	xm_arena_postfork_parent();
 	unpin_stack();
 	xm_pre_start_unlock();
 	xm_in_runtime--;
+	errno = failed ? failed : saved;
 }
 
 void xm_pre_fork_child(void)
 {
+	int saved = fork_errno;
+
 	xm_pre_pid = xm_sys_getpid();
 	xm_pre_threads_after_fork();
 	if (fork_running)
@@ -105,6 +116,7 @@ void xm_pre_fork_child(void)
 	unpin_stack();
 	xm_pre_start_unlock();
 	xm_in_runtime--;
+	errno = saved;
 }
 
 void xm_pre_register_atfork(void)
@@ -131,19 +143,16 @@ XM_PUBLIC int pthread_atfork(xm_fork_handler prepare, xm_fork_handler parent, xm
 XM_PUBLIC pid_t _Fork(void)
 {
 	__typeof__(&_Fork) real = XM_NEXT(_Fork);
-	int saved;
 	pid_t pid;
 
 	if (xm_in_runtime)
 		return real();
 	xm_pre_fork_prepare();
 	pid = real();
-	saved = errno;
 	if (pid)
 		xm_pre_fork_parent();
 	else
 		xm_pre_fork_child();
-	errno = saved;
 	return pid;
 }
 
@@ -169,7 +178,7 @@ XM_PUBLIC int clone(int (*fn)(void *), void *stack, int flags, void *arg, ...)
 	pid_t *parent_tid, *child_tid;
 	void *tls;
 	va_list ap;
-	int r, saved;
+	int r;
 
 	va_start(ap, arg);
 	parent_tid = va_arg(ap, pid_t *);
@@ -183,8 +192,6 @@ XM_PUBLIC int clone(int (*fn)(void *), void *stack, int flags, void *arg, ...)
 		return real(fn, stack, flags, arg, parent_tid, tls, child_tid);
 	prepare_on(stack);
 	r = real(clone_child, stack, flags, &start, parent_tid, tls, child_tid);
-	saved = errno;
 	xm_pre_fork_parent();
-	errno = saved;
 	return r;
 }

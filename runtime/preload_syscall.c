@@ -44,12 +44,12 @@ static long forked(long nr, const long *a)
 	if (nr == SYS_vfork)
 		nr = SYS_fork;
 	xm_pre_fork_prepare();
-	pid = xm_sys5(nr, a[0], a[1], a[2], a[3], a[4]);
+	pid = xm_pre_result(xm_sys5(nr, a[0], a[1], a[2], a[3], a[4]));
 	if (pid)
 		xm_pre_fork_parent();
 	else
 		xm_pre_fork_child();
-	return xm_pre_result(pid);
+	return pid;
 }
 
 /* Memory calls. True: *r is the result, as libc's function gives it. */

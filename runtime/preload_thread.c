@@ -14,6 +14,7 @@
 #include "runtime/preload.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -203,8 +204,12 @@ XM_PUBLIC int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void
 	if (xm_in_runtime)
 		return create_for_runtime(thread, attr, fn, arg);
 	if (!attr || !xm_pre_active() || pthread_attr_getstack(attr, &addr, &bytes) || !addr ||
-	    !xm_ext_overlaps(addr, bytes) || xm_map_pin(addr, bytes) < 0)
+	    !xm_ext_overlaps(addr, bytes))
 		return real(thread, attr, fn, arg);
+	if (xm_map_pin(addr, bytes) < 0) {
+		xm_map_unpin(addr, bytes);
+		return EAGAIN; /* a thread whose end might never be seen is worse than none */
+	}
 	/* glibc stores *thread before the thread runs, which the thread may rely on */
 	r = real(thread, attr, fn, arg);
 	if (r)
