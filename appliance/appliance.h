@@ -42,12 +42,17 @@ struct xm_region {
 
 #define XM_SLAB_HOLE ((struct xm_slab *)1)
 
+struct xm_member {
+	struct xm_procid id;
+	unsigned controls; /* control connections open now */
+};
+
 struct xm_session {
 	uint64_t id, index;
 	uint8_t token[16];
 	char name[32];
 	uid_t uid;
-	struct xm_procid proc[XM_SESSION_PROCS_MAX];
+	struct xm_member proc[XM_SESSION_PROCS_MAX]; /* processes that said hello and not bye */
 	unsigned procs;
 	bool procs_unknown;  /* more than fit, or one that did not say */
 	bool leaseless;	     /* only unix sockets so far: their end means that every holder is gone */
@@ -97,8 +102,9 @@ struct xm_hello_context {
  * many; -ENOMEM. text: one line why not. */
 int xm_session_enter(struct xm_appliance *a, const struct xm_wire_hello *h, const struct xm_hello_context *c,
 		     struct xm_session **out, char text[XM_WIRE_TEXT]);
-/* A connection is gone; bye: a control connection that said so. After this the session may cease to exist. */
-void xm_session_leave(struct xm_appliance *a, struct xm_session *s, enum xm_wire_role role, bool bye);
+/* A connection is gone. control: whose control connection it was, NULL for a data connection; bye: it said so.
+ * After this the session may cease to exist. */
+void xm_session_leave(struct xm_appliance *a, struct xm_session *s, const struct xm_procid *control, bool bye);
 /* Ends sessions without connections whose time has come. When the next one is due (monotonic ns), or
  * UINT64_MAX: none is waiting. */
 uint64_t xm_session_reap(struct xm_appliance *a);

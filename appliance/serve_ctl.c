@@ -50,6 +50,7 @@ struct conn {
 	bool handover;		/* to the data thread, after what is in tx */
 	uid_t uid;
 	struct xm_session *session; /* NULL: stranger */
+	struct xm_procid proc;	    /* from its hello */
 	uint64_t opened_ns;
 	uint64_t stalled_ns;	/* since when a message is half in or half out; 0: none is */
 	uint8_t *rx, *tx;
@@ -107,7 +108,7 @@ static void kill_conn(struct xm_ctl *c, struct conn *conn)
 		close(conn->source.fd);
 	conn->source.fd = -1;
 	if (conn->session)
-		xm_session_leave(c->a, conn->session, XM_WIRE_ROLE_CONTROL, conn->bye);
+		xm_session_leave(c->a, conn->session, &conn->proc, conn->bye);
 	conn->session = NULL;
 	xm_sub(&c->a->connections, 1);
 }
@@ -287,6 +288,7 @@ static void handle_hello(struct xm_ctl *c, struct conn *conn)
 	} else {
 		welcome(c, s);
 		conn->session = s;
+		conn->proc = c->in.u.hello.proc;
 		conn->handover = c->in.u.hello.role == XM_WIRE_ROLE_DATA;
 		c->strangers--;
 	}

@@ -393,7 +393,7 @@ static void free_conn(struct xm_data *d, struct data_conn *c)
 	c->next->prev = c->prev;
 	close(c->fd);
 	xm_sub(&d->a->data_connections, 1);
-	xm_session_leave(d->a, c->session, XM_WIRE_ROLE_DATA, false);
+	xm_session_leave(d->a, c->session, NULL, false);
 	free(c);
 }
 
@@ -642,7 +642,7 @@ void xm_data_adopt(struct xm_data *d, int fd, struct xm_session *s)
 
 	if (!c) {
 		close(fd);
-		xm_session_leave(d->a, s, XM_WIRE_ROLE_DATA, false);
+		xm_session_leave(d->a, s, NULL, false);
 		return;
 	}
 	c->fd = fd;

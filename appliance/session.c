@@ -6,7 +6,8 @@
  *         ^------- attach (id + token) ------/
  *
  * An orphaned session ends at once after a BYE, or when only unix sockets were used (the kernel closes
- * those when the last holder is gone), or when all its processes are known to be dead; else when the lease is over.
+ * those when the last holder is gone), or when every process that has not said BYE is known to be dead; else
+ * when the lease is over.
  * Inherited copies of a connection keep it open, so a fork child that has yet to introduce itself holds the
  * session. enter and reap run on the control thread; leave also on the tcp thread.
  */
@@ -86,17 +87,43 @@ static struct xm_session *make(struct xm_appliance *a, const struct xm_wire_hell
 	return s;
 }
 
-static void note_process(struct xm_session *s, const struct xm_procid *id)
+static struct xm_member *find_process(struct xm_session *s, const struct xm_procid *id)
 {
-	for (unsigned i = 0; i < s->procs; i++)
-		if (s->proc[i].pid == id->pid && s->proc[i].boot_hash == id->boot_hash &&
-		    s->proc[i].start_time == id->start_time)
-			return;
-	if (!id->pid || s->procs == XM_SESSION_PROCS_MAX) {
+	for (unsigned i = 0; i < s->procs; i++) {
+		const struct xm_procid *have = &s->proc[i].id;
+
+		if (have->pid == id->pid && have->start_time == id->start_time &&
+		    have->boot_hash == id->boot_hash && have->pidns == id->pidns)
+			return &s->proc[i];
+	}
+	return NULL;
+}
+
+static void note_process(struct xm_session *s, const struct xm_wire_hello *h)
+{
+	struct xm_member *m = find_process(s, &h->proc);
+
+	if (!m && (!h->proc.pid || s->procs == XM_SESSION_PROCS_MAX)) {
 		s->procs_unknown = true;
 		return;
 	}
-	s->proc[s->procs++] = *id;
+	if (!m) {
+		m = &s->proc[s->procs++];
+		m->id = h->proc;
+		m->controls = 0;
+	}
+	m->controls += h->role == XM_WIRE_ROLE_CONTROL;
+}
+
+/* A process that said bye on its last control connection is none of the session's any more; one whose
+ * connection broke still is, for it may come back. */
+static void forget_process(struct xm_session *s, const struct xm_procid *id, bool bye)
+{
+	struct xm_member *m = find_process(s, id);
+
+	if (!m || (m->controls && --m->controls) || !bye)
+		return;
+	*m = s->proc[--s->procs];
 }
 
 /* Finds or makes the session; mutex held. */
@@ -155,7 +182,7 @@ int xm_session_enter(struct xm_appliance *a, const struct xm_wire_hello *h, cons
 		s->data_count += h->role == XM_WIRE_ROLE_DATA;
 		s->orphaned_ns = 0;
 		s->leaseless = s->leaseless && c->local;
-		note_process(s, &h->proc);
+		note_process(s, h);
 		*out = s;
 	} else if (ret == -EUSERS && !text[0]) {
 		xm_snprintf(text, XM_WIRE_TEXT, "the session has its %u data connections", XM_SESSION_DATA_MAX);
@@ -164,15 +191,17 @@ int xm_session_enter(struct xm_appliance *a, const struct xm_wire_hello *h, cons
 	return ret;
 }
 
-void xm_session_leave(struct xm_appliance *a, struct xm_session *s, enum xm_wire_role role, bool bye)
+void xm_session_leave(struct xm_appliance *a, struct xm_session *s, const struct xm_procid *control, bool bye)
 {
 	bool last;
 
 	pthread_mutex_lock(&a->mutex);
-	if (role == XM_WIRE_ROLE_DATA)
-		s->data_count--;
-	else
+	if (control) {
 		s->bye = bye;
+		forget_process(s, control, bye);
+	} else {
+		s->data_count--;
+	}
 	last = --s->connections == 0;
 	if (last)
 		s->orphaned_ns = xm_now_ns();
@@ -186,9 +215,9 @@ static bool all_dead(const struct xm_appliance *a, const struct xm_session *s)
 	if (s->procs_unknown)
 		return false;
 	for (unsigned i = 0; i < s->procs; i++)
-		if (xm_procid_check(&a->self, &s->proc[i]) != XM_PROC_DEAD)
+		if (xm_procid_check(&a->self, &s->proc[i].id) != XM_PROC_DEAD)
 			return false;
-	return s->procs > 0;
+	return true;
 }
 
 static bool is_over(const struct xm_appliance *a, const struct xm_session *s, uint64_t now)
@@ -258,7 +287,7 @@ static void describe(const struct xm_session *s, struct xm_wire_session *out)
 {
 	memset(out, 0, sizeof(*out));
 	out->index = s->index;
-	out->pid = s->procs ? s->proc[0].pid : 0;
+	out->pid = s->procs ? s->proc[0].id.pid : 0;
 	out->regions = s->region_count;
 	out->connections = s->connections;
 	out->orphaned = !s->connections;

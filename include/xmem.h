@@ -89,7 +89,9 @@ enum xmem_advice {
 	XMEM_FLUSH = 8,	     /* the appliance has the contents on return (pages may leave local memory) */
 };
 
-/* Advice on [addr, addr+len), page multiples, inside external memory. 0; -EINVAL; -ENOMEM not mapped. */
+/* Advice on [addr, addr+len), page multiples, inside external memory. 0; -EINVAL; -ENOMEM not mapped. XMEM_FLUSH
+ * also: -EBUSY pinned pages are still dirty, -EAGAIN some could not be written (being written to meanwhile, or the
+ * appliance is lost). */
 XMEM_API int xmem_advise(struct xmem *x, void *addr, uint64_t len, enum xmem_advice advice);
 /* Keeps pages resident (counts against the budget, of which a quarter must stay free: -ENOMEM), or lets them go. */
 XMEM_API int xmem_pin(struct xmem *x, void *addr, uint64_t len);

@@ -71,6 +71,22 @@ static enum answer answer_for(int advice)
 	}
 }
 
+static void discard_chunk(struct xm_runtime *rt, uint64_t page, uint64_t n)
+{
+	xm_map_take(rt, page, n);
+	if (xm_sys_madvise((void *)xm_page_addr(page), n << XM_PAGE_SHIFT, MADV_DONTNEED) == -EINVAL)
+		xm_sys_madvise((void *)xm_page_addr(page), n << XM_PAGE_SHIFT, MADV_DONTNEED_LOCKED);
+	xm_map_release(rt, page, n, false);
+}
+
+static bool any_content(struct xm_runtime *rt, uint64_t page, uint64_t end)
+{
+	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end))
+		if (xm_pg_state(xm_pg_load(&rt->pt[page])) != XM_PG_EMPTY)
+			return true;
+	return false;
+}
+
 static void discard_locked(struct xm_runtime *rt, uint64_t addr, uint64_t len)
 {
 	uint64_t page = (addr - xm_ext_lo) >> XM_PAGE_SHIFT, end = page + (len >> XM_PAGE_SHIFT);
@@ -78,10 +94,10 @@ static void discard_locked(struct xm_runtime *rt, uint64_t addr, uint64_t len)
 	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page, end)) {
 		uint64_t n = xm_min(end - page, (uint64_t)DISCARD_CHUNK);
 
-		xm_map_take(rt, page, n);
-		if (xm_sys_madvise((void *)xm_page_addr(page), n << XM_PAGE_SHIFT, MADV_DONTNEED) == -EINVAL)
-			xm_sys_madvise((void *)xm_page_addr(page), n << XM_PAGE_SHIFT, MADV_DONTNEED_LOCKED);
-		xm_map_release(rt, page, n, false);
+		/* Words that were 0 are not locked; a page that came to life under the call (a run of first touches)
+		 * is dropped by another round. What still slips through is resident and absent: fault.c. */
+		for (int round = 0; round < 3 && (round == 0 || any_content(rt, page, page + n)); round++)
+			discard_chunk(rt, page, n);
 		page += n;
 	}
 }
@@ -168,6 +184,17 @@ static void advise_move(struct xm_runtime *rt, uint64_t addr, uint64_t len, bool
 	xm_gate_leave(rt);
 }
 
+/* Pages that the program locked may not be dropped: EINVAL, as from the kernel. */
+static bool any_locked(struct xm_runtime *rt, uint64_t page, uint64_t end)
+{
+	if (!xm_load(&rt->pinned_pages))
+		return false;
+	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end))
+		if (xm_pg_load(&rt->pt[page]) & XM_PG_PINNED)
+			return true;
+	return false;
+}
+
 int xm_map_advise(void *at, size_t len, int advice)
 {
 	struct xm_runtime *rt = &xm_rt;
@@ -181,7 +208,10 @@ int xm_map_advise(void *at, size_t len, int advice)
 		rc = -EINVAL;
 	else if (!xm_rangemap_covers(&rt->maps, addr, addr + bytes) && bytes)
 		rc = -ENOMEM; /* like the kernel: what is mapped is still advised */
-	if (what == ANSWER_DISCARD)
+	if (what == ANSWER_DISCARD && advice != MADV_DONTNEED_LOCKED &&
+	    any_locked(rt, (addr - xm_ext_lo) >> XM_PAGE_SHIFT, (addr + bytes - xm_ext_lo) >> XM_PAGE_SHIFT))
+		rc = -EINVAL;
+	else if (what == ANSWER_DISCARD)
 		discard_locked(rt, addr, bytes);
 	else if (what == ANSWER_FLAG && rc == 0)
 		rc = advise_flag(rt, addr, bytes, advice);
@@ -266,11 +296,28 @@ static uint64_t pin_words(struct xm_runtime *rt, uint64_t page, uint64_t end, bo
 	return changed;
 }
 
+/* mlock and munlock take any address: the pages that it lies in are meant. */
+static int begin_rounded(void *at, size_t len, uint64_t *addr, uint64_t *bytes)
+{
+	size_t in = (uintptr_t)at % XM_PAGE_SIZE;
+
+	return xm_map_begin((char *)at - in, len + in, addr, bytes);
+}
+
+static uint64_t not_pinned(struct xm_runtime *rt, uint64_t page, uint64_t end)
+{
+	uint64_t n = end - page;
+
+	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end))
+		n -= (xm_pg_load(&rt->pt[page]) & XM_PG_PINNED) != 0;
+	return n;
+}
+
 int xm_map_lock(void *at, size_t len)
 {
 	struct xm_runtime *rt = &xm_rt;
 	uint64_t addr, bytes, first, end;
-	int rc = xm_map_begin(at, len, &addr, &bytes);
+	int rc = begin_rounded(at, len, &addr, &bytes);
 
 	if (rc < 0)
 		return rc;
@@ -278,7 +325,7 @@ int xm_map_lock(void *at, size_t len)
 	end = first + (bytes >> XM_PAGE_SHIFT);
 	if (bytes && !xm_rangemap_covers(&rt->maps, addr, addr + bytes))
 		rc = -ENOMEM;
-	else if (xm_load(&rt->pinned_pages) + (end - first) > rt->fam->budget_pages / 4 * 3)
+	else if (xm_load(&rt->pinned_pages) + not_pinned(rt, first, end) > rt->fam->budget_pages / 4 * 3)
 		rc = -ENOMEM; /* the rest of the program must be able to move */
 	else
 		xm_add(&rt->pinned_pages, pin_words(rt, first, end, true));
@@ -292,7 +339,7 @@ int xm_map_unlock(void *at, size_t len)
 {
 	struct xm_runtime *rt = &xm_rt;
 	uint64_t addr, bytes, first;
-	int rc = xm_map_begin(at, len, &addr, &bytes);
+	int rc = begin_rounded(at, len, &addr, &bytes);
 
 	if (rc < 0)
 		return rc;
@@ -359,8 +406,8 @@ static bool hold_page(xm_pte *p, bool on)
 	for (;;) {
 		xm_pte holds = seen & XM_PG_HOLD_MASK;
 
-		if (on ? holds == XM_PG_HOLD_MASK : holds == 0)
-			return false;
+		if (holds == XM_PG_HOLD_MASK || (!on && holds == 0))
+			return false; /* a full count is not known any more: it stays until the page is unmapped */
 		if (__atomic_compare_exchange_n(p, &seen, on ? seen + XM_PG_HOLD_ONE : seen - XM_PG_HOLD_ONE, false,
 						__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 			return true;

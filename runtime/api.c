@@ -23,6 +23,7 @@
 
 struct xmem {
 	bool open;
+	int pid;     /* who opened it: a forked child's copy is of no use */
 	bool shared; /* the runtime is xmem-run's, not ours to stop */
 	struct xmem_region *regions;
 	struct xm_peer *peer[XM_MAX_APPLIANCES]; /* hold the sessions while the family lives */
@@ -30,6 +31,12 @@ struct xmem {
 
 static struct xmem handle;
 static struct xm_lock list_lock = { 0, XM_RANK_LIST };
+
+/* Opened, and by this very process. */
+static bool usable(const struct xmem *x)
+{
+	return x && x->open && x->pid == xm_sys_getpid();
+}
 
 static void *fail(int *err, int rc)
 {
@@ -128,7 +135,7 @@ struct xmem *xmem_open(const struct xmem_options *o, int *err)
 	bool below_run = getenv(XM_ENV_FAMILY) != NULL || xm_runtime_state() == 1;
 	int rc;
 
-	if (!o || o->size < offsetof(struct xmem_options, lost_timeout_ns))
+	if (!o || o->size != sizeof(*o))
 		return fail(err, -EINVAL);
 	xm_lock(&list_lock);
 	if (handle.open) {
@@ -140,6 +147,7 @@ struct xmem *xmem_open(const struct xmem_options *o, int *err)
 	rc = below_run ? xm_runtime_start_env() : open_own(o);
 	xm_in_runtime--;
 	handle.open = rc == 0;
+	handle.pid = xm_sys_getpid();
 	handle.shared = below_run;
 	xm_unlock(&list_lock);
 	return rc < 0 ? fail(err, rc) : &handle;
@@ -147,7 +155,7 @@ struct xmem *xmem_open(const struct xmem_options *o, int *err)
 
 void xmem_close(struct xmem *x)
 {
-	if (!x || !x->open)
+	if (!usable(x))
 		return;
 	while (x->regions)
 		xmem_region_release(x->regions);
@@ -167,7 +175,7 @@ struct xmem_region *xmem_region_create(struct xmem *x, unsigned appliance, uint6
 	struct xmem_region *r = NULL;
 	int rc;
 
-	if (!x || !x->open)
+	if (!usable(x))
 		return fail(err, -EINVAL);
 	xm_in_runtime++;
 	rc = xm_region_create(&xm_rt, appliance, bytes, name, &r);
@@ -185,7 +193,7 @@ void xmem_region_release(struct xmem_region *r)
 {
 	struct xmem_region **at = &handle.regions;
 
-	if (!r)
+	if (!r || !usable(&handle))
 		return;
 	xm_lock(&list_lock);
 	while (*at && *at != r)
@@ -202,7 +210,7 @@ int xmem_region_resize(struct xmem_region *r, uint64_t bytes)
 {
 	int rc;
 
-	if (!r)
+	if (!r || !usable(&handle))
 		return -EINVAL;
 	xm_in_runtime++;
 	rc = xm_region_resize(&xm_rt, r, bytes);
@@ -227,7 +235,7 @@ static void *use(struct xmem_region *r, int kind, uint64_t offset, uint64_t len,
 
 void *xmem_map(struct xmem_region *r, uint64_t offset, uint64_t len, int *err)
 {
-	if (!r || !len || offset % XM_PAGE_SIZE || len % XM_PAGE_SIZE)
+	if (!r || !usable(&handle) || !len || offset % XM_PAGE_SIZE || len % XM_PAGE_SIZE)
 		return fail(err, -EINVAL);
 	return use(r, 2, offset, len, err);
 }
@@ -236,7 +244,7 @@ void *xmem_alloc(struct xmem_region *r, uint64_t bytes, int *err)
 {
 	uint64_t len = xm_round_up(bytes, XM_PAGE_SIZE);
 
-	if (!r || !bytes || len < bytes)
+	if (!r || !usable(&handle) || !bytes || len < bytes)
 		return fail(err, -EINVAL);
 	return use(r, 1, 0, len, err);
 }
@@ -246,7 +254,7 @@ static int unuse(struct xmem_region *r, int kind, void *addr, uint64_t len, bool
 	uint64_t at = (uint64_t)(uintptr_t)addr;
 	int rc;
 
-	if (!r || at < r->base || at >= r->base + r->span || at % XM_PAGE_SIZE || len % XM_PAGE_SIZE ||
+	if (!r || !usable(&handle) || at < r->base || at >= r->base + r->span || at % XM_PAGE_SIZE || len % XM_PAGE_SIZE ||
 	    (kind == 2 && !len))
 		return -EINVAL;
 	xm_in_runtime++;
@@ -291,16 +299,33 @@ static int kernel_advice(enum xmem_advice advice)
 
 static bool good_range(const struct xmem *x, const void *addr, uint64_t len)
 {
-	return x && x->open && len && xm_ext_contains(addr) && xm_ext_contains((const char *)addr + len - 1);
+	return usable(x) && len && xm_ext_contains(addr) && xm_ext_contains((const char *)addr + len - 1);
+}
+
+/* Whether the appliance really has it all. */
+static int flushed(const void *addr, uint64_t len)
+{
+	uint64_t page = xm_page_of(addr), end = page + (len >> XM_PAGE_SHIFT);
+
+	for (page = xm_pte_skip(&xm_rt, page, end); page < end; page = xm_pte_skip(&xm_rt, page + 1, end)) {
+		xm_pte word = xm_pg_load(&xm_rt.pt[page]);
+
+		if (xm_pg_busy(word) || (xm_pg_state(word) == XM_PG_RESIDENT && (word & XM_PG_DIRTY)))
+			return word & (XM_PG_PINNED | XM_PG_HOLD_MASK) ? -EBUSY : -EAGAIN;
+	}
+	return 0;
 }
 
 int xmem_advise(struct xmem *x, void *addr, uint64_t len, enum xmem_advice advice)
 {
 	int how = kernel_advice(advice);
 
+	int rc;
+
 	if (!good_range(x, addr, len) || how < 0)
 		return -EINVAL;
-	return xm_map_advise(addr, len, how);
+	rc = xm_map_advise(addr, len, how);
+	return rc == 0 && advice == XMEM_FLUSH ? flushed(addr, len) : rc;
 }
 
 int xmem_pin(struct xmem *x, void *addr, uint64_t len)
@@ -319,7 +344,7 @@ int xmem_get_stats(struct xmem *x, struct xmem_stats *out)
 	const struct xm_proc_stats *s;
 	uint64_t messages = 0;
 
-	if (!x || !x->open || !out || out->size != sizeof(*out))
+	if (!usable(x) || !out || out->size != sizeof(*out))
 		return -EINVAL;
 	s = &rt->me->stats;
 	for (unsigned a = 0; a < rt->fam->cfg.appliances; a++)

@@ -183,6 +183,7 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 		else
 			need++;
 	}
+	xm_store(&rt->no_room, 0);
 	got = need ? xm_slots_alloc(rt->fam, &w->slot_hint, fresh, need) : 0;
 	while (got < need && (xm_remote_grow(rt) == 0 || xm_family_reap_dead(rt->fam) > 0)) {
 		int more = xm_slots_alloc(rt->fam, &w->slot_hint, fresh + got, need - got);
@@ -191,6 +192,8 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 			break;
 		got += more;
 	}
+	if (got < need)
+		xm_store(&rt->no_room, 1);
 	for (int i = 0; i < n; i++) {
 		if (w->mark[i] != FATE_DIRTY || w->slot[i] != XM_NO_SLOT)
 			continue;
@@ -308,7 +311,7 @@ static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
 
 int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
-	bool by_move = xm_load(&rt->pins) != 0;
+	bool by_move = xm_load(&rt->pins) != 0 || !(rt->features & XM_FEAT_WP);
 	uint64_t before = xm_now_ns();
 	uint8_t moved[XM_BATCH];
 	int gone;
@@ -322,8 +325,11 @@ int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 		protect_dirty(rt, w, n);
 	for (int i = 0; i < n; i++)
 		moved[i] = by_move && w->mark[i] != FATE_STAYS;
-	if (!by_move)
+	if (!by_move) {
+		xm_store(&rt->evictor_tid, (uint32_t)xm_sys3(SYS_gettid, 0, 0, 0));
 		copy_dirty(rt, w, n);
+		xm_store(&rt->evictor_tid, 0);
+	}
 	choose_slots(rt, w, n);
 	write_out(rt, w, n);
 	if (by_move)

@@ -343,6 +343,7 @@ static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool deman
 	} else {
 		poison(rt, w->page[i]);
 		xm_slots_put(rt->fam, xm_pg_slot(word));
+		xm_sub(&rt->me->stats.remote_pages, 1);
 		finish(rt, w->page[i], xm_pg_with_state(xm_pg_without_slot(word), XM_PG_LOST));
 	}
 	if (demanded)
@@ -479,6 +480,12 @@ void xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page,
 		case XM_PG_FETCHING:
 		case XM_PG_EVICTING:
 		case XM_PG_TAKEN:
+			if (!wp && tid && tid == xm_load(&rt->evictor_tid)) {
+				/* The evictor reads a page that a raw system call dropped behind our back; nobody
+				 * else could answer it. The kernel's meaning is zeros. */
+				xm_uffd_copy(rt->uffd, xm_page_addr(page), rt->zeros, XM_PAGE_SIZE, false);
+				return;
+			}
 			if (!(seen & XM_PG_WAITER) && !xm_pg_cas(p, &seen, seen | XM_PG_WAITER))
 				continue;
 			xm_stat_add(rt, faults_wait, 1);

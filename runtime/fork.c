@@ -74,7 +74,7 @@ struct copy {
 static void copy_words(struct xm_runtime *rt, struct copy *c, uint64_t page, uint64_t end)
 {
 	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end)) {
-		xm_pte word = xm_pg_load(&rt->pt[page]) & ~(XM_PG_WAITER | XM_PG_PREV_MASK);
+		xm_pte word = xm_pg_load(&rt->pt[page]) & ~(XM_PG_WAITER | XM_PG_PREV_MASK | XM_PG_PINNED);
 
 		if (!word)
 			continue;
@@ -148,20 +148,12 @@ static void restore_signals(struct xm_runtime *rt)
 void xm_fork_parent(void)
 {
 	struct xm_runtime *rt = &xm_rt;
-	uint32_t starting = XM_PROC_STARTING;
 	bool failed = errno != 0;
 
 	if (xm_load(&rt->state) != 1)
 		return;
-	if (failed && rt->fork_child_proc >= 0) {
-		struct xm_proc *p = &rt->fam->proc[rt->fork_child_proc];
-
-		/* LIVE with a pid that cannot be: whoever reaps next takes the references back */
-		p->pid = INT_MAX;
-		if (__atomic_compare_exchange_n(&p->state, &starting, XM_PROC_LIVE, false, __ATOMIC_ACQ_REL,
-						__ATOMIC_ACQUIRE))
-			xm_family_reap(rt->fam, (uint32_t)rt->fork_child_proc);
-	}
+	if (failed && rt->fork_child_proc >= 0)
+		xm_family_proc_drop(rt->fam, (uint32_t)rt->fork_child_proc);
 	gate_open(rt);
 	xm_unlock(&rt->map_lock);
 	if (_IO_list_lock && _IO_list_unlock)
@@ -195,6 +187,8 @@ static void reset_for_child(struct xm_runtime *rt)
 	rt->gate_closed = rt->gate_active = 0;
 	rt->reclaimer_sleeps = 0;
 	rt->pinned_pages = 0;
+	rt->lock_future = 0;
+	rt->evictor_tid = 0;
 	for (int i = 0; i < XM_STREAMS; i++)
 		rt->stream[i].busy = 0;
 }
@@ -216,7 +210,9 @@ void xm_fork_child(void)
 	rc = xm_mapping_after_fork(rt);
 	if (rc < 0)
 		die_in_child("its mappings could not be registered", rc);
-	xm_family_proc_live(rt->fam, rt->proc);
+	rc = xm_family_proc_live(rt->fam, rt->proc);
+	if (rc < 0)
+		die_in_child("its entry was taken back", rc);
 	rc = xm_remote_after_fork(rt, why);
 	if (rc < 0)
 		die_in_child(why, rc);

@@ -98,6 +98,9 @@ struct xm_runtime {
 	int fork_child_proc;		/* entry made for the child, -1: none */
 	uint64_t reserve_pages;		/* frames that background reclaim keeps free */
 	uint32_t reclaimer_sleeps;	/* atomic */
+	uint32_t evictor_tid;		/* atomic: the thread that copies pages out right now; 0: none */
+	uint32_t no_room;		/* atomic: the last batch found no slot */
+	uint64_t grow_not_before_ns;	/* a full appliance is not asked at every batch; grow lock */
 	int pidfd;			/* of this process, for process_madvise */
 };
 
@@ -127,9 +130,12 @@ static inline xm_pte *xm_pte_touch(struct xm_runtime *rt, uint64_t page)
 	uint8_t *t = &rt->touch[page >> XM_TOUCH_SHIFT];
 
 	if (!xm_load_relaxed(t)) {
+		uint64_t high = xm_load(&rt->me->pt_pages_high), want = page + (1u << XM_TOUCH_SHIFT);
+
+		while (high < want && !__atomic_compare_exchange_n(&rt->me->pt_pages_high, &high, want, true,
+								   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+			;
 		xm_store(t, 1);
-		if (page + (1u << XM_TOUCH_SHIFT) > rt->me->pt_pages_high)
-			xm_store(&rt->me->pt_pages_high, page + (1u << XM_TOUCH_SHIFT));
 	}
 	return &rt->pt[page];
 }

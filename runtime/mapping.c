@@ -27,12 +27,15 @@ static const struct xm_rangemap_mem local_mem = { xm_local_alloc, xm_local_free 
 
 /* ---- taking pages -------------------------------------------------------------------------------------------- */
 
-static void take_page(struct xm_runtime *rt, uint64_t page)
+/* Locks the page's word; one that is 0 only if zero_too. */
+static void take_page(struct xm_runtime *rt, uint64_t page, bool zero_too)
 {
 	xm_pte *p = &rt->pt[page];
 	xm_pte seen = xm_pg_load(p);
 
-	for (unsigned spins = 0; seen != 0;) {
+	for (unsigned spins = 0; seen != 0 || zero_too;) {
+		if (xm_pg_state(seen) == XM_PG_TAKEN)
+			return; /* by this very call: only the holder of the map lock takes pages */
 		if (!xm_pg_busy(seen)) {
 			if (xm_pg_cas(p, &seen, xm_pg_taken(seen)))
 				return;
@@ -51,7 +54,7 @@ void xm_map_take(struct xm_runtime *rt, uint64_t page, uint64_t n)
 	uint64_t end = page + n;
 
 	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end))
-		take_page(rt, page);
+		take_page(rt, page, false);
 }
 
 /* Accounts for what a taken page held. */
@@ -65,6 +68,17 @@ static void give_back(struct xm_runtime *rt, xm_pte word)
 		xm_stat_add(rt, freed_pages, 1);
 	if (word & XM_PG_HAS_SLOT)
 		xm_slots_put(rt->fam, xm_pg_slot(word));
+}
+
+/* A lost page was replaced by one of a file that ends before it (fault.c): ordinary zeros again. */
+static void mend_lost(struct xm_runtime *rt, uint64_t page)
+{
+	const struct xm_range *r = xm_rangemap_get(&rt->maps, xm_page_addr(page));
+	int prot = r ? xm_value_prot(r->value[0]) : PROT_NONE;
+
+	if (xm_sys_mmap((void *)xm_page_addr(page), XM_PAGE_SIZE, prot,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0))
+		xm_uffd_register(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE, (rt->features & XM_FEAT_WP) != 0);
 }
 
 void xm_map_release(struct xm_runtime *rt, uint64_t page, uint64_t n, bool unmapped)
@@ -83,6 +97,8 @@ void xm_map_release(struct xm_runtime *rt, uint64_t page, uint64_t n, bool unmap
 		if (!unmapped && (word & XM_PG_HAS_SLOT) &&
 		    xm_slot_slab(rt->fam, xm_pg_slot(word))->state == XM_SLAB_EXPLICIT)
 			to = xm_pg_with_slot(to, xm_pg_slot(word));
+		if (!unmapped && xm_pg_prev(word) == XM_PG_LOST && !(rt->features & XM_FEAT_POISON))
+			mend_lost(rt, page);
 		give_back(rt, word);
 		wake = unmapped ? xm_pg_clear(p) : xm_pg_finish(p, to);
 		if (wake)
@@ -166,6 +182,8 @@ static void drop_mapping(struct xm_runtime *rt, uint64_t addr, uint64_t len)
 
 	xm_map_take(rt, (addr - xm_ext_lo) >> XM_PAGE_SHIFT, len >> XM_PAGE_SHIFT);
 	reserve_again(addr, len);
+	/* pages that came to life in between: nothing new can come any more */
+	xm_map_take(rt, (addr - xm_ext_lo) >> XM_PAGE_SHIFT, len >> XM_PAGE_SHIFT);
 	xm_map_release(rt, (addr - xm_ext_lo) >> XM_PAGE_SHIFT, len >> XM_PAGE_SHIFT, true);
 	xm_rangemap_clear(&rt->maps, addr, addr + len);
 	count_mapped(rt, -(int64_t)mapped);
@@ -318,7 +336,7 @@ int xm_map_unmap(void *at, size_t len)
 }
 
 /* Charges what becomes writable now, and tells it in *more; -ENOMEM when the limit forbids it. */
-static int charge_protect(struct xm_runtime *rt, uint64_t addr, uint64_t end, int prot)
+static int charge_protect(struct xm_runtime *rt, uint64_t addr, uint64_t end, int prot, uint64_t *charged)
 {
 	const struct xm_range *r = xm_rangemap_find(&rt->maps, addr), *last = rt->maps.r + rt->maps.n;
 	uint64_t more = 0;
@@ -329,13 +347,14 @@ static int charge_protect(struct xm_runtime *rt, uint64_t addr, uint64_t end, in
 		if (!(flags & (XM_MAP_CHARGED | XM_MAP_FOREIGN)) && wants_charge(prot, flags))
 			more += (xm_min(r->end, end) - xm_max(r->start, addr)) >> XM_PAGE_SHIFT;
 	}
+	*charged = more;
 	return more ? xm_family_commit(rt->fam, rt->proc, more) : 0;
 }
 
 int xm_map_protect(void *at, size_t len, int prot)
 {
 	struct xm_runtime *rt = &xm_rt;
-	uint64_t addr, bytes, pos;
+	uint64_t addr, bytes, pos, charged = 0;
 	int rc = xm_map_begin(at, len, &addr, &bytes);
 
 	if (rc < 0 || !bytes) {
@@ -347,12 +366,14 @@ int xm_map_protect(void *at, size_t len, int prot)
 		rc = -ENOMEM;
 		goto out;
 	}
-	rc = charge_protect(rt, addr, addr + bytes, prot);
+	rc = charge_protect(rt, addr, addr + bytes, prot, &charged);
 	if (rc < 0)
 		goto out;
 	rc = (int)xm_sys3(SYS_mprotect, addr, bytes, prot);
-	if (rc < 0)
+	if (rc < 0) {
+		xm_family_uncommit(rt->fam, rt->proc, charged);
 		goto out;
+	}
 	for (pos = addr; pos < addr + bytes;) {
 		const struct xm_range *r = xm_rangemap_get(&rt->maps, pos);
 		uint64_t flags = xm_value_flags(r->value[0]), end = xm_min(r->end, addr + bytes);
@@ -371,6 +392,19 @@ out:
 
 /* ---- mremap ---------------------------------------------------------------------------------------------------- */
 
+/* Locks the destination of every locked source page: a run of first touches may have reached beyond its mapping. */
+static void take_dest(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t n)
+{
+	uint64_t end = from + n;
+
+	for (uint64_t page = xm_pte_skip(rt, from, end); page < end; page = xm_pte_skip(rt, page + 1, end)) {
+		if (xm_pg_state(xm_pg_load(&rt->pt[page])) != XM_PG_TAKEN)
+			continue;
+		xm_pte_touch(rt, page - from + to);
+		take_page(rt, page - from + to, true);
+	}
+}
+
 /* Words of n pages follow their pages from `from` to `to`; resident ones count as dirty, since write protection
  * does not survive the move. */
 static void move_words(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t n)
@@ -387,7 +421,10 @@ static void move_words(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64
 		moved = xm_pg_with_state(word & ~(XM_PG_PREV_MASK | XM_PG_WAITER), xm_pg_prev(word));
 		if (xm_pg_state(moved) == XM_PG_RESIDENT)
 			moved |= XM_PG_DIRTY;
-		xm_store(xm_pte_touch(rt, dest), moved);
+		if (xm_pg_finish(&rt->pt[dest], moved))
+			xm_uffd_wake(rt->uffd, xm_page_addr(dest), XM_PAGE_SIZE);
+		if (moved & XM_PG_PINNED) /* finish keeps only what the destination had */
+			__atomic_fetch_or(&rt->pt[dest], XM_PG_PINNED, __ATOMIC_ACQ_REL);
 		if (xm_pg_clear(&rt->pt[page]))
 			xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
 		if (xm_pg_state(moved) == XM_PG_RESIDENT)
@@ -405,10 +442,12 @@ static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_
 	long rc;
 
 	xm_map_take(rt, page, n);
+	take_dest(rt, page, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
 	rc = xm_sys6(SYS_mremap, (long)from, (long)len, (long)len,
 		     MREMAP_MAYMOVE | MREMAP_FIXED | (keep_old ? MREMAP_DONTUNMAP : 0), (long)to, 0);
 	if (rc < 0 && rc > -4096) {
 		untake(rt, page, n);
+		untake(rt, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
 		reserve_again(to, len);
 		return (int)rc;
 	}
@@ -509,6 +548,12 @@ static void *remap_outside(const struct remap *m)
 	return to;
 }
 
+/* Partly inside the external range: no such mapping can be. */
+static bool straddles(uint64_t at, uint64_t len)
+{
+	return xm_ext_overlaps((void *)at, len) && (at < xm_ext_lo || at + len > xm_ext_hi || at + len < at);
+}
+
 void *xm_map_remap(void *old, size_t old_len, size_t new_len, int flags, void *new_addr)
 {
 	struct xm_runtime *rt = &xm_rt;
@@ -520,7 +565,7 @@ void *xm_map_remap(void *old, size_t old_len, size_t new_len, int flags, void *n
 	if (!m.new_len || m.new_len < new_len || (must_move && !(flags & MREMAP_MAYMOVE)) || !old_len ||
 	    (flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP)) ||
 	    ((flags & MREMAP_DONTUNMAP) && xm_round_up(old_len, XM_PAGE_SIZE) != m.new_len) ||
-	    ((flags & MREMAP_FIXED) && m.to % XM_PAGE_SIZE))
+	    ((flags & MREMAP_FIXED) && (m.to % XM_PAGE_SIZE || straddles(m.to, m.new_len))))
 		return (void *)(intptr_t)-EINVAL;
 	rc = xm_map_begin(old, old_len, &m.old, &m.old_len);
 	if (rc < 0)

@@ -17,6 +17,7 @@ static struct xm_lock own_lock = { 0, XM_RANK_FD };
 
 static struct own_fd {
 	int number; /* + 1; 0: free. Atomic, set last */
+	dev_t dev;
 	ino_t inode;
 } own[XM_OWN_FDS_MAX];
 
@@ -29,7 +30,7 @@ static bool still_ours(struct own_fd *o)
 
 	if (!number)
 		return false;
-	if (fstat(number - 1, &st) == 0 && st.st_ino == o->inode)
+	if (fstat(number - 1, &st) == 0 && st.st_ino == o->inode && st.st_dev == o->dev)
 		return true;
 	__atomic_compare_exchange_n(&o->number, &number, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 	return false;
@@ -67,6 +68,7 @@ static int remember(int fd)
 	for (int i = 0; i < XM_OWN_FDS_MAX; i++) {
 		if (own[i].number && own[i].number != fd + 1 && still_ours(&own[i]))
 			continue;
+		own[i].dev = st.st_dev;
 		own[i].inode = st.st_ino;
 		xm_store(&own[i].number, fd + 1);
 		break;

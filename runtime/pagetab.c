@@ -45,7 +45,7 @@ bool xm_pg_finish(xm_pte *p, xm_pte to)
 		xm_check(xm_pg_busy(seen));
 		xm_check(xm_pg_legal(seen, to));
 		keep = seen & (XM_PG_HOLD_MASK | XM_PG_PINNED);
-	} while (!__atomic_compare_exchange_n(p, &seen, (to & ~(XM_PG_WAITER | XM_PG_HOLD_MASK)) | keep, false,
+	} while (!__atomic_compare_exchange_n(p, &seen, (to & ~(XM_PG_WAITER | XM_PG_HOLD_MASK | XM_PG_PINNED)) | keep, false,
 					      __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
 	return (seen & XM_PG_WAITER) != 0;
 }

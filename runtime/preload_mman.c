@@ -3,7 +3,8 @@
  * preload_mman.c - mmap, munmap, mremap, mprotect: what becomes external, and what happens to external ranges.
  *
  * External becomes an anonymous private mapping of at least --min-map bytes that is no stack, not huge, not below
- * 4 GiB, and whose address the program leaves to the kernel (a hint outside the external range is not followed).
+ * 4 GiB, and whose address the program leaves to the kernel (a hint outside the external range is not followed; one
+ * inside it, where something was unmapped, is, for any size).
  * Everything else goes to the kernel. A MAP_FIXED over external addresses is external again when it is anonymous
  * and private; files and shared memory become foreign mappings there: made by the kernel somewhere else first,
  * so that one that fails leaves the old contents alone, then moved.
@@ -152,11 +153,15 @@ static long map_at(void *addr, size_t len, int prot, int flags, int fd, off_t of
 }
 
 /* Whether the program's wish for memory at no particular place is answered with external memory. */
-static bool becomes_external(size_t len, int flags)
+static bool becomes_external(const void *hint, size_t len, int flags)
 {
 	if (!is_anonymous_private(flags) ||
-	    (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_STACK | MAP_32BIT)) || len < MIN_MAP_FLOOR ||
-	    len > XM_EXT_BYTES || xm_in_runtime)
+	    (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_STACK | MAP_32BIT)) || !len || len > XM_EXT_BYTES ||
+	    xm_in_runtime)
+		return false;
+	if (xm_ext_contains(hint))
+		return true;
+	if (len < MIN_MAP_FLOOR)
 		return false;
 	switch (xm_pre_state()) {
 	case XM_PRE_NATIVE:
@@ -192,7 +197,7 @@ XM_PUBLIC void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t 
 		r = -EINVAL;
 	else if ((flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) && xm_pre_touches(addr, len))
 		r = map_at(addr, len, prot, flags, fd, off);
-	else if (becomes_external(len, flags))
+	else if (becomes_external(addr, len, flags))
 		r = map_anywhere(addr, len, prot, flags);
 	else
 		r = xm_pre_mmap(addr, len, prot, flags, fd, off);

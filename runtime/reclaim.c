@@ -26,6 +26,7 @@
 #define SCAN_LIMIT 1024
 #define TICK_NS 1000000000ull
 #define LOCK_WAIT_NS 100000000ull
+#define NO_VICTIM_WAIT_NS 5000000ull
 
 /* ---- frames ------------------------------------------------------------------------------------------------ */
 
@@ -238,7 +239,9 @@ void xm_reclaim_kick(struct xm_runtime *rt)
 
 void xm_reclaim_kick_others(struct xm_runtime *rt)
 {
-	for (uint32_t i = 0; i < XM_MAX_PROCS; i++) {
+	uint32_t high = xm_load(&rt->fam->procs_high);
+
+	for (uint32_t i = 0; i < high; i++) {
 		struct xm_proc *p = &rt->fam->proc[i];
 
 		if (i != rt->proc && xm_load(&p->state) == XM_PROC_LIVE && xm_load_relaxed(&p->resident) > 0)
@@ -269,9 +272,11 @@ int xm_reclaim_for_fault(struct xm_runtime *rt)
 		if (!stalled)
 			xm_stat_add(rt, stalls, 1);
 		stalled = true;
+		if (!xm_load(&rt->no_room) && xm_now_ns() - start > NO_VICTIM_WAIT_NS)
+			break; /* there is room, but pages may not leave: pinned, or those of other processes */
 		if (xm_now_ns() - start > limit) {
 			xm_stat_add(rt, stall_ns, xm_now_ns() - start);
-			return xm_slots_free(rt->fam) == 0 ? -ENOMEM : 0;
+			return -ENOMEM;
 		}
 		xm_sys_sleep(200000);
 	}
@@ -344,13 +349,17 @@ void *xm_reclaimer_main(void *arg)
 	xm_in_runtime = 1;
 	xm_sys6(SYS_prctl, PR_SET_NAME, (long)"xmem-reclaim", 0, 0, 0, 0);
 	while (!xm_load(&rt->stopping)) {
-		uint32_t seq = xm_load(&rt->me->wake);
 		uint64_t want, gone = 0;
+		uint32_t seq;
 		struct timespec ts = { 0, 250000000 };
 
+		/* set before looking: a kick from here on is not lost */
+		xm_store(&rt->reclaimer_sleeps, 1);
+		seq = xm_load(&rt->me->wake);
 		xm_gate_enter(rt);
 		want = background_want(rt);
 		if (want) {
+			xm_store(&rt->reclaimer_sleeps, 0);
 			xm_stat_add(rt, reclaim_background, 1);
 			gone = xm_reclaim_batch(rt, want);
 			grow_ahead(rt);
@@ -368,7 +377,6 @@ void *xm_reclaimer_main(void *arg)
 		sample_local(rt);
 		if (want)
 			ts.tv_nsec = 5000000; /* nothing could leave just now */
-		xm_store(&rt->reclaimer_sleeps, 1);
 		xm_sys6(SYS_futex, (long)&rt->me->wake, FUTEX_WAIT, seq, (long)&ts, 0, 0);
 		xm_store(&rt->reclaimer_sleeps, 0);
 	}

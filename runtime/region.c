@@ -171,9 +171,17 @@ static void give_slots(struct xm_runtime *rt, struct xmem_region *r, uint64_t of
 
 	for (uint64_t at = 0; at < len; at += XM_PAGE_SIZE, page++) {
 		xm_pte *p = xm_pte_touch(rt, page);
+		xm_pte seen = xm_pg_load(p);
 
-		if (xm_pg_load(p) == 0)
-			xm_store(p, xm_pg_with_slot(kind == 2 ? XM_PG_REMOTE : XM_PG_EMPTY, slot_of(r, offset + at)));
+		/* BUSY for a moment: a run of first touches of a neighbour has reached here */
+		while (xm_pg_busy(seen) || !(seen & XM_PG_HAS_SLOT)) {
+			xm_pte to = xm_pg_with_slot(kind == 2 ? XM_PG_REMOTE : XM_PG_EMPTY, slot_of(r, offset + at));
+
+			if (xm_pg_busy(seen))
+				seen = xm_pg_load(p);
+			else if (xm_pg_cas(p, &seen, to) && kind == 2)
+				xm_stat_add(rt, remote_pages, 1);
+		}
 	}
 }
 
@@ -195,6 +203,8 @@ int xm_region_use(struct xm_runtime *rt, struct xmem_region *r, int kind, uint64
 	unique[1] = value[1] + *offset; /* tells neighbouring portions apart: they are not merged */
 	if (rc == 0)
 		rc = xm_rangemap_set(&r->used, *offset, *offset + len, unique);
+	if (rc == 0 && kind == 1) /* zeros, whatever a mapping left there */
+		rc = xm_map_discard((void *)(r->base + *offset), len);
 	if (rc == 0) {
 		give_slots(rt, r, *offset, len, kind);
 		rc = xm_map_protect((void *)(r->base + *offset), len, PROT_READ | PROT_WRITE);

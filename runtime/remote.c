@@ -18,6 +18,7 @@
 #include "runtime/internal.h"
 
 #define TRANSIENT_TRIES 16
+#define GROW_PAUSE_NS 100000000ull /* between questions to appliances that are full */
 
 static uint32_t page_sum(const void *page)
 {
@@ -84,6 +85,20 @@ struct batch {
 static bool is_due(const struct batch *b, int i)
 {
 	return b->status[i] == -EINPROGRESS && appliance_of(b->rt, b->slot[i]) == b->appliance;
+}
+
+/* The worker's link, opened if need be; a short outage is waited for as that of an open link is. */
+static struct xm_link *link_wait(struct xm_runtime *rt, struct xm_worker *w, unsigned a)
+{
+	uint64_t end = xm_now_ns() + lost_timeout(rt), pause = 1000000;
+	struct xm_link *l = link_of(rt, w, a);
+
+	while (!l && rt->peer[a] && xm_peer_state(rt->peer[a]) == 0 && xm_now_ns() < end) {
+		xm_sys_sleep(pause);
+		pause = xm_min(pause * 2, 200000000ull);
+		l = link_of(rt, w, a);
+	}
+	return l;
 }
 
 /* Neighbouring slots of one slab are one operation: [i, end) of the batch. */
@@ -209,7 +224,7 @@ static void transfer_to_one(struct batch *b)
 	struct xm_runtime *rt = b->rt;
 	int again = 1;
 
-	b->link = link_of(rt, b->w, b->appliance);
+	b->link = link_wait(rt, b->w, b->appliance);
 	for (int tries = 0; b->link && again && tries < TRANSIENT_TRIES; tries++) {
 		attempt(b);
 		again = sort_out(b);
@@ -235,7 +250,6 @@ static void transfer(struct batch *b)
 
 	for (int i = 0; i < b->n; i++) {
 		b->status[i] = b->slot[i] == XM_NO_SLOT ? 1 : -EINPROGRESS;
-		moved += b->slot[i] != XM_NO_SLOT;
 	}
 	for (int i = 0; i < b->n; i++) {
 		if (b->slot[i] == XM_NO_SLOT)
@@ -246,9 +260,11 @@ static void transfer(struct batch *b)
 		seen |= 1u << b->appliance;
 		transfer_to_one(b);
 	}
-	for (int i = 0; i < b->n; i++)
+	for (int i = 0; i < b->n; i++) {
+		moved += b->status[i] == 0;
 		if (b->status[i] > 0)
 			b->status[i] = 0;
+	}
 	xm_add(b->write ? &b->rt->me->stats.written_bytes : &b->rt->me->stats.fetched_bytes, moved * XM_PAGE_SIZE);
 }
 
@@ -371,9 +387,14 @@ int xm_remote_grow(struct xm_runtime *rt)
 	if (rc < 0)
 		return rc;
 	rc = -ENOMEM;
+	if (xm_now_ns() < rt->grow_not_before_ns) {
+		xm_remote_grow_unlock(rt);
+		return rc;
+	}
 	for (unsigned a = 0; a < rt->fam->cfg.appliances && rc < 0; a++)
 		if (rt->peer[a] && xm_peer_state(rt->peer[a]) == 0)
 			rc = grow_on(rt, a);
+	rt->grow_not_before_ns = rc < 0 ? xm_now_ns() + GROW_PAUSE_NS : 0;
 	xm_remote_grow_unlock(rt);
 	return rc;
 }

@@ -176,14 +176,10 @@ uint64_t xm_runtime_own_pages(struct xm_runtime *rt)
 
 static int handlers_wanted(struct xm_runtime *rt)
 {
-	cpu_set_t set;
-	int cpus = 1;
+	uint32_t n = rt->fam->cfg.handlers ? rt->fam->cfg.handlers : 2;
 
-	if (rt->fam->cfg.handlers)
-		return (int)xm_min(rt->fam->cfg.handlers, (uint32_t)XM_HANDLERS_MAX);
-	if (xm_sys3(SYS_sched_getaffinity, 0, sizeof(set), &set) > 0)
-		cpus = CPU_COUNT(&set);
-	return xm_min(cpus, 2);
+	/* never one: a handler that reclaims may need another to answer it (fault.c, BUSY) */
+	return (int)xm_min(xm_max(n, 2u), (uint32_t)XM_HANDLERS_MAX);
 }
 
 int xm_runtime_threads(struct xm_runtime *rt)

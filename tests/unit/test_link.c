@@ -554,6 +554,7 @@ static void test_killed_client_frees_at_once(void **unused)
 		static uint8_t page[PAGE];
 		struct fixture f;
 
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		open_fixture(&f, 20);
 		put(f.link, page, PAGE, f.region.id, 0);
 		if (write(ready[1], "x", 1) != 1)
@@ -981,6 +982,7 @@ int main(void)
 	seed = given ? strtoull(given, NULL, 0) : xm_now_ns();
 	printf("XM_SEED=%llu\n", (unsigned long long)seed);
 	xm_log_init("test_link", XM_LOG_ERROR);
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	alarm(300);
 	failed = cmocka_run_group_tests_name("shm", tests, start_rig, stop_rig);
 	use_tcp = 1;

@@ -1,0 +1,923 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stress.c - threads that read, write, map, unmap, remap, protect, advise, pin and fork external memory at random,
+ * against a mirror in ordinary memory (mirror.h); forked children verify their snapshot, and write, while the
+ * parent goes on. At the end nothing may be left: frames, slots, charges, pins, page words.
+ *
+ *   stress [--seed N] [--seconds S] [--threads T] [--local MIB] [--link shm|tcp | --uri URI] [--inject SPEC]
+ *          [--mask FEATURE,...] [--evict NAME] [--prefetch NAME] [--handlers N] [--verify] [--pins] [--no-fork]
+ *          [--only OP,...]
+ *
+ * Without --uri it starts an appliance of its own. XMEM_MASK is the default of --mask; XMEM_LEVEL=all makes the
+ * default duration minutes. Exit status 0, or 1 with lines on stderr that say what was wrong; the seed is printed
+ * first. One seed repeats the same calls of each thread, not their interleaving.
+ *
+ * Threads: the workers, and main, which watches them: an operation that lasts longer than HANG_S is a hang.
+ */
+#include "tests/stress/mirror.h"
+
+#include <getopt.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+
+#include "xmem.h"
+
+#define AREAS 8
+#define AREA_PAGES 1024
+#define SHARED_PAGES 1024
+#define TOUCH_MAX 192
+#define THREADS_MAX 16
+#define CHILDREN_MAX 2
+#define WINDOW_PAGES 512
+#define HANG_S 60
+#define PORTIONS_BYTES (32ull << 20)
+
+struct worker {
+	pthread_t thread;
+	unsigned index;
+	uint64_t random;
+	uint32_t next_key;
+	struct area area[AREAS];
+	uint64_t ops;	  /* atomic */
+	uint32_t running; /* atomic */
+	const char *op; /* atomic: for whoever asks why it hangs */
+	pid_t child[CHILDREN_MAX];
+	int file;
+};
+
+static struct options {
+	unsigned seconds, threads, link_tcp;
+	bool no_fork, pins;
+	const char *uri, *only;
+	struct test_config rt;
+} opt = { .threads = 3 };
+
+static struct worker worker[THREADS_MAX];
+static struct area shared; /* block b of page p: thread (p + b) % threads */
+static struct xmem *api;
+static struct xmem_region *portions, *windows;
+static pthread_rwlock_t world = PTHREAD_RWLOCK_INITIALIZER; /* operations: read; a fork that stops the world: write */
+static uint32_t stopping;				    /* atomic */
+static uint64_t forks;
+
+static uint64_t rnd(struct worker *w, uint64_t below)
+{
+	return next_random(&w->random) % below;
+}
+
+static uint32_t new_key(struct worker *w)
+{
+	return (uint32_t)(w->index + 1) << 26 | (++w->next_key & 0x3ffffff);
+}
+
+__attribute__((noreturn, format(printf, 2, 3))) static void broken(struct worker *w, const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "stress: seed %llu, thread %u%s, %s: ", (unsigned long long)stress_seed, w->index,
+		stress_in_child ? " (forked child)" : "", w->op);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "\n");
+	_exit(1);
+}
+
+static void expect(struct worker *w, long rc, const char *what)
+{
+	if (rc < 0)
+		broken(w, "%s: %s", what, xm_strerror((int)rc));
+}
+
+/* ---- choosing ------------------------------------------------------------------------------------------ */
+
+static struct area *free_area(struct worker *w)
+{
+	for (unsigned i = 0; i < AREAS; i++)
+		if (w->area[i].kind == AREA_FREE)
+			return &w->area[i];
+	return NULL;
+}
+
+/* An area that is there; kind AREA_FREE: of any kind. */
+static struct area *some_area(struct worker *w, enum area_kind kind)
+{
+	unsigned first = (unsigned)rnd(w, AREAS);
+
+	for (unsigned i = 0; i < AREAS; i++) {
+		struct area *a = &w->area[(first + i) % AREAS];
+
+		if (a->kind != AREA_FREE && a->mapped && (kind == AREA_FREE || a->kind == kind))
+			return a;
+	}
+	return NULL;
+}
+
+static void some_range(struct worker *w, const struct area *a, uint32_t max, uint32_t *page, uint32_t *n)
+{
+	*page = (uint32_t)rnd(w, a->pages);
+	*n = 1 + (uint32_t)rnd(w, xm_min(a->pages - *page, max));
+}
+
+static char *page_at(const struct area *a, uint32_t page)
+{
+	return a->at + (size_t)page * XM_PAGE_SIZE;
+}
+
+/* ---- accesses -------------------------------------------------------------------------------------------- */
+
+static void need_prot(struct worker *w, struct area *a, int prot)
+{
+	if ((a->prot & prot) == prot)
+		return;
+	expect(w, xm_map_protect(a->at, a->pages * XM_PAGE_SIZE, PROT_READ | PROT_WRITE), "mprotect");
+	a->prot = PROT_READ | PROT_WRITE;
+}
+
+static void op_read(struct worker *w)
+{
+	struct area *a = some_area(w, AREA_FREE);
+	uint32_t page, n;
+
+	if (!a)
+		return;
+	need_prot(w, a, PROT_READ);
+	some_range(w, a, TOUCH_MAX, &page, &n);
+	if (rnd(w, 3) == 0) {
+		for (; n; n -= xm_min(n, 4u))
+			check_page("random read", a, (uint32_t)rnd(w, a->pages));
+		return;
+	}
+	for (uint32_t i = 0; i < n; i++)
+		check_page("sequential read", a, page + i);
+}
+
+static void write_page(struct worker *w, struct area *a, uint32_t page)
+{
+	unsigned only = (unsigned)rnd(w, BLOCKS * 2);
+
+	for (unsigned b = 0; b < BLOCKS; b++) {
+		if (only < BLOCKS && b != only)
+			continue;
+		a->keys[page].key[b] = rnd(w, 40) ? new_key(w) : 0;
+		fill_block(block_at(a, page, b), a->keys[page].key[b]);
+	}
+}
+
+static void op_write(struct worker *w)
+{
+	struct area *a = some_area(w, AREA_FREE);
+	uint32_t page, n;
+
+	if (!a)
+		return;
+	need_prot(w, a, PROT_READ | PROT_WRITE);
+	some_range(w, a, TOUCH_MAX, &page, &n);
+	if (rnd(w, 3) == 0) {
+		for (; n; n -= xm_min(n, 4u))
+			write_page(w, a, (uint32_t)rnd(w, a->pages));
+		return;
+	}
+	for (uint32_t i = 0; i < n; i++)
+		write_page(w, a, page + i);
+}
+
+static void op_shared(struct worker *w)
+{
+	uint32_t page = (uint32_t)rnd(w, SHARED_PAGES), n = 1 + (uint32_t)rnd(w, 64);
+
+	for (uint32_t p = page; p < xm_min(page + n, (uint32_t)SHARED_PAGES); p++) {
+		for (unsigned b = 0; b < BLOCKS; b++) {
+			if ((p + b) % opt.threads != w->index)
+				continue;
+			check_block("shared page", block_at(&shared, p, b), shared.keys[p].key[b]);
+			if (rnd(w, 3))
+				continue;
+			shared.keys[p].key[b] = new_key(w);
+			fill_block(block_at(&shared, p, b), shared.keys[p].key[b]);
+		}
+	}
+}
+
+/* The kernel reads and writes external memory. */
+static void op_file(struct worker *w)
+{
+	struct area *a = some_area(w, AREA_MAP);
+	uint64_t copy[XM_PAGE_SIZE / 8];
+	struct page_keys keys;
+	uint32_t page;
+
+	if (!a)
+		return;
+	need_prot(w, a, PROT_READ | PROT_WRITE);
+	page = (uint32_t)rnd(w, a->pages);
+	if (pwrite(w->file, page_at(a, page), XM_PAGE_SIZE, 0) != (ssize_t)XM_PAGE_SIZE)
+		broken(w, "pwrite from external memory: %s", strerror(errno));
+	if (pread(w->file, copy, sizeof(copy), 0) != (ssize_t)sizeof(copy))
+		broken(w, "pread: %s", strerror(errno));
+	for (unsigned b = 0; b < BLOCKS; b++)
+		check_block("file written by the kernel", copy + b * BLOCK_WORDS, a->keys[page].key[b]);
+	for (unsigned b = 0; b < BLOCKS; b++) {
+		keys.key[b] = new_key(w);
+		fill_block(copy + b * BLOCK_WORDS, keys.key[b]);
+	}
+	if (pwrite(w->file, copy, sizeof(copy), XM_PAGE_SIZE) != (ssize_t)sizeof(copy))
+		broken(w, "pwrite: %s", strerror(errno));
+	page = (uint32_t)rnd(w, a->pages);
+	if (pread(w->file, page_at(a, page), XM_PAGE_SIZE, XM_PAGE_SIZE) != (ssize_t)XM_PAGE_SIZE)
+		broken(w, "pread into external memory: %s", strerror(errno));
+	a->keys[page] = keys;
+}
+
+/* ---- mappings ---------------------------------------------------------------------------------------------- */
+
+static void adopt(struct area *a, enum area_kind kind, void *at, uint32_t pages)
+{
+	a->kind = kind;
+	a->at = at;
+	a->pages = pages;
+	a->prot = PROT_READ | PROT_WRITE;
+	a->mapped = true;
+	a->wiped = a->unforked = false;
+}
+
+static void op_map(struct worker *w)
+{
+	struct area *a = free_area(w);
+	uint32_t pages = 1 + (uint32_t)rnd(w, rnd(w, 4) ? 256 : AREA_PAGES);
+	unsigned flags = rnd(w, 8) == 0 ? XM_MAP_NORESERVE : 0;
+	void *at;
+
+	if (!a)
+		return;
+	if (rnd(w, 16) == 0)
+		flags |= XM_MAP_POPULATE;
+	at = xm_map_new(pages * XM_PAGE_SIZE, 0, PROT_READ | PROT_WRITE, flags);
+	if (test_is_error(at))
+		broken(w, "mmap of %u pages: %s", pages, xm_strerror((int)(intptr_t)at));
+	adopt(a, AREA_MAP, at, pages);
+	forget_keys(a, 0, pages);
+}
+
+static void cut_head(struct area *a, uint32_t n)
+{
+	memmove(a->keys, a->keys + n, (a->pages - n) * sizeof(a->keys[0]));
+	a->at += (size_t)n * XM_PAGE_SIZE;
+	a->pages -= n;
+	if (!a->pages)
+		a->kind = AREA_FREE;
+}
+
+static void op_unmap(struct worker *w)
+{
+	struct area *a = some_area(w, AREA_MAP);
+	uint32_t n;
+
+	if (!a)
+		return;
+	n = rnd(w, 3) ? a->pages : 1 + (uint32_t)rnd(w, a->pages);
+	if (rnd(w, 2)) {
+		expect(w, xm_map_unmap(a->at, n * XM_PAGE_SIZE), "munmap");
+		cut_head(a, n);
+		return;
+	}
+	expect(w, xm_map_unmap(page_at(a, a->pages - n), n * XM_PAGE_SIZE), "munmap");
+	a->pages -= n;
+	if (!a->pages)
+		a->kind = AREA_FREE;
+}
+
+static void op_fixed(struct worker *w)
+{
+	struct area *a = some_area(w, AREA_MAP);
+	uint32_t page, n;
+	void *at;
+
+	if (!a || (a->wiped | a->unforked))
+		return;
+	need_prot(w, a, PROT_READ | PROT_WRITE);
+	some_range(w, a, 64, &page, &n);
+	at = xm_map_fixed(page_at(a, page), n * XM_PAGE_SIZE, PROT_READ | PROT_WRITE, 0, false);
+	if (at != page_at(a, page))
+		broken(w, "mmap fixed of %u pages: %s", n, xm_strerror((int)(intptr_t)at));
+	forget_keys(a, page, n);
+}
+
+static void op_protect(struct worker *w)
+{
+	static const int prots[] = { PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE };
+	struct area *a = some_area(w, AREA_MAP);
+	uint32_t page, n;
+	int prot = prots[rnd(w, 3)];
+
+	if (!a)
+		return;
+	if (rnd(w, 2)) { /* whole, and it stays so until somebody needs it */
+		expect(w, xm_map_protect(a->at, a->pages * XM_PAGE_SIZE, prot), "mprotect");
+		a->prot = prot;
+		return;
+	}
+	need_prot(w, a, PROT_READ | PROT_WRITE);
+	some_range(w, a, 32, &page, &n);
+	expect(w, xm_map_protect(page_at(a, page), n * XM_PAGE_SIZE, prot), "mprotect");
+	expect(w, xm_map_advise(page_at(a, page), n * XM_PAGE_SIZE, MADV_PAGEOUT), "pageout of a protected range");
+	if (prot & PROT_READ)
+		check_page("protected page", a, page);
+	expect(w, xm_map_protect(page_at(a, page), n * XM_PAGE_SIZE, PROT_READ | PROT_WRITE), "mprotect back");
+}
+
+static void remap_resize(struct worker *w, struct area *a)
+{
+	uint32_t pages = 1 + (uint32_t)rnd(w, AREA_PAGES);
+	void *at = xm_map_remap(a->at, a->pages * XM_PAGE_SIZE, pages * XM_PAGE_SIZE, MREMAP_MAYMOVE, NULL);
+
+	if (test_is_error(at)) {
+		if ((intptr_t)at != -EFAULT) /* several mappings of the kernel's: it says so too */
+			broken(w, "mremap %u -> %u pages: %s", a->pages, pages, xm_strerror((int)(intptr_t)at));
+		return;
+	}
+	a->at = at;
+	if (pages > a->pages)
+		forget_keys(a, a->pages, pages - a->pages);
+	a->pages = pages;
+}
+
+static void remap_fixed(struct worker *w, struct area *a)
+{
+	size_t len = a->pages * XM_PAGE_SIZE;
+	void *to = xm_map_new(len, 0, PROT_NONE, 0), *at;
+
+	if (test_is_error(to))
+		broken(w, "mmap: %s", xm_strerror((int)(intptr_t)to));
+	at = xm_map_remap(a->at, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	if (at == to)
+		a->at = to;
+	else if ((intptr_t)at != -EFAULT)
+		broken(w, "mremap fixed: %s", xm_strerror((int)(intptr_t)at));
+	else
+		xm_map_unmap(to, len);
+}
+
+static void remap_keep(struct worker *w, struct area *a)
+{
+	struct area *b = free_area(w);
+	size_t len = a->pages * XM_PAGE_SIZE;
+	void *at;
+
+	if (!b)
+		return;
+	at = xm_map_remap(a->at, len, len, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+	if (test_is_error(at)) {
+		if ((intptr_t)at != -EFAULT && (intptr_t)at != -EINVAL)
+			broken(w, "mremap dontunmap: %s", xm_strerror((int)(intptr_t)at));
+		return;
+	}
+	adopt(b, AREA_MAP, at, a->pages);
+	b->prot = a->prot;
+	memcpy(b->keys, a->keys, a->pages * sizeof(a->keys[0]));
+	forget_keys(a, 0, a->pages);
+}
+
+static void op_remap(struct worker *w)
+{
+	struct area *a = some_area(w, AREA_MAP);
+
+	if (!a || (a->wiped | a->unforked))
+		return;
+	switch (rnd(w, 4)) {
+	case 0:
+		remap_fixed(w, a);
+		break;
+	case 1:
+		remap_keep(w, a);
+		break;
+	default:
+		remap_resize(w, a);
+	}
+}
+
+/* ---- advice -------------------------------------------------------------------------------------------------- */
+
+static void op_discard(struct worker *w)
+{
+	struct area *a = some_area(w, AREA_MAP);
+	uint32_t page, n;
+	int how = (int)rnd(w, 3);
+	int rc;
+
+	if (!a)
+		return;
+	some_range(w, a, AREA_PAGES, &page, &n);
+	if (how == 0)
+		rc = xm_map_discard(page_at(a, page), n * XM_PAGE_SIZE);
+	else
+		rc = xm_map_advise(page_at(a, page), n * XM_PAGE_SIZE, how == 1 ? MADV_DONTNEED : MADV_FREE);
+	expect(w, rc, "discard");
+	forget_keys(a, page, n);
+}
+
+static void op_advise(struct worker *w)
+{
+	static const int harmless[] = { MADV_WILLNEED, MADV_WILLNEED, 20 /* COLD */, 21 /* PAGEOUT */, 21,
+					MADV_SEQUENTIAL, MADV_RANDOM, MADV_NORMAL, MADV_HUGEPAGE, 22, 23 };
+	int advice = harmless[rnd(w, XM_ARRAY_SIZE(harmless))];
+	struct area *a = rnd(w, 4) ? some_area(w, AREA_FREE) : &shared;
+	uint32_t page, n;
+
+	if (!a)
+		return;
+	if (advice == 22 || advice == 23)
+		need_prot(w, a, PROT_READ | PROT_WRITE);
+	some_range(w, a, 256, &page, &n);
+	expect(w, xm_map_advise(page_at(a, page), n * XM_PAGE_SIZE, advice), "madvise");
+}
+
+static void op_forkflag(struct worker *w)
+{
+	struct area *a = some_area(w, AREA_MAP);
+	bool wipe = rnd(w, 2);
+	bool *flag, on;
+	int advice;
+
+	if (!a)
+		return;
+	flag = wipe ? &a->wiped : &a->unforked;
+	on = !*flag;
+	advice = wipe ? (on ? MADV_WIPEONFORK : MADV_KEEPONFORK) : (on ? MADV_DONTFORK : MADV_DOFORK);
+	expect(w, xm_map_advise(a->at, a->pages * XM_PAGE_SIZE, advice), "fork advice");
+	*flag = on;
+}
+
+static void op_lock(struct worker *w)
+{
+	struct area *a = some_area(w, AREA_MAP);
+	uint32_t page, n;
+	int rc;
+
+	if (!a)
+		return;
+	need_prot(w, a, PROT_READ | PROT_WRITE);
+	some_range(w, a, 32, &page, &n);
+	rc = xm_map_lock(page_at(a, page), n * XM_PAGE_SIZE);
+	if (rc < 0 && rc != -ENOMEM)
+		broken(w, "mlock: %s", xm_strerror(rc));
+	if (rc == 0)
+		check_page("locked page", a, page);
+	if (rnd(w, 4))
+		expect(w, xm_map_unlock(a->at, a->pages * XM_PAGE_SIZE), "munlock");
+	expect(w, xm_map_pin(page_at(a, page), n * XM_PAGE_SIZE), "pin");
+	check_page("pinned page", a, page + n - 1);
+	xm_map_unpin(page_at(a, page), n * XM_PAGE_SIZE);
+}
+
+static void op_mincore(struct worker *w)
+{
+	struct area *a = some_area(w, AREA_FREE);
+	unsigned char vec[AREA_PAGES];
+	int rc;
+
+	if (!a)
+		return;
+	rc = xm_map_mincore(a->at, a->pages * XM_PAGE_SIZE, vec);
+	expect(w, rc, "mincore");
+}
+
+/* ---- regions through the API ------------------------------------------------------------------------------- */
+
+static void op_portion(struct worker *w)
+{
+	struct area *a = some_area(w, AREA_PORTION);
+	uint32_t pages = 1 + (uint32_t)rnd(w, 256);
+	void *at;
+	int err = 0;
+
+	if (a && rnd(w, 2)) {
+		expect(w, xmem_free(portions, a->at), "xmem_free");
+		a->kind = AREA_FREE;
+		return;
+	}
+	a = free_area(w);
+	if (!a || stress_in_child)
+		return;
+	at = xmem_alloc(portions, pages * XM_PAGE_SIZE, &err);
+	if (!at && err != -ENOMEM)
+		broken(w, "xmem_alloc: %s", xm_strerror(err));
+	if (!at)
+		return;
+	adopt(a, AREA_PORTION, at, pages);
+	forget_keys(a, 0, pages);
+}
+
+/* A window keeps its contents on the appliance while it is not mapped. */
+static void op_window(struct worker *w)
+{
+	struct area *a = &w->area[0];
+	uint64_t bytes = WINDOW_PAGES * XM_PAGE_SIZE;
+	int err = 0, rc;
+
+	if (a->mapped) {
+		rc = xmem_unmap(windows, a->at, bytes);
+		if (rc < 0)
+			broken(w, "xmem_unmap: %s", xm_strerror(rc));
+		a->mapped = false;
+		return;
+	}
+	a->at = xmem_map(windows, w->index * bytes, bytes, &err);
+	if (!a->at)
+		broken(w, "xmem_map: %s", xm_strerror(err));
+	a->mapped = true;
+	check_area("window mapped again", a);
+}
+
+/* ---- fork ------------------------------------------------------------------------------------------------------ */
+
+/* What the child does not have, or has as zeros. */
+static void child_view(struct worker *w)
+{
+	for (unsigned i = 0; i < AREAS; i++) {
+		struct area *a = &w->area[i];
+
+		if (a->kind == AREA_PORTION || a->kind == AREA_WINDOW || a->unforked)
+			a->kind = AREA_FREE;
+		else if (a->kind == AREA_MAP && a->wiped)
+			forget_keys(a, 0, a->pages);
+	}
+}
+
+static void check_worker(struct worker *w, const char *op)
+{
+	for (unsigned i = 0; i < AREAS; i++) {
+		struct area *a = &w->area[i];
+
+		if (a->kind == AREA_MAP && !(a->prot & PROT_READ))
+			need_prot(w, a, PROT_READ);
+		check_area(op, a);
+	}
+}
+
+static void op_fork(struct worker *w);
+
+static void child_main(struct worker *w, bool all, unsigned depth)
+{
+	unsigned lo = all ? 0 : w->index, hi = all ? opt.threads : w->index + 1;
+
+	stress_in_child = true;
+	pthread_rwlock_init(&world, NULL);
+	for (unsigned i = lo; i < hi; i++)
+		child_view(&worker[i]);
+	memset(w->child, 0, sizeof(w->child));
+	for (unsigned i = lo; i < hi; i++)
+		check_worker(&worker[i], "snapshot");
+	if (all)
+		check_area("snapshot of the shared area", &shared);
+	for (int i = 0; i < 12; i++) {
+		op_write(w);
+		op_read(w);
+		if (i == 5)
+			op_discard(w);
+		if (i == 7)
+			op_unmap(w);
+		if (i == 9 && depth == 0 && rnd(w, 3) == 0)
+			op_fork(w);
+	}
+	for (unsigned i = lo; i < hi; i++)
+		check_worker(&worker[i], "end of a child");
+	for (unsigned i = 0; i < CHILDREN_MAX; i++)
+		if (w->child[i] && test_wait(w->child[i]) != 0)
+			broken(w, "a grandchild failed");
+	_exit(0);
+}
+
+static int reap(struct worker *w, unsigned i, int flags)
+{
+	int status = 0;
+
+	if (!w->child[i] || waitpid(w->child[i], &status, flags) == 0)
+		return 0;
+	w->child[i] = 0;
+	if (status != 0)
+		broken(w, "a forked child ended with status %#x", (unsigned)status);
+	return 0;
+}
+
+static void op_fork(struct worker *w)
+{
+	unsigned depth = stress_in_child, slot = CHILDREN_MAX;
+	bool all = !depth && rnd(w, 2);
+	pid_t pid;
+
+	if (opt.no_fork)
+		return;
+	for (unsigned i = 0; i < CHILDREN_MAX; i++) {
+		reap(w, i, WNOHANG);
+		if (!w->child[i])
+			slot = i;
+	}
+	if (slot == CHILDREN_MAX)
+		return;
+	if (all) { /* nobody is in an operation: the child can verify everything */
+		pthread_rwlock_unlock(&world);
+		pthread_rwlock_wrlock(&world);
+	}
+	pid = test_fork();
+	if (pid == 0)
+		child_main(w, all, depth);
+	if (all) {
+		pthread_rwlock_unlock(&world);
+		pthread_rwlock_rdlock(&world);
+	}
+	if (pid < 0)
+		broken(w, "fork: %s", strerror(errno));
+	w->child[slot] = pid;
+	xm_add(&forks, 1);
+}
+
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
+
+static const struct operation {
+	const char *name;
+	void (*run)(struct worker *w);
+	unsigned weight;
+} operations[] = {
+	{ "read", op_read, 30 },     { "write", op_write, 30 },	    { "shared", op_shared, 20 },
+	{ "file", op_file, 8 },	     { "map", op_map, 14 },	    { "unmap", op_unmap, 8 },
+	{ "fixed", op_fixed, 3 },    { "protect", op_protect, 6 },  { "remap", op_remap, 8 },
+	{ "discard", op_discard, 5 }, { "advise", op_advise, 12 },  { "forkflag", op_forkflag, 1 },
+	{ "lock", op_lock, 2 },	     { "mincore", op_mincore, 1 },  { "portion", op_portion, 4 },
+	{ "window", op_window, 2 },  { "fork", op_fork, 1 },
+};
+
+static bool chosen_by_user(const char *name)
+{
+	size_t n = strlen(name);
+
+	for (const char *p = opt.only; p && *p; p += strcspn(p, ","), p += *p == ',')
+		if (strncmp(p, name, n) == 0 && (p[n] == ',' || !p[n]))
+			return true;
+	return !opt.only;
+}
+
+static const struct operation *draw(struct worker *w)
+{
+	unsigned sum = 0, at;
+
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(operations); i++)
+		sum += operations[i].weight;
+	for (;;) {
+		at = (unsigned)rnd(w, sum);
+		for (unsigned i = 0; i < XM_ARRAY_SIZE(operations); i++) {
+			if (at < operations[i].weight && chosen_by_user(operations[i].name))
+				return &operations[i];
+			if (at < operations[i].weight)
+				break;
+			at -= operations[i].weight;
+		}
+	}
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+
+	while (!xm_load(&stopping)) {
+		const struct operation *o = draw(w);
+
+		pthread_rwlock_rdlock(&world);
+		xm_store(&w->op, o->name);
+		o->run(w);
+		pthread_rwlock_unlock(&world);
+		xm_store(&w->op, "between operations");
+		xm_add(&w->ops, 1);
+	}
+	xm_store(&w->op, "waiting for its children");
+	for (unsigned i = 0; i < CHILDREN_MAX; i++)
+		reap(w, i, 0);
+	xm_store(&w->op, "the last look");
+	check_worker(w, "the last look");
+	xm_store(&w->running, 0);
+	return NULL;
+}
+
+static void prepare_worker(struct worker *w, unsigned index)
+{
+	w->index = index;
+	w->op = "start";
+	w->running = 1;
+	w->random = stress_seed * 1000003 + index;
+	w->file = (int)syscall(SYS_memfd_create, "stress", 0);
+	for (unsigned i = 0; i < AREAS; i++) {
+		w->area[i].keys = calloc(AREA_PAGES, sizeof(struct page_keys));
+		if (!w->area[i].keys || w->file < 0)
+			test_die("no memory");
+	}
+	adopt(&w->area[0], AREA_WINDOW, NULL, WINDOW_PAGES);
+	w->area[0].mapped = false;
+}
+
+static void end_worker(struct worker *w)
+{
+	for (unsigned i = 0; i < AREAS; i++) {
+		struct area *a = &w->area[i];
+
+		if (a->kind == AREA_MAP)
+			expect(w, xm_map_unmap(a->at, a->pages * XM_PAGE_SIZE), "last munmap");
+		free(a->keys);
+	}
+	close(w->file);
+}
+
+/* ---- watching ------------------------------------------------------------------------------------------------------ */
+
+static void tell_hang(const struct worker *w)
+{
+	char cmd[256];
+
+	fprintf(stderr, "stress: HANG, seed %llu: thread %u has been in '%s' for %d s; threads of %d:\n",
+		(unsigned long long)stress_seed, w->index, w->op, HANG_S, (int)getpid());
+	snprintf(cmd, sizeof(cmd),
+		 "for t in /proc/%d/task/*; do echo \"$(cat $t/comm) $(cat $t/wchan) $(cut -d' ' -f1-4 $t/syscall)\"; "
+		 "head -8 $t/stack; done 1>&2",
+		 (int)getpid());
+	if (system(cmd) != 0)
+		fprintf(stderr, "stress: nothing more is known\n");
+	_exit(2);
+}
+
+static void watch(unsigned seconds, bool ending)
+{
+	static uint64_t before[THREADS_MAX], since[THREADS_MAX];
+	uint64_t end = xm_now_ns() + seconds * 1000000000ull;
+
+	for (;;) {
+		uint64_t now = xm_now_ns();
+		uint32_t running = 0;
+
+		for (unsigned i = 0; i < opt.threads; i++) {
+			uint64_t ops = xm_load(&worker[i].ops);
+
+			if (ops != before[i] || !since[i])
+				since[i] = now;
+			before[i] = ops;
+			if (xm_load(&worker[i].running) && now - since[i] > HANG_S * 1000000000ull)
+				tell_hang(&worker[i]);
+			running += xm_load(&worker[i].running);
+		}
+		if (ending ? !running : now >= end)
+			return;
+		usleep(20000);
+	}
+}
+
+static unsigned nothing_left(void)
+{
+	struct xm_runtime *rt = &xm_rt;
+	uint64_t own = (uint64_t)(rt->nhandlers + 1) * XM_BATCH;
+	const struct {
+		const char *what;
+		uint64_t left;
+	} left[] = {
+		{ "resident pages of the process", rt->me->resident - own },
+		{ "resident pages of the family", rt->fam->resident_pages - own },
+		{ "remote pages", rt->me->stats.remote_pages },
+		{ "mapped pages", rt->me->stats.mapped_pages },
+		{ "slots", rt->fam->slots_used },
+		{ "pinned pages", rt->pinned_pages },
+		{ "charged pages", rt->fam->committed_pages },
+		{ "page words", test_words_left() },
+	};
+	unsigned bad = 0;
+
+	xm_family_reap_dead(rt->fam);
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(left); i++) {
+		if (!left[i].left)
+			continue;
+		fprintf(stderr, "stress: LEFT OVER, seed %llu: %lld %s\n", (unsigned long long)stress_seed,
+			(long long)left[i].left, left[i].what);
+		bad++;
+	}
+	return bad;
+}
+
+static void summary(void)
+{
+	const struct xm_proc_stats *s = &xm_rt.me->stats;
+	uint64_t ops = 0;
+
+	for (unsigned i = 0; i < opt.threads; i++)
+		ops += worker[i].ops;
+	printf("stress: %llu operations, %llu forks; faults zero %llu fetch %llu write %llu wait %llu; evicted dirty %llu "
+	       "clean %llu zero %llu refused %llu; over budget at most %llu pages; link errors %llu, checksums %llu, "
+	       "reconnects %llu\n",
+	       (unsigned long long)ops, (unsigned long long)forks, (unsigned long long)s->faults_zero,
+	       (unsigned long long)s->faults_fetch, (unsigned long long)s->faults_write,
+	       (unsigned long long)s->faults_wait, (unsigned long long)s->evicted_dirty_pages,
+	       (unsigned long long)s->evicted_clean_pages, (unsigned long long)s->evicted_zero_pages,
+	       (unsigned long long)s->evict_refused_pages, (unsigned long long)s->over_budget_pages_max,
+	       (unsigned long long)s->link_errors, (unsigned long long)s->checksum_errors,
+	       (unsigned long long)s->link_reconnects);
+}
+
+/* ---- main ---------------------------------------------------------------------------------------------------------- */
+
+static void parse(int argc, char **argv)
+{
+	static const struct option known[] = {
+		{ "seed", 1, 0, 's' },	   { "seconds", 1, 0, 't' }, { "threads", 1, 0, 'n' },	{ "local", 1, 0, 'l' },
+		{ "link", 1, 0, 'k' },	   { "uri", 1, 0, 'u' },     { "inject", 1, 0, 'i' },	{ "mask", 1, 0, 'm' },
+		{ "evict", 1, 0, 'e' },	   { "prefetch", 1, 0, 'p' }, { "handlers", 1, 0, 'h' }, { "verify", 0, 0, 'v' },
+		{ "pins", 0, 0, 'P' },	   { "no-fork", 0, 0, 'F' }, { "only", 1, 0, 'o' },	{ 0 },
+	};
+	const char *level = getenv("XMEM_LEVEL");
+	int c;
+
+	stress_seed = xm_now_ns() % 1000000007;
+	opt.seconds = level && strcmp(level, "all") == 0 ? 240 : 12;
+	opt.rt.budget_bytes = 16ull << 20;
+	opt.rt.masked_features = test_mask(getenv("XMEM_MASK"));
+	while ((c = getopt_long(argc, argv, "", known, NULL)) >= 0) {
+		unsigned long n = optarg ? strtoul(optarg, NULL, 0) : 0;
+
+		switch (c) {
+		case 's': stress_seed = strtoull(optarg, NULL, 0); break;
+		case 't': opt.seconds = (unsigned)n; break;
+		case 'n': opt.threads = (unsigned)xm_min(xm_max(n, 1ul), (unsigned long)THREADS_MAX); break;
+		case 'l': opt.rt.budget_bytes = n << 20; break;
+		case 'k': opt.link_tcp = strcmp(optarg, "tcp") == 0; break;
+		case 'u': opt.uri = optarg; break;
+		case 'i': opt.rt.inject = optarg; break;
+		case 'm': opt.rt.masked_features = test_mask(optarg); break;
+		case 'e': opt.rt.evict = optarg; break;
+		case 'p': opt.rt.prefetch = optarg; break;
+		case 'h': opt.rt.handlers = (uint32_t)n; break;
+		case 'v': opt.rt.verify = 1; break;
+		case 'P': opt.pins = true; break;
+		case 'F': opt.no_fork = true; break;
+		case 'o': opt.only = optarg; break;
+		default: test_die("unknown option (see the top of stress.c)");
+		}
+	}
+}
+
+static void begin_world(struct test_appliance *a)
+{
+	static struct xmem_options o = { .size = sizeof(o) };
+	int err = 0;
+
+	snprintf(a->uri, sizeof(a->uri), "%s", opt.uri ? opt.uri : "");
+	if (!opt.uri)
+		test_appliance_start(a, "1G", opt.link_tcp ? "tcp" : "shm");
+	test_runtime_start(&opt.rt, a, 1);
+	if (opt.pins)
+		xm_pins_seen("the stress program");
+	api = xmem_open(&o, &err);
+	if (api)
+		portions = xmem_region_create(api, 0, PORTIONS_BYTES, NULL, &err);
+	if (portions)
+		windows = xmem_region_create(api, 0, opt.threads * WINDOW_PAGES * XM_PAGE_SIZE, NULL, &err);
+	if (!windows)
+		test_die("regions: %s", xm_strerror(err));
+	adopt(&shared, AREA_MAP, xm_map_new(SHARED_PAGES * XM_PAGE_SIZE, 0, PROT_READ | PROT_WRITE, 0), SHARED_PAGES);
+	shared.keys = calloc(SHARED_PAGES, sizeof(struct page_keys));
+	if (test_is_error(shared.at) || !shared.keys)
+		test_die("no shared area");
+}
+
+int main(int argc, char **argv)
+{
+	struct test_appliance a = { 0 };
+	unsigned bad;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	parse(argc, argv);
+	printf("stress: seed %llu, %u s, %u threads, local %llu MiB, %s%s%s, mask %#x\n",
+	       (unsigned long long)stress_seed, opt.seconds, opt.threads,
+	       (unsigned long long)(opt.rt.budget_bytes >> 20), opt.uri ? opt.uri : opt.link_tcp ? "tcp" : "shm",
+	       opt.rt.inject ? ", inject " : "", opt.rt.inject ? opt.rt.inject : "", opt.rt.masked_features);
+	begin_world(&a);
+	for (unsigned i = 0; i < opt.threads; i++)
+		prepare_worker(&worker[i], i);
+	for (unsigned i = 0; i < opt.threads; i++)
+		if (pthread_create(&worker[i].thread, NULL, worker_main, &worker[i]) != 0)
+			test_die("no thread");
+	watch(opt.seconds, false);
+	xm_store(&stopping, 1);
+	watch(0, true);
+	for (unsigned i = 0; i < opt.threads; i++)
+		pthread_join(worker[i].thread, NULL);
+	check_area("the last look at the shared area", &shared);
+	for (unsigned i = 0; i < opt.threads; i++)
+		end_worker(&worker[i]);
+	xm_map_unmap(shared.at, SHARED_PAGES * XM_PAGE_SIZE);
+	free(shared.keys);
+	xmem_region_release(portions);
+	xmem_region_release(windows);
+	xmem_close(api);
+	summary();
+	bad = nothing_left();
+	test_runtime_stop();
+	if (!opt.uri && test_appliance_stop(&a) != 0) {
+		fprintf(stderr, "stress: the appliance did not end cleanly\n");
+		bad++;
+	}
+	return bad ? 1 : 0;
+}
