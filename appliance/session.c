@@ -224,7 +224,10 @@ static bool is_over(const struct xm_appliance *a, const struct xm_session *s, ui
 {
 	if (s->connections)
 		return false;
-	return s->bye || s->leaseless || now - s->orphaned_ns >= xm_load(&a->lease_ns) || all_dead(a, s);
+	/* who is unknown cannot be known dead: then the last one's BYE has to do */
+	if (s->leaseless || (s->bye && s->procs_unknown))
+		return true;
+	return now - s->orphaned_ns >= xm_load(&a->lease_ns) || all_dead(a, s);
 }
 
 static void end(struct xm_appliance *a, struct xm_session *s, struct xm_region *regions)

@@ -124,7 +124,7 @@ static int advise_flag(struct xm_runtime *rt, uint64_t addr, uint64_t len, int a
 	uint64_t end = addr + len;
 	int rc = 0;
 
-	if (advice != MADV_SEQUENTIAL && advice != MADV_RANDOM && advice != MADV_NORMAL)
+	if (advice == MADV_WIPEONFORK || advice == MADV_KEEPONFORK) /* inheritance itself is fork.c's */
 		rc = xm_sys_madvise((void *)addr, len, advice);
 	if (rc < 0)
 		return rc;

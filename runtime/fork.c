@@ -136,6 +136,7 @@ void xm_fork_prepare(void)
 	xm_lock(&rt->map_lock);
 	gate_close(rt);
 	make_child(rt);
+	xm_mapping_let_fork(rt, true);
 	xm_stat_add(rt, forks, 1);
 	errno = 0; /* what fork sets tells the parent's part whether there is a child */
 }
@@ -154,6 +155,7 @@ void xm_fork_parent(void)
 		return;
 	if (failed && rt->fork_child_proc >= 0)
 		xm_family_proc_drop(rt->fam, (uint32_t)rt->fork_child_proc);
+	xm_mapping_let_fork(rt, false);
 	gate_open(rt);
 	xm_unlock(&rt->map_lock);
 	if (_IO_list_lock && _IO_list_unlock)

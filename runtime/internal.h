@@ -218,6 +218,9 @@ void xm_gate_leave(struct xm_runtime *rt);
 
 /* ---- mapping.c ---- */
 int xm_mapping_init(struct xm_runtime *rt);
+/* Mappings are not inherited but by a fork that goes through fork.c (on between its parts): a child of a raw clone
+ * system call, which nobody can serve, dies of SIGSEGV instead of reading zeros. Map lock held. */
+void xm_mapping_let_fork(struct xm_runtime *rt, bool on);
 /* In the child: registers every mapping with the child's userfaultfd. 0 or -errno. */
 int xm_mapping_after_fork(struct xm_runtime *rt);
 

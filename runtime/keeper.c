@@ -248,8 +248,11 @@ static void control_event(struct keeper *k)
 	if (note.kind == NOTE_COMMAND) {
 		k->command_known = true;
 		k->command_fd = (int)syscall(SYS_pidfd_open, note.value, 0);
-		if (k->command_fd < 0 || keeper_poll_add(k, k->command_fd, EV_COMMAND, 0))
-			k->command_over = true;
+		/* a short command may be gone already; xmem-run says when it is over, see serve() for its death */
+		if (k->command_fd >= 0 && keeper_poll_add(k, k->command_fd, EV_COMMAND, 0)) {
+			close(k->command_fd);
+			k->command_fd = -1;
+		}
 	} else if (note.kind == NOTE_FINISH) {
 		k->command_over = true;
 		k->finishing = true;

@@ -165,6 +165,7 @@ static int put_mapping(struct xm_runtime *rt, uint64_t addr, uint64_t len, int p
 	if (!xm_sys_mmap((void *)addr, len, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0))
 		return -ENOMEM;
 	xm_sys_madvise((void *)addr, len, MADV_NOHUGEPAGE); /* faults and evictions are by 4 KiB */
+	xm_sys_madvise((void *)addr, len, MADV_DONTFORK); /* but across a fork that we know of: fork.c */
 	rc = xm_uffd_register(rt->uffd, addr, len, (rt->features & XM_FEAT_WP) != 0);
 	if (rc < 0) {
 		reserve_again(addr, len);
@@ -614,6 +615,16 @@ int xm_mapping_init(struct xm_runtime *rt)
 	return 0;
 }
 
+void xm_mapping_let_fork(struct xm_runtime *rt, bool on)
+{
+	for (size_t i = 0; i < rt->maps.n; i++) {
+		struct xm_range *r = &rt->maps.r[i];
+
+		if (!(xm_value_flags(r->value[0]) & (XM_MAP_DONTFORK | XM_MAP_FOREIGN)))
+			xm_sys_madvise((void *)r->start, r->end - r->start, on ? MADV_DOFORK : MADV_DONTFORK);
+	}
+}
+
 int xm_mapping_after_fork(struct xm_runtime *rt)
 {
 	bool wp = (rt->features & XM_FEAT_WP) != 0;
@@ -635,6 +646,7 @@ int xm_mapping_after_fork(struct xm_runtime *rt)
 		rc = xm_uffd_register(rt->uffd, r.start, r.end - r.start, wp);
 		if (rc < 0)
 			return rc;
+		xm_sys_madvise((void *)r.start, r.end - r.start, MADV_DONTFORK);
 	}
 	return 0;
 }

@@ -41,6 +41,36 @@ struct area {
 static uint64_t stress_seed;
 static bool stress_in_child;
 
+/* The last calls, to be told when a page turns out wrong. */
+#define NOTES 65536
+static struct note {
+	const char *what;
+	uint64_t at, pages, order;
+	long arg;
+} notes[NOTES];
+static uint64_t notes_taken;
+
+static inline void note(const char *what, const void *at, uint64_t pages, long arg)
+{
+	uint64_t n = xm_add(&notes_taken, 1);
+
+	notes[n % NOTES] = (struct note){ what, (uint64_t)(uintptr_t)at, pages, n, arg };
+}
+
+static void tell_notes(const void *page)
+{
+	uint64_t at = xm_round_down((uint64_t)(uintptr_t)page, XM_PAGE_SIZE);
+
+	for (uint64_t n = notes_taken > NOTES ? notes_taken - NOTES : 0; n < notes_taken; n++) {
+		const struct note *e = &notes[n % NOTES];
+
+		if (at >= e->at && at < e->at + e->pages * XM_PAGE_SIZE)
+			fprintf(stderr, "  #%llu of %llu: %s %#llx + %llu pages, %#lx\n", (unsigned long long)e->order,
+				(unsigned long long)notes_taken, e->what, (unsigned long long)e->at,
+				(unsigned long long)e->pages, e->arg);
+	}
+}
+
 static inline uint64_t next_random(uint64_t *state)
 {
 	uint64_t z = (*state += 0x9e3779b97f4a7c15ull);
@@ -78,6 +108,7 @@ __attribute__((noinline, noreturn)) static void wrong_block(const char *op, cons
 		(unsigned long long)block_word(key, i), key, (unsigned long long)found,
 		!found ? " (zeros)" : found == block_word((uint32_t)(found >> 32), i) ? " (another key)" : " (nonsense)",
 		(unsigned long long)word);
+	tell_notes(at);
 	_exit(3);
 }
 

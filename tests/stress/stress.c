@@ -29,7 +29,7 @@
 #define THREADS_MAX 16
 #define CHILDREN_MAX 2
 #define WINDOW_PAGES 512
-#define HANG_S 60
+#define HANG_S 40
 #define PORTIONS_BYTES (32ull << 20)
 
 struct worker {
@@ -79,7 +79,11 @@ __attribute__((noreturn, format(printf, 2, 3))) static void broken(struct worker
 	va_start(ap, fmt);
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
-	fprintf(stderr, "\n");
+	fprintf(stderr, "; last calls:\n");
+	for (uint64_t n = notes_taken > 8 ? notes_taken - 8 : 0; n < notes_taken; n++)
+		fprintf(stderr, "  %s %#llx + %llu pages, %#lx\n", notes[n % NOTES].what,
+			(unsigned long long)notes[n % NOTES].at, (unsigned long long)notes[n % NOTES].pages,
+			notes[n % NOTES].arg);
 	_exit(1);
 }
 
@@ -174,10 +178,12 @@ static void op_write(struct worker *w)
 	need_prot(w, a, PROT_READ | PROT_WRITE);
 	some_range(w, a, TOUCH_MAX, &page, &n);
 	if (rnd(w, 3) == 0) {
+		note("random write", a->at, a->pages, 0);
 		for (; n; n -= xm_min(n, 4u))
 			write_page(w, a, (uint32_t)rnd(w, a->pages));
 		return;
 	}
+	note("write", page_at(a, page), n, 0);
 	for (uint32_t i = 0; i < n; i++)
 		write_page(w, a, page + i);
 }
@@ -257,6 +263,7 @@ static void op_map(struct worker *w)
 		broken(w, "mmap of %u pages: %s", pages, xm_strerror((int)(intptr_t)at));
 	adopt(a, AREA_MAP, at, pages);
 	forget_keys(a, 0, pages);
+	note("mmap", at, pages, flags);
 }
 
 static void cut_head(struct area *a, uint32_t n)
@@ -276,6 +283,7 @@ static void op_unmap(struct worker *w)
 	if (!a)
 		return;
 	n = rnd(w, 3) ? a->pages : 1 + (uint32_t)rnd(w, a->pages);
+	note("munmap of a part of", a->at, a->pages, n);
 	if (rnd(w, 2)) {
 		expect(w, xm_map_unmap(a->at, n * XM_PAGE_SIZE), "munmap");
 		cut_head(a, n);
@@ -301,6 +309,7 @@ static void op_fixed(struct worker *w)
 	if (at != page_at(a, page))
 		broken(w, "mmap fixed of %u pages: %s", n, xm_strerror((int)(intptr_t)at));
 	forget_keys(a, page, n);
+	note("mmap fixed", at, n, 0);
 }
 
 static void op_protect(struct worker *w)
@@ -312,6 +321,7 @@ static void op_protect(struct worker *w)
 
 	if (!a)
 		return;
+	note("mprotect", a->at, a->pages, prot);
 	if (rnd(w, 2)) { /* whole, and it stays so until somebody needs it */
 		expect(w, xm_map_protect(a->at, a->pages * XM_PAGE_SIZE, prot), "mprotect");
 		a->prot = prot;
@@ -336,6 +346,8 @@ static void remap_resize(struct worker *w, struct area *a)
 			broken(w, "mremap %u -> %u pages: %s", a->pages, pages, xm_strerror((int)(intptr_t)at));
 		return;
 	}
+	note("mremap from", a->at, a->pages, (long)at);
+	note("mremap to", at, pages, (long)a->at);
 	a->at = at;
 	if (pages > a->pages)
 		forget_keys(a, a->pages, pages - a->pages);
@@ -350,6 +362,8 @@ static void remap_fixed(struct worker *w, struct area *a)
 	if (test_is_error(to))
 		broken(w, "mmap: %s", xm_strerror((int)(intptr_t)to));
 	at = xm_map_remap(a->at, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	note("mremap fixed from", a->at, a->pages, (long)at);
+	note("mremap fixed to", to, a->pages, (long)a->at);
 	if (at == to)
 		a->at = to;
 	else if ((intptr_t)at != -EFAULT)
@@ -372,6 +386,8 @@ static void remap_keep(struct worker *w, struct area *a)
 			broken(w, "mremap dontunmap: %s", xm_strerror((int)(intptr_t)at));
 		return;
 	}
+	note("mremap dontunmap from", a->at, a->pages, (long)at);
+	note("mremap dontunmap to", at, a->pages, (long)a->at);
 	adopt(b, AREA_MAP, at, a->pages);
 	b->prot = a->prot;
 	memcpy(b->keys, a->keys, a->pages * sizeof(a->keys[0]));
@@ -412,8 +428,13 @@ static void op_discard(struct worker *w)
 		rc = xm_map_discard(page_at(a, page), n * XM_PAGE_SIZE);
 	else
 		rc = xm_map_advise(page_at(a, page), n * XM_PAGE_SIZE, how == 1 ? MADV_DONTNEED : MADV_FREE);
+	if (rc == -EINVAL) { /* locked pages among them: nothing has happened */
+		expect(w, xm_map_unlock(a->at, a->pages * XM_PAGE_SIZE), "munlock");
+		return;
+	}
 	expect(w, rc, "discard");
 	forget_keys(a, page, n);
+	note("discard", page_at(a, page), n, how);
 }
 
 static void op_advise(struct worker *w)
@@ -429,6 +450,7 @@ static void op_advise(struct worker *w)
 	if (advice == 22 || advice == 23)
 		need_prot(w, a, PROT_READ | PROT_WRITE);
 	some_range(w, a, 256, &page, &n);
+	note("madvise", page_at(a, page), n, advice);
 	expect(w, xm_map_advise(page_at(a, page), n * XM_PAGE_SIZE, advice), "madvise");
 }
 
@@ -459,6 +481,7 @@ static void op_lock(struct worker *w)
 	need_prot(w, a, PROT_READ | PROT_WRITE);
 	some_range(w, a, 32, &page, &n);
 	rc = xm_map_lock(page_at(a, page), n * XM_PAGE_SIZE);
+	note("mlock", page_at(a, page), n, rc);
 	if (rc < 0 && rc != -ENOMEM)
 		broken(w, "mlock: %s", xm_strerror(rc));
 	if (rc == 0)
@@ -515,6 +538,7 @@ static void op_window(struct worker *w)
 	uint64_t bytes = WINDOW_PAGES * XM_PAGE_SIZE;
 	int err = 0, rc;
 
+	note("window", a->at, a->pages, a->mapped);
 	if (a->mapped) {
 		rc = xmem_unmap(windows, a->at, bytes);
 		if (rc < 0)
