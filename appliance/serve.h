@@ -18,7 +18,8 @@ struct xm_listener {
 	bool local;
 	char uri[160];	     /* resolved: the port that the kernel chose */
 	char path[108];	     /* to unlink at the end; empty for abstract and tcp */
-	uint64_t path_inode;
+	uint64_t path_inode; /* with the time of creation: inode numbers are used again */
+	struct timespec path_time;
 };
 
 /* Binds and listens. 0; -errno with one line in why (>= 160 bytes). A stale socket file is replaced only if

@@ -119,6 +119,7 @@ int xm_listen(const char *uri, struct xm_listener *out, char *why)
 	} else if (u.path[0] != '@' && stat(u.path, &st) == 0) {
 		xm_snprintf(l.path, sizeof(l.path), "%s", u.path);
 		l.path_inode = st.st_ino;
+		l.path_time = st.st_mtim;
 	}
 	*out = l;
 	return 0;
@@ -131,7 +132,8 @@ void xm_unlisten(struct xm_listener *l)
 	if (l->fd >= 0)
 		close(l->fd);
 	l->fd = -1;
-	if (l->path[0] && stat(l->path, &st) == 0 && st.st_ino == l->path_inode)
+	if (l->path[0] && stat(l->path, &st) == 0 && st.st_ino == l->path_inode &&
+	    st.st_mtim.tv_sec == l->path_time.tv_sec && st.st_mtim.tv_nsec == l->path_time.tv_nsec)
 		unlink(l->path);
 	l->path[0] = 0;
 }

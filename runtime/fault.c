@@ -120,7 +120,7 @@ static int64_t install_zeros(struct xm_runtime *rt, uint64_t page, uint64_t n, b
 /* The page's own word but for its state: pages of explicit regions have their slot from the beginning. */
 static void finish_zero(struct xm_runtime *rt, uint64_t page, enum xm_page_state state, uint8_t epoch)
 {
-	xm_pte word = xm_pg_load(&rt->pt[page]) & ~(XM_PG_WAITER | XM_PG_HOLD_MASK);
+	xm_pte word = xm_pg_load(&rt->pt[page]) & ~(XM_PG_WAITER | XM_PG_HOLD_MASK | XM_PG_REF);
 
 	word = xm_pg_with_state(word, state);
 	if (state == XM_PG_RESIDENT)

@@ -7,6 +7,7 @@
 #include "log.h"
 
 #define B(s) (1u << (s))
+#define KEPT (XM_PG_HOLD_MASK | XM_PG_PINNED | XM_PG_QUEUED) /* not the page owner's to decide */
 
 /* which states may follow a state */
 static const uint8_t next_states[8] = {
@@ -44,15 +45,15 @@ bool xm_pg_finish(xm_pte *p, xm_pte to)
 	do {
 		xm_check(xm_pg_busy(seen));
 		xm_check(xm_pg_legal(seen, to));
-		keep = seen & (XM_PG_HOLD_MASK | XM_PG_PINNED);
-	} while (!__atomic_compare_exchange_n(p, &seen, (to & ~(XM_PG_WAITER | XM_PG_HOLD_MASK | XM_PG_PINNED)) | keep, false,
+		keep = seen & KEPT;
+	} while (!__atomic_compare_exchange_n(p, &seen, (to & ~(XM_PG_WAITER | KEPT)) | keep, false,
 					      __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
 	return (seen & XM_PG_WAITER) != 0;
 }
 
 bool xm_pg_clear(xm_pte *p)
 {
-	return (__atomic_exchange_n(p, 0, __ATOMIC_ACQ_REL) & XM_PG_WAITER) != 0;
+	return (__atomic_fetch_and(p, XM_PG_QUEUED, __ATOMIC_ACQ_REL) & XM_PG_WAITER) != 0;
 }
 
 void xm_pg_note_slot(xm_pte *p, uint64_t slot)

@@ -6,7 +6,7 @@
  *
  *   63            24 23        16 15  12 11    8  7        4  3      2..0
  *  +----------------+------------+------+-------+----------+-------+-------+
- *  |  slot (40)     | epoch (8)  | holds| prev  |  flags   | dirty | state |
+ *  |  slot (40)     | epoch (8)  | holds|Q prev |  flags   | dirty | state |
  *  +----------------+------------+------+-------+----------+-------+-------+
  *
  * state     EMPTY 0     never written or discarded: reads as zeros, no remote copy. Whether the address is mapped
@@ -22,12 +22,13 @@
  *                     also while EMPTY)
  *           PINNED    never evicted (mlock, thread stacks, robust mutexes)
  *           REF       used since the eviction policy last asked
+ *           QUEUED    the eviction policy has an entry for this page: it is not given a second one
  * holds     number of calls in progress that need the page to stay (0..15)
  * epoch     coarse age: value of the process's insertion clock when the page became resident
  *
  * All zero words are EMPTY pages, so a fresh page table costs nothing, however large the mapping.
  * Legal transitions: the table next_states in pagetab.c, checked in checked builds. A BUSY word is changed
- * only by its owner, except that anybody may set WAITER, PINNED and holds.
+ * only by its owner, except that anybody may change WAITER, PINNED, QUEUED and holds.
  */
 #ifndef XM_PAGETAB_H
 #define XM_PAGETAB_H
@@ -58,6 +59,7 @@ enum xm_page_state {
 #define XM_PG_REF (1ull << 7)
 #define XM_PG_PREV_SHIFT 8 /* of a TAKEN page: the state it had */
 #define XM_PG_PREV_MASK (7ull << XM_PG_PREV_SHIFT)
+#define XM_PG_QUEUED (1ull << 11)
 #define XM_PG_HOLD_SHIFT 12
 #define XM_PG_HOLD_ONE (1ull << XM_PG_HOLD_SHIFT)
 #define XM_PG_HOLD_MASK (15ull << XM_PG_HOLD_SHIFT)
@@ -115,7 +117,7 @@ static inline xm_pte xm_pg_load(const xm_pte *p)
 
 /* Changes *p from *seen to to; on failure *seen is the current word. */
 bool xm_pg_cas(xm_pte *p, xm_pte *seen, xm_pte to);
-/* By the owner of a BUSY page: sets the final word, keeps PINNED and holds that were added meanwhile; returns
+/* By the owner of a BUSY page: sets the final word; PINNED, QUEUED and holds stay as they are now; returns
  * true when WAITER was set (the caller then wakes the page's sleepers). */
 bool xm_pg_finish(xm_pte *p, xm_pte to);
 
@@ -133,7 +135,7 @@ static inline enum xm_page_state xm_pg_prev(xm_pte w)
 	return (enum xm_page_state)((w & XM_PG_PREV_MASK) >> XM_PG_PREV_SHIFT);
 }
 
-/* By the owner of a TAKEN page that is unmapped: the word becomes 0, pins and holds included. True: WAITER. */
+/* By the owner of a TAKEN page that is unmapped: the word becomes EMPTY, without pins and holds. True: WAITER. */
 bool xm_pg_clear(xm_pte *p);
 
 #endif

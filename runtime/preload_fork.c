@@ -12,6 +12,7 @@
  * without CLONE_VM do not, and get the same steps by hand. vfork, posix_spawn, system and popen share the parent's
  * memory, whose runtime serves them.
  *
+ * A child that shares its descriptors but not its memory (CLONE_FILES without CLONE_VM) gets a copy of them instead.
  * Where the forking thread's stack is external (coroutines), the pages around its top are pinned across the fork: the
  * child uses them before its mappings are registered.
  */
@@ -191,6 +192,9 @@ XM_PUBLIC int clone(int (*fn)(void *), void *stack, int flags, void *arg, ...)
 	if ((flags & CLONE_VM) || xm_in_runtime || !fn || !stack)
 		return real(fn, stack, flags, arg, parent_tid, tls, child_tid);
 	prepare_on(stack);
+	/* a shared descriptor table would be the parent's own, in which the child's runtime closes and opens */
+	if (fork_running)
+		flags &= ~CLONE_FILES;
 	r = real(clone_child, stack, flags, &start, parent_tid, tls, child_tid);
 	xm_pre_fork_parent();
 	return r;

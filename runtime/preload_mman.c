@@ -9,7 +9,7 @@
  * and private; files and shared memory become foreign mappings there: made by the kernel somewhere else first,
  * so that one that fails leaves the old contents alone, then moved.
  *
- * A range that reaches over an edge of the external range is cut. Returns and errno are libc's. Any thread; no
+ * A range that reaches over an edge of the external range is cut (preload_foreign.c). Returns and errno are libc's. Any thread; no
  * locks here. Not interposed: brk, what libc maps for itself (thread stacks), remap_file_pages on private memory.
  */
 #include "runtime/preload_mman.h"
@@ -31,49 +31,6 @@
 /* Before the start --min-map is not known yet; smaller mappings than this never lead to a start. */
 #define MIN_MAP_FLOOR (64u << 10)
 
-/* ---- ranges ------------------------------------------------------------------------------------------- */
-
-bool xm_pre_touches(const void *addr, size_t len)
-{
-	if (!len || len > UINT64_MAX - (uint64_t)(uintptr_t)addr || !xm_pre_active())
-		return false;
-	return xm_ext_overlaps(addr, len);
-}
-
-static void add_part(struct xm_pre_part *part, int *n, uint64_t lo, uint64_t hi, bool external)
-{
-	if (lo >= hi)
-		return;
-	part[(*n)++] = (struct xm_pre_part){ (char *)(uintptr_t)lo, hi - lo, external };
-}
-
-int xm_pre_split(const void *addr, size_t len, struct xm_pre_part part[3])
-{
-	uint64_t lo = (uint64_t)(uintptr_t)addr, hi = lo + len;
-	int n = 0;
-
-	add_part(part, &n, lo, xm_min(hi, xm_ext_lo), false);
-	add_part(part, &n, xm_max(lo, xm_ext_lo), xm_min(hi, xm_ext_hi), true);
-	add_part(part, &n, xm_max(lo, xm_ext_hi), hi, false);
-	return n;
-}
-
-long xm_pre_each(void *addr, size_t len, long (*ext)(void *, size_t, long), long nr, long a, long b)
-{
-	struct xm_pre_part part[3];
-	int n = xm_pre_split(addr, len, part);
-	long first = 0;
-
-	for (int i = 0; i < n; i++) {
-		long r = part[i].external ? ext(part[i].addr, part[i].bytes, a) :
-					    xm_sys4(nr, (long)part[i].addr, (long)part[i].bytes, a, b);
-
-		if (r < 0 && !first)
-			first = r;
-	}
-	return first;
-}
-
 static bool is_unaligned(const void *p)
 {
 	return (uintptr_t)p & (XM_PAGE_SIZE - 1);
@@ -90,17 +47,6 @@ static unsigned map_flags(int flags)
 {
 	return (flags & MAP_NORESERVE ? XM_MAP_NORESERVE : 0u) | (flags & MAP_LOCKED ? XM_MAP_LOCKED : 0u) |
 	       (flags & MAP_POPULATE ? XM_MAP_POPULATE : 0u);
-}
-
-long xm_pre_put_foreign(void *tmp, size_t len, void *addr)
-{
-	long r = xm_map_foreign(addr, len);
-
-	if (r >= 0)
-		r = (long)xm_sys_mremap(tmp, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, addr);
-	if (r < 0 && r > -4096)
-		xm_sys_munmap(tmp, len);
-	return r;
 }
 
 /* A file, shared or otherwise special mapping inside the external range. */
@@ -233,30 +179,10 @@ XM_PUBLIC int mprotect(void *addr, size_t len, int prot)
 	return (int)xm_pre_result(xm_pre_each(addr, len, ext_protect, SYS_mprotect, prot, 0));
 }
 
-/*
- * Memory protection keys belong to mappings of the kernel and would bind the runtime's own threads: such a range
- * becomes local memory at the same address.
- */
-static long make_local(void *addr, size_t len)
-{
-	long tmp = xm_pre_mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	long r;
-
-	if (xm_sys_is_error(tmp))
-		return tmp;
-	r = (long)xm_map_remap(addr, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)tmp);
-	if (xm_sys_is_error(r)) {
-		xm_sys_munmap((void *)tmp, len);
-		return r;
-	}
-	return xm_pre_put_foreign((void *)tmp, len, addr);
-}
-
+/* Memory protection keys belong to mappings of the kernel and would bind the runtime's own threads. */
 static long ext_pkey(void *addr, size_t len, long prot)
 {
-	long r = make_local(addr, len);
-
-	return r < 0 && r > -4096 ? r : 0;
+	return xm_pre_make_local(addr, len);
 }
 
 XM_PUBLIC int pkey_mprotect(void *addr, size_t len, int prot, int key)
@@ -274,35 +200,9 @@ XM_PUBLIC int pkey_mprotect(void *addr, size_t len, int prot, int key)
 
 /* ---- mremap ------------------------------------------------------------------------------------------- */
 
-static bool is_inside(const void *addr, size_t len)
-{
-	struct xm_pre_part part[3];
-
-	return xm_pre_split(addr, len, part) == 1 && part[0].external;
-}
-
-/* A mapping of the kernel moves onto external addresses: it stays the kernel's. */
-static long move_in(void *old, size_t old_len, size_t len, int flags, void *to)
-{
-	long tmp, r;
-
-	if (is_unaligned(to) || !is_inside(to, len) || !(flags & MREMAP_MAYMOVE))
-		return -EINVAL;
-	/* somewhere else first: one that fails must leave both places alone */
-	tmp = xm_pre_mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (xm_sys_is_error(tmp))
-		return tmp;
-	r = (long)xm_sys_mremap(old, old_len, len, flags, (void *)tmp);
-	if (xm_sys_is_error(r)) {
-		xm_sys_munmap((void *)tmp, len);
-		return r;
-	}
-	return xm_pre_put_foreign((void *)tmp, len, to);
-}
-
 XM_PUBLIC void *mremap(void *old, size_t old_len, size_t len, int flags, ...)
 {
-	bool fixed = flags & MREMAP_FIXED;
+	bool fixed = flags & MREMAP_FIXED, foreign;
 	void *to = NULL;
 	va_list ap;
 	long r;
@@ -312,12 +212,17 @@ XM_PUBLIC void *mremap(void *old, size_t old_len, size_t len, int flags, ...)
 		to = va_arg(ap, void *);
 	va_end(ap);
 
-	if (xm_pre_touches(old, old_len ? old_len : 1)) {
-		r = is_inside(old, old_len ? old_len : 1) ? (long)xm_map_remap(old, old_len, len, flags, to) : -EFAULT;
-	} else if (fixed && xm_pre_touches(to, len)) {
-		r = move_in(old, old_len, xm_round_up(len, XM_PAGE_SIZE), flags, to);
+	if (!xm_pre_touches(old, xm_max(old_len, (size_t)1))) {
+		if (fixed && xm_pre_touches(to, len))
+			r = xm_pre_remap_foreign(old, old_len, len, flags, to);
+		else
+			r = xm_sys_mremap(old, old_len, len, flags, to);
+	} else if (!xm_ext_contains(old)) {
+		r = -EFAULT;
 	} else {
-		r = (long)xm_sys_mremap(old, old_len, len, flags, to);
+		xm_pre_piece(old, 1, &foreign);
+		r = foreign ? xm_pre_remap_foreign(old, old_len, len, flags, to) :
+			      (long)xm_map_remap(old, old_len, len, flags, to);
 	}
 	return (void *)xm_pre_result(r);
 }

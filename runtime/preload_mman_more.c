@@ -131,6 +131,22 @@ static long ext_mincore(char *addr, size_t len, unsigned char *vec)
 	return 0;
 }
 
+static long mincore_pieces(char *addr, size_t len, unsigned char *vec)
+{
+	while (len) {
+		bool foreign;
+		size_t n = xm_pre_piece(addr, len, &foreign);
+		long r = foreign ? xm_sys3(SYS_mincore, addr, n, vec) : ext_mincore(addr, n, vec);
+
+		if (r < 0)
+			return r;
+		vec += n / XM_PAGE_SIZE;
+		addr += n;
+		len -= n;
+	}
+	return 0;
+}
+
 XM_PUBLIC int mincore(void *addr, size_t len, unsigned char *vec)
 {
 	struct xm_pre_part part[3];
@@ -143,8 +159,8 @@ XM_PUBLIC int mincore(void *addr, size_t len, unsigned char *vec)
 	for (int i = 0; i < n && r >= 0; i++) {
 		unsigned char *at = vec + (part[i].addr - (char *)addr) / XM_PAGE_SIZE;
 
-		r = part[i].external ? ext_mincore(part[i].addr, part[i].bytes, at) :
-				       xm_sys3(SYS_mincore, (long)part[i].addr, (long)part[i].bytes, (long)at);
+		r = part[i].external ? mincore_pieces(part[i].addr, part[i].bytes, at) :
+				       xm_sys3(SYS_mincore, part[i].addr, part[i].bytes, at);
 	}
 	return (int)xm_pre_result(r);
 }

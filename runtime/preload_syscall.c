@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <stdarg.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
@@ -37,14 +38,29 @@ static bool is_fork_like(long nr, const long *a)
 	}
 }
 
+/* As in clone(): descriptors are copied, not shared. */
+static long clone3_copying(const long *a)
+{
+	struct clone_args args = { 0 };
+	size_t size = xm_min((size_t)a[1], sizeof(args));
+
+	memcpy(&args, (void *)a[0], size);
+	args.flags &= ~(uint64_t)CLONE_FILES;
+	return xm_sys2(SYS_clone3, &args, size);
+}
+
 static long forked(long nr, const long *a)
 {
 	long pid;
 
-	if (nr == SYS_vfork)
-		nr = SYS_fork;
 	xm_pre_fork_prepare();
-	pid = xm_pre_result(xm_sys5(nr, a[0], a[1], a[2], a[3], a[4]));
+	if (nr == SYS_clone3)
+		pid = clone3_copying(a);
+	else if (nr == SYS_clone)
+		pid = xm_sys5(SYS_clone, a[0] & ~(long)CLONE_FILES, a[1], a[2], a[3], a[4]);
+	else
+		pid = xm_sys0(SYS_fork);
+	pid = xm_pre_result(pid);
 	if (pid)
 		xm_pre_fork_parent();
 	else

@@ -82,7 +82,8 @@ static enum xm_page_fact query(void *ctx, uint64_t page)
 		return XM_PAGE_REFERENCED;
 	case XM_PG_FETCHING:
 		return XM_PAGE_HELD;
-	default:
+	default: /* the policy forgets it */
+		__atomic_fetch_and(&rt->pt[page], ~XM_PG_QUEUED, __ATOMIC_ACQ_REL);
 		return XM_PAGE_GONE;
 	}
 }
@@ -90,8 +91,16 @@ static enum xm_page_fact query(void *ctx, uint64_t page)
 void xm_reclaim_inserted(struct xm_runtime *rt, const uint64_t *page, int n, bool refault)
 {
 	xm_lock(&rt->policy_lock);
-	for (int i = 0; i < n; i++)
-		rt->evict->inserted(rt->evict_state, page[i], refault);
+	for (int i = 0; i < n; i++) {
+		xm_pte *p = &rt->pt[page[i]];
+
+		/* An entry left from before (the page went with a neighbour's window) would be found too early, and
+		 * a second one would make the page go twice: the old one stands, and is passed over once. */
+		if (!(__atomic_fetch_or(p, XM_PG_QUEUED, __ATOMIC_ACQ_REL) & XM_PG_QUEUED))
+			rt->evict->inserted(rt->evict_state, page[i], refault);
+		else
+			__atomic_fetch_or(p, XM_PG_REF, __ATOMIC_ACQ_REL);
+	}
 	rt->inserted += (uint64_t)n;
 	xm_unlock(&rt->policy_lock);
 }
@@ -149,6 +158,8 @@ static int collect(struct xm_runtime *rt, struct xm_worker *w, uint64_t want)
 
 		xm_lock(&rt->policy_lock);
 		k = rt->evict->pick(rt->evict_state, &view, seed, xm_min(SEEDS, (int)want - n), SCAN_LIMIT);
+		for (i = 0; i < k; i++)
+			__atomic_fetch_and(&rt->pt[seed[i]], ~XM_PG_QUEUED, __ATOMIC_ACQ_REL);
 		xm_unlock(&rt->policy_lock);
 		for (i = 0; i < k && n < XM_BATCH; i++)
 			n = lock_window(rt, w, n, seed[i]);

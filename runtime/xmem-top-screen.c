@@ -261,7 +261,6 @@ static bool key(struct screen *s, int k)
 	switch (k) {
 	case 'q':
 	case 'Q':
-	case 27:
 		return false;
 	case KEY_RIGHT:
 	case '\t':

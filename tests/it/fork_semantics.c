@@ -282,11 +282,15 @@ static void test_raw_forks(void)
 	change_area();
 	CHECK(wait_for(pid) == 0);
 
-	pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+	pid = (pid_t)syscall(SYS_clone, SIGCHLD | CLONE_FILES, NULL, NULL, NULL, NULL);
 	if (!pid)
 		_exit(child_work(area_seed));
 	change_area();
 	CHECK(wait_for(pid) == 0);
+
+	errno = 0;
+	CHECK(syscall(SYS_clone, SIGCHLD | CLONE_SIGHAND, NULL, NULL, NULL, NULL) == -1 && errno == EINVAL);
+	CHECK(differs(area, area_bytes, area_seed) == 0 && heap_works());
 	CHECK(differs(area, area_bytes, area_seed) == 0);
 }
 
@@ -304,7 +308,7 @@ static void test_clone(void)
 	FATAL(seed && stack);
 	change_area();
 	*seed = area_seed;
-	pid = clone(cloned, stack + (256 << 10), SIGCHLD, seed);
+	pid = clone(cloned, stack + (256 << 10), SIGCHLD | CLONE_FILES, seed);
 	CHECK(pid > 0);
 	*seed = 0;
 	change_area();

@@ -424,6 +424,39 @@ static void test_remap_small_onto_large(void)
 	CHECK(munmap(small, 2 * PAGE) == 0 && munmap(p, LEN) == 0);
 }
 
+/* A mapping of a file that lies where memory lay, is moved, grown and advised like any other. */
+static void test_remap_of_a_file_inside(void)
+{
+	int fd = make_file(32 * PAGE, 31);
+	char *p = map(LEN), *at = p + 16 * PAGE, *q;
+	unsigned char vec[8];
+
+	fill(p, LEN, 32);
+	CHECK(mmap(at, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0) == at);
+	memset(at, 1, PAGE);
+	press();
+	CHECK(mincore(at, 8 * PAGE, vec) == 0 && (vec[0] & 1));
+	CHECK(madvise(at, PAGE, MADV_DONTNEED) == 0);
+	CHECK(differs(at, 16 * PAGE, 31) == 0); /* the file's again */
+	CHECK(mlock(at, PAGE) == 0 || errno == ENOMEM || errno == EPERM);
+	CHECK(munlock(at, PAGE) == 0);
+	CHECK(madvise(p, 64 * PAGE, MADV_NORMAL) == 0);
+	q = mremap(at, 16 * PAGE, 32 * PAGE, MREMAP_MAYMOVE);
+	FATAL(q != MAP_FAILED);
+	CHECK(differs(q, 32 * PAGE, 31) == 0);
+	CHECK(q == at || READ_FAULTS(at));
+	CHECK(mremap(q, 32 * PAGE, 8 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, p + 64 * PAGE) == p + 64 * PAGE);
+	press();
+	CHECK(differs(p + 64 * PAGE, 8 * PAGE, 31) == 0 && READ_FAULTS(q));
+	CHECK(mremap(p + 64 * PAGE, 8 * PAGE, 8 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, p + 128 * PAGE) ==
+	      p + 128 * PAGE);
+	CHECK(differs(p + 128 * PAGE, 8 * PAGE, 31) == 0 && READ_FAULTS(p + 64 * PAGE));
+	CHECK(mremap(p + 128 * PAGE, 8 * PAGE, 4 * PAGE, 0) == p + 128 * PAGE && READ_FAULTS(p + 132 * PAGE));
+	CHECK(differs(p, 16 * PAGE, 32) == 0);
+	CHECK(munmap(p, LEN) == 0);
+	close(fd);
+}
+
 static void test_mincore(void)
 {
 	unsigned char *vec = malloc(N);
@@ -570,6 +603,7 @@ int main(int argc, char **argv)
 		test_file_over_own_range, test_shared_over_own_range, test_protect, test_reserve_then_commit,
 		test_dontneed, test_free_advice, test_harmless_advice, test_fork_advice,
 		test_remap_grow_and_shrink, test_remap_fixed, test_remap_dontunmap, test_remap_small_onto_large,
+		test_remap_of_a_file_inside,
 		test_mincore, test_lock, test_msync, test_shm_segment_inside, test_system_calls_on_pages,
 		test_raw_calls,
 	};

@@ -651,6 +651,15 @@ static void test_lease_over_frees_and_client_is_told(void **unused)
 	rig_kill(&own);
 }
 
+static void stop_appliance(struct rig *r)
+{
+	int status;
+
+	kill(r->pid, SIGSTOP);
+	assert_int_equal(waitpid(r->pid, &status, WUNTRACED), r->pid);
+	assert_true(WIFSTOPPED(status));
+}
+
 static void test_killed_appliance_completes_everything_once(void **unused)
 {
 	static uint8_t buf[XM_LINK_DEPTH][PAGE];
@@ -666,7 +675,7 @@ static void test_killed_appliance_completes_everything_once(void **unused)
 	p = rig_peer(use_tcp ? own.tcp : own.shm);
 	assert_int_equal(xm_link_open(p, &l), 0);
 	assert_int_equal(xm_peer_region_create(p, 4 * RIG_SLAB, NULL, 0, &r), 0);
-	kill(own.pid, SIGSTOP); /* so that requests stay in flight */
+	stop_appliance(&own); /* so that requests stay in flight */
 	for (uint64_t i = 0; i < XM_LINK_DEPTH / 2 && use_tcp; i++, accepted++)
 		assert_int_equal(l->ops->read(l, buf[i], PAGE, r.id, i * PAGE, i), 0);
 	l->ops->flush(l);
@@ -727,7 +736,7 @@ static void test_stopped_appliance_makes_sync_time_out(void **unused)
 	p = rig_peer(own.tcp);
 	assert_int_equal(xm_link_open(p, &l), 0);
 	assert_int_equal(xm_peer_region_create(p, RIG_SLAB, NULL, 0, &r), 0);
-	kill(own.pid, SIGSTOP);
+	stop_appliance(&own);
 	assert_int_equal(xm_link_read_sync(l, page, PAGE, r.id, 0, 20000000), -ETIMEDOUT);
 	assert_int_equal(l->ops->state(l), -ENOLINK);
 	kill(own.pid, SIGCONT);
