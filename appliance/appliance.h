@@ -22,12 +22,12 @@
 #include <sys/types.h>
 
 #define XM_SESSIONS_MAX 4096u
-#define XM_SESSION_REGIONS_MAX 256u  /* what a client has room for (peer_impl.h) */
+#define XM_SESSION_REGIONS_MAX 256u /* what a client has room for (peer_impl.h) */
 #define XM_SESSION_PROCS_MAX 64u
-#define XM_SESSION_DATA_MAX 256u     /* data connections of one session */
-#define XM_REGION_SLABS_MAX 262144u  /* what a client has room for */
+#define XM_SESSION_DATA_MAX 256u    /* data connections of one session */
+#define XM_REGION_SLABS_MAX 262144u /* what a client has room for */
 #define XM_REGION_BUCKETS 1024u
-#define XM_SLABS_NOW 64u	     /* slabs destroyed before a request is answered; the rest afterwards */
+#define XM_SLABS_NOW 64u /* slabs destroyed before a request is answered; the rest afterwards */
 
 struct xm_region {
 	uint64_t id;
@@ -54,9 +54,9 @@ struct xm_session {
 	uid_t uid;
 	struct xm_member proc[XM_SESSION_PROCS_MAX]; /* processes that said hello and not bye */
 	unsigned procs;
-	bool procs_unknown;  /* more than fit, or one that did not say */
-	bool leaseless;	     /* only unix sockets so far: their end means that every holder is gone */
-	bool bye;	     /* the last control connection that left said so */
+	bool procs_unknown; /* more than fit, or one that did not say */
+	bool leaseless;	    /* only unix sockets so far: their end means that every holder is gone */
+	bool bye;	    /* the last control connection that left said so */
 	unsigned connections, data_count;
 	uint64_t orphaned_ns; /* when the last connection left; 0: has some */
 	unsigned region_count;
@@ -72,8 +72,8 @@ struct xm_appliance {
 	uint8_t boot[16];
 	struct xm_procid self;
 	uint64_t started_ns;
-	uint64_t lease_ns;   /* atomic */
-	int wake_fd;	     /* eventfd: the control thread shall look at orphaned sessions */
+	uint64_t lease_ns; /* atomic */
+	int wake_fd;	   /* eventfd: the control thread shall look at orphaned sessions */
 	uint64_t regions_ever, sessions_ever;
 
 	pthread_mutex_t mutex; /* the registry: everything below */
@@ -104,26 +104,29 @@ int xm_session_enter(struct xm_appliance *a, const struct xm_wire_hello *h, cons
 		     struct xm_session **out, char text[XM_WIRE_TEXT]);
 /* A connection is gone. control: whose control connection it was, NULL for a data connection; bye: it said so.
  * After this the session may cease to exist. */
-void xm_session_leave(struct xm_appliance *a, struct xm_session *s, const struct xm_procid *control, bool bye);
+void xm_session_leave(struct xm_appliance *a, struct xm_session *s, const struct xm_procid *control,
+		      bool bye);
 /* Ends sessions without connections whose time has come. When the next one is due (monotonic ns), or
  * UINT64_MAX: none is waiting. */
 uint64_t xm_session_reap(struct xm_appliance *a);
-void xm_appliance_stat(struct xm_appliance *a, const struct xm_wire_stat *want, struct xm_wire_stat_reply *out);
+void xm_appliance_stat(struct xm_appliance *a, const struct xm_wire_stat *want,
+		       struct xm_wire_stat_reply *out);
 
 /* ---- lend.c: any thread, no lock held. Errors: -ENOENT no such region; -EACCES another session's ------ */
 
 /* -EINVAL size, flags or type; -EEXIST name; -ENOMEM pool; -EUSERS too many regions */
 int xm_lend_create(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_region_create *r,
-		     struct xm_wire_region *out);
+		   struct xm_wire_region *out);
 int xm_lend_open(struct xm_appliance *a, struct xm_session *s, const char *name, struct xm_wire_region *out);
 int xm_lend_resize(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t size_bytes,
-		     struct xm_wire_region *out);
+		   struct xm_wire_region *out);
 /* -EINVAL beyond the region's end; slabs that are not there count as dropped */
 int xm_lend_drop(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *r,
-		   struct xm_wire_region *out);
+		 struct xm_wire_region *out);
 int xm_lend_free(struct xm_appliance *a, struct xm_session *s, uint64_t id);
 int xm_lend_info(struct xm_appliance *a, struct xm_session *s, uint64_t id, struct xm_wire_region *out);
-void xm_lend_list(struct xm_appliance *a, struct xm_session *s, uint64_t after, struct xm_wire_region_list *out);
+void xm_lend_list(struct xm_appliance *a, struct xm_session *s, uint64_t after,
+		  struct xm_wire_region_list *out);
 /* Takes all regions out of the registry, mutex held; the list goes to xm_lend_dispose() without it. */
 struct xm_region *xm_lend_detach_all(struct xm_appliance *a, struct xm_session *s);
 void xm_lend_dispose(struct xm_appliance *a, struct xm_region *list);
@@ -131,7 +134,7 @@ void xm_lend_dispose(struct xm_appliance *a, struct xm_region *list);
 /* Up to max neighbouring slabs from r->first on, populated, one reference each: their number >= 1, as long as
  * only the first one had to be made for it. -ENXIO first is not present; -ENOMEM, -EMFILE. */
 int xm_lend_get_slabs(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *r,
-			struct xm_slab **out, unsigned max);
+		      struct xm_slab **out, unsigned max);
 
 struct xm_segment {
 	struct xm_slab *slab; /* one reference */
@@ -142,7 +145,7 @@ struct xm_segment {
 
 /* The memory behind region bytes [off, off + len), len <= 1 MiB. Number of segments; -ENXIO, -EACCES; -ENOMEM. */
 int xm_lend_locate(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t off, uint32_t len,
-		     struct xm_segment out[XM_SEGMENTS]);
+		   struct xm_segment out[XM_SEGMENTS]);
 
 /* ---- access.c: the one place that says yes or no ------------------------------------------------------ */
 

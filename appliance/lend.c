@@ -198,7 +198,7 @@ static struct xm_region *make_region(const struct xm_wire_region_create *req, ui
 }
 
 int xm_lend_create(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_region_create *req,
-		     struct xm_wire_region *out)
+		   struct xm_wire_region *out)
 {
 	struct xm_region *r, *same;
 	uint64_t slabs;
@@ -255,7 +255,7 @@ static int grow(struct xm_appliance *a, struct xm_region *r, uint64_t slabs)
 }
 
 int xm_lend_resize(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t size_bytes,
-		     struct xm_wire_region *out)
+		   struct xm_wire_region *out)
 {
 	struct xm_slab *gone = NULL;
 	struct xm_region *r = NULL;
@@ -282,7 +282,7 @@ int xm_lend_resize(struct xm_appliance *a, struct xm_session *s, uint64_t id, ui
 }
 
 int xm_lend_drop(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *req,
-		   struct xm_wire_region *out)
+		 struct xm_wire_region *out)
 {
 	struct xm_slab *gone = NULL;
 	struct xm_region *r = NULL;
@@ -363,7 +363,8 @@ static struct xm_region *next_region(struct xm_session *s, uint64_t after)
 	return best;
 }
 
-void xm_lend_list(struct xm_appliance *a, struct xm_session *s, uint64_t after, struct xm_wire_region_list *out)
+void xm_lend_list(struct xm_appliance *a, struct xm_session *s, uint64_t after,
+		  struct xm_wire_region_list *out)
 {
 	struct xm_region *r = NULL;
 
@@ -405,7 +406,8 @@ void xm_lend_dispose(struct xm_appliance *a, struct xm_region *list)
 /* ---- data --------------------------------------------------------------------------------------------- */
 
 /* The slab at this place with a reference. 0; 1: promised, has to be made; -errno as locate. Mutex held. */
-static int lookup(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t slab, struct xm_slab **out)
+static int lookup(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t slab,
+		  struct xm_slab **out)
 {
 	struct xm_region *r = NULL;
 	int ret = find(a, s, id, XM_ACCESS_DATA, &r);
@@ -422,7 +424,8 @@ static int lookup(struct xm_appliance *a, struct xm_session *s, uint64_t id, uin
 }
 
 /* Makes the slab that lookup() found missing, unless somebody else has meanwhile. No lock held. */
-static int materialise(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t slab, bool populate)
+static int materialise(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t slab,
+		       bool populate)
 {
 	struct xm_slab *made, *found = NULL;
 	struct xm_region *r = NULL;
@@ -463,7 +466,7 @@ static int get_slab(struct xm_appliance *a, struct xm_session *s, uint64_t id, u
 }
 
 int xm_lend_get_slabs(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *req,
-			struct xm_slab **out, unsigned max)
+		      struct xm_slab **out, unsigned max)
 {
 	unsigned n = (unsigned)xm_min(req->count, (uint64_t)max);
 	unsigned have = 1;
@@ -482,7 +485,7 @@ int xm_lend_get_slabs(struct xm_appliance *a, struct xm_session *s, const struct
 }
 
 int xm_lend_locate(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t off, uint32_t len,
-		     struct xm_segment out[XM_SEGMENTS])
+		   struct xm_segment out[XM_SEGMENTS])
 {
 	uint64_t unit = a->pool.kind.bytes;
 	int n = 0;

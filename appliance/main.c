@@ -48,7 +48,8 @@ static int raise_descriptors(void)
 	d.fd_limit = rl.rlim_cur;
 	if (slabs + FD_RESERVE / 2 > d.fd_limit) {
 		xm_err("%llu slabs need as many file descriptors, the limit is %llu (give a larger --slab or raise "
-		       "the limit)", (unsigned long long)slabs, (unsigned long long)d.fd_limit);
+		       "the limit)",
+		       (unsigned long long)slabs, (unsigned long long)d.fd_limit);
 		return -EMFILE;
 	}
 	return 0;
@@ -163,7 +164,9 @@ static int start_control(void)
 {
 	uint64_t slabs = d.o.memory_bytes / d.o.slab_bytes;
 	struct xm_ctl_limits limits = { .connections = (unsigned)xm_min(d.fd_limit - slabs - 64, 8192ull),
-					.strangers = 256, .hello_ns = 5000000000ull, .stall_ns = 10000000000ull };
+					.strangers = 256,
+					.hello_ns = 5000000000ull,
+					.stall_ns = 10000000000ull };
 	int ret = xm_ctl_create(&d.a, d.data, &limits, &d.ctl);
 
 	if (ret == 0)
@@ -181,7 +184,8 @@ static void tell_ready(void)
 	size_t len = 0;
 
 	for (int i = 0; i < d.listeners; i++)
-		len += (size_t)xm_snprintf(line + len, sizeof(line) - len, "%s%s", i ? " " : "", d.listener[i].uri);
+		len += (size_t)xm_snprintf(line + len, sizeof(line) - len, "%s%s", i ? " " : "",
+					   d.listener[i].uri);
 	xm_info("lending %s in slabs of %llu KiB at %s", xm_format_size(d.o.memory_bytes, size, sizeof(size)),
 		(unsigned long long)(d.o.slab_bytes >> 10), line);
 	if (d.o.ready_fd != XM_READY_FD_NONE) {

@@ -61,11 +61,15 @@ static void *keep_warm(void *arg)
 			continue;
 		}
 		p->backed++;
+		p->making = true;
 		pthread_mutex_unlock(&p->mutex);
 		ret = xm_slab_create(&p->kind, true, &s);
 		pthread_mutex_lock(&p->mutex);
+		p->making = false;
+		pthread_cond_broadcast(&p->made);
 		if (ret < 0) {
-			xm_warn("cannot prepare memory ahead: %s (lower --memory, or see --huge)", xm_strerror(ret));
+			xm_warn("cannot prepare memory ahead: %s (lower --memory, or see --huge)",
+				xm_strerror(ret));
 			complained = true;
 			p->backed--;
 			continue;
@@ -78,7 +82,8 @@ static void *keep_warm(void *arg)
 	return NULL;
 }
 
-int xm_pool_init(struct xm_pool *p, const struct xm_slab_kind *kind, uint64_t total_bytes, unsigned warm_target)
+int xm_pool_init(struct xm_pool *p, const struct xm_slab_kind *kind, uint64_t total_bytes,
+		 unsigned warm_target)
 {
 	int ret;
 
@@ -88,6 +93,7 @@ int xm_pool_init(struct xm_pool *p, const struct xm_slab_kind *kind, uint64_t to
 	p->total = total_bytes / kind->bytes;
 	pthread_mutex_init(&p->mutex, NULL);
 	pthread_cond_init(&p->work, NULL);
+	pthread_cond_init(&p->made, NULL);
 	ret = pthread_create(&p->thread, NULL, keep_warm, p);
 	p->started = ret == 0;
 	return -ret;
@@ -109,6 +115,7 @@ void xm_pool_fini(struct xm_pool *p)
 	while ((s = pop(&p->doomed)))
 		xm_slab_destroy(s);
 	pthread_cond_destroy(&p->work);
+	pthread_cond_destroy(&p->made);
 	pthread_mutex_destroy(&p->mutex);
 	p->started = false;
 }
@@ -140,6 +147,9 @@ int xm_pool_take(struct xm_pool *p, bool populate, struct xm_slab **out)
 	int ret;
 
 	pthread_mutex_lock(&p->mutex);
+	/* with everything else promised, the slab in the making is the one that was promised to us */
+	while (!p->warm && !p->doomed && p->making && p->backed >= p->total)
+		pthread_cond_wait(&p->made, &p->mutex);
 	s = pop(&p->warm);
 	if (s) {
 		p->warm_count--;

@@ -19,9 +19,10 @@ struct xm_pool {
 	unsigned warm_target;
 
 	pthread_mutex_t mutex; /* everything below; taken alone or inside the registry's */
-	pthread_cond_t work;
+	pthread_cond_t work, made;
 	pthread_t thread;
 	bool stopping, started;
+	bool making;			  /* the pool's thread is making a slab, which is counted in backed */
 	uint64_t total, promised, backed; /* slabs; backed: occupy memory, those to be destroyed included */
 	unsigned warm_count;
 	struct xm_slab *warm, *doomed;
@@ -33,7 +34,8 @@ struct xm_pool_stat {
 };
 
 /* Starts the pool's thread. 0; -errno. */
-int xm_pool_init(struct xm_pool *p, const struct xm_slab_kind *kind, uint64_t total_bytes, unsigned warm_target);
+int xm_pool_init(struct xm_pool *p, const struct xm_slab_kind *kind, uint64_t total_bytes,
+		 unsigned warm_target);
 /* Stops the thread, destroys warm and doomed slabs. */
 void xm_pool_fini(struct xm_pool *p);
 /* 0; -ENOMEM: fewer than n slabs are free */

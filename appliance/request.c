@@ -32,31 +32,19 @@ static void refuse(struct xm_request *r, int status)
 	switch (-status) {
 	case ENOMEM:
 		xm_pool_stat(&r->a->pool, &pool);
-		xm_snprintf(text, sizeof(text), "no room: %s of %s are free (give the appliance more --memory)",
+		xm_snprintf(text, sizeof(text),
+			    "no room: %s of %s are free (give the appliance more --memory)",
 			    xm_format_size(pool.free_bytes, free_text, sizeof(free_text)),
 			    xm_format_size(pool.total_bytes, total_text, sizeof(total_text)));
 		xm_request_refuse(r->out, status, text, pool.free_bytes);
 		break;
-	case ENOENT:
-		xm_request_refuse(r->out, status, "no such region", 0);
-		break;
-	case EACCES:
-		xm_request_refuse(r->out, status, "the region belongs to another session", 0);
-		break;
-	case ENXIO:
-		xm_request_refuse(r->out, status, "no such slab: beyond the end, or freed", 0);
-		break;
-	case EEXIST:
-		xm_request_refuse(r->out, status, "the session has a region of that name", 0);
-		break;
-	case EUSERS:
-		xm_request_refuse(r->out, status, "the session has its 256 regions", 0);
-		break;
-	case ENOSYS:
-		xm_request_refuse(r->out, status, "this version does not know that message", 0);
-		break;
-	default:
-		xm_request_refuse(r->out, status, xm_strerror(status), 0);
+	case ENOENT: xm_request_refuse(r->out, status, "no such region", 0); break;
+	case EACCES: xm_request_refuse(r->out, status, "the region belongs to another session", 0); break;
+	case ENXIO: xm_request_refuse(r->out, status, "no such slab: beyond the end, or freed", 0); break;
+	case EEXIST: xm_request_refuse(r->out, status, "the session has a region of that name", 0); break;
+	case EUSERS: xm_request_refuse(r->out, status, "the session has its 256 regions", 0); break;
+	case ENOSYS: xm_request_refuse(r->out, status, "this version does not know that message", 0); break;
+	default: xm_request_refuse(r->out, status, xm_strerror(status), 0);
 	}
 }
 

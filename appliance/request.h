@@ -8,7 +8,7 @@
 struct xm_request {
 	struct xm_appliance *a;
 	struct xm_session *session;
-	bool local;			   /* came by unix socket: may be given slabs */
+	bool local; /* came by unix socket: may be given slabs */
 	const struct xm_wire_msg *in;
 	struct xm_wire_msg *out;	   /* complete but for its length */
 	struct xm_slab *slab[XM_WIRE_FDS]; /* a reference each: to be sent with the reply, then let go */

@@ -7,7 +7,8 @@
  *
  * A peer may send anything at any speed. Bounds: a stranger's message 512 bytes and 5 s; a member's 64 KiB,
  * its buffer growing only as bytes arrive; one request answered before the next is read, so a peer that
- * does not read its replies is not served and, after stall_ns, not kept; numbers of connections. Complaints
+ * does not read its replies is not served and, after stall_ns, not kept; numbers of connections (a flood of
+ * strangers waits in the kernel's queue, so that one who says hello is heard). Complaints
  * in the log are rationed. Connections die at the end of a round of events, because an event of the
  * same round may still point at them. One thread, no locks of its own.
  */
@@ -32,6 +33,8 @@
 #define EVENTS 64
 #define ACCEPT_MAX 64 /* per event, so that a flood does not starve members */
 #define COMPLAINTS_PER_S 5
+#define GRACE_NS 100000000ull /* a stranger is not made to leave earlier: it may be about to say hello */
+#define PAUSE_MS 10
 
 enum source_kind { SOURCE_LISTENER, SOURCE_CONN, SOURCE_WATCH, SOURCE_WAKE, SOURCE_STOP };
 
@@ -46,13 +49,13 @@ struct source {
 struct conn {
 	struct source source;
 	bool local, dead, want_write, bye;
-	bool closing;		/* after what is in tx */
-	bool handover;		/* to the data thread, after what is in tx */
+	bool closing;  /* after what is in tx */
+	bool handover; /* to the data thread, after what is in tx */
 	uid_t uid;
 	struct xm_session *session; /* NULL: stranger */
 	struct xm_procid proc;	    /* from its hello */
 	uint64_t opened_ns;
-	uint64_t stalled_ns;	/* since when a message is half in or half out; 0: none is */
+	uint64_t stalled_ns; /* since when a message is half in or half out; 0: none is */
 	uint8_t *rx, *tx;
 	uint32_t rx_len, rx_room, tx_len, tx_sent;
 	struct conn *next;
@@ -68,6 +71,7 @@ struct xm_ctl {
 	struct source extra[XM_LISTEN_MAX + 4];
 	unsigned extras;
 	bool stopping;
+	bool paused;	    /* nothing is accepted: too many strangers, all of them new */
 	struct conn *conns; /* newest first */
 	unsigned conn_count, strangers;
 	uint64_t complaint_second;
@@ -179,7 +183,8 @@ static void flush(struct xm_ctl *c, struct conn *conn, const uint8_t *bytes, uin
 
 static void flush_rest(struct xm_ctl *c, struct conn *conn)
 {
-	ssize_t n = xm_send_fds(conn->source.fd, conn->tx + conn->tx_sent, conn->tx_len - conn->tx_sent, NULL, 0);
+	ssize_t n = xm_send_fds(conn->source.fd, conn->tx + conn->tx_sent, conn->tx_len - conn->tx_sent, NULL,
+				0);
 
 	if (n == -EAGAIN || n == -EINTR)
 		return;
@@ -249,8 +254,8 @@ static int check_hello(struct xm_ctl *c, const struct conn *conn, char text[XM_W
 
 	if (h->major != XM_WIRE_MAJOR) {
 		xm_snprintf(text, XM_WIRE_TEXT,
-			    "client speaks protocol %u.%u, this appliance %u.%u (update one of them)", h->major,
-			    h->minor, XM_WIRE_MAJOR, XM_WIRE_MINOR);
+			    "client speaks protocol %u.%u, this appliance %u.%u (update one of them)",
+			    h->major, h->minor, XM_WIRE_MAJOR, XM_WIRE_MINOR);
 		return -EPROTONOSUPPORT;
 	}
 	if (h->role != XM_WIRE_ROLE_CONTROL && h->role != XM_WIRE_ROLE_DATA) {
@@ -297,8 +302,9 @@ static void handle_hello(struct xm_ctl *c, struct conn *conn)
 
 static void handle_request(struct xm_ctl *c, struct conn *conn)
 {
-	struct xm_request r = { .a = c->a, .session = conn->session, .local = conn->local, .in = &c->in,
-				.out = &c->out };
+	struct xm_request r = {
+		.a = c->a, .session = conn->session, .local = conn->local, .in = &c->in, .out = &c->out
+	};
 
 	xm_request_answer(&r);
 	conn->bye = conn->bye || r.bye;
@@ -315,7 +321,8 @@ static void handle_message(struct xm_ctl *c, struct conn *conn, uint32_t len)
 	if (ret == -EPROTO || reply_flag || (ret == -ENOSYS && !conn->session))
 		dismiss(c, conn, -EPROTO, "malformed message");
 	else if ((c->in.h.type == XM_WIRE_HELLO) == (conn->session != NULL))
-		dismiss(c, conn, -EPROTO, conn->session ? "a second hello" : "the first message is not hello");
+		dismiss(c, conn, -EPROTO,
+			conn->session ? "a second hello" : "the first message is not hello");
 	else if (!conn->session)
 		handle_hello(c, conn);
 	else
@@ -437,15 +444,29 @@ static void conn_event(struct xm_ctl *c, struct conn *conn, uint32_t events)
 
 /* ---- accepting ---------------------------------------------------------------------------------------- */
 
-static void evict_stranger(struct xm_ctl *c)
+/* Room for one more stranger: there is, or the oldest one has had its chance. */
+static bool room_for_stranger(struct xm_ctl *c)
 {
 	struct conn *oldest = NULL;
 
+	if (c->strangers < c->limits.strangers)
+		return true;
 	for (struct conn *conn = c->conns; conn; conn = conn->next)
 		if (!conn->dead && !conn->session)
 			oldest = conn;
+	if (oldest && xm_now_ns() - oldest->opened_ns < GRACE_NS)
+		return false;
 	if (oldest)
 		kill_conn(c, oldest);
+	return true;
+}
+
+static void pause_accepting(struct xm_ctl *c, bool pause)
+{
+	for (unsigned i = 0; i < c->extras; i++)
+		if (c->extra[i].kind == SOURCE_LISTENER)
+			watch(c, &c->extra[i], pause ? 0 : EPOLLIN, EPOLL_CTL_MOD);
+	c->paused = pause;
 }
 
 static void tune(int fd)
@@ -471,8 +492,6 @@ static void admit(struct xm_ctl *c, int fd, bool local)
 		close(fd);
 		return;
 	}
-	if (c->strangers >= c->limits.strangers)
-		evict_stranger(c);
 	conn = calloc(1, sizeof(*conn));
 	if (!conn) {
 		close(fd);
@@ -498,8 +517,14 @@ static void admit(struct xm_ctl *c, int fd, bool local)
 
 static void accept_some(struct xm_ctl *c, const struct source *l)
 {
-	for (int i = 0; i < ACCEPT_MAX; i++) {
-		int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	for (int i = 0; i < ACCEPT_MAX && !c->paused; i++) {
+		int fd;
+
+		if (!room_for_stranger(c)) {
+			pause_accepting(c, true);
+			break;
+		}
+		fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (fd >= 0) {
 			admit(c, fd, l->local);
@@ -544,18 +569,10 @@ static void dispatch(struct xm_ctl *c, struct source *s, uint32_t events)
 	ssize_t n;
 
 	switch (s->kind) {
-	case SOURCE_LISTENER:
-		accept_some(c, s);
-		break;
-	case SOURCE_CONN:
-		conn_event(c, xm_container_of(s, struct conn, source), events);
-		break;
-	case SOURCE_WATCH:
-		s->fn(s->arg);
-		break;
-	case SOURCE_STOP:
-		c->stopping = true;
-		break;
+	case SOURCE_LISTENER: accept_some(c, s); break;
+	case SOURCE_CONN: conn_event(c, xm_container_of(s, struct conn, source), events); break;
+	case SOURCE_WATCH: s->fn(s->arg); break;
+	case SOURCE_STOP: c->stopping = true; break;
 	case SOURCE_WAKE:
 		n = read(s->fd, &count, sizeof(count));
 		(void)n; /* the reaper runs every round */
@@ -578,7 +595,11 @@ void xm_ctl_run(struct xm_ctl *c)
 
 			timeout = timeout < 0 ? ms : xm_min(timeout, ms);
 		}
+		if (c->paused)
+			timeout = PAUSE_MS;
 		n = epoll_wait(c->epoll_fd, ev, EVENTS, timeout);
+		if (c->paused && room_for_stranger(c))
+			pause_accepting(c, false);
 		for (int i = 0; i < n; i++)
 			dispatch(c, ev[i].data.ptr, ev[i].events);
 		if (xm_now_ns() - swept >= SWEEP_MS * 1000000ull) {

@@ -72,7 +72,8 @@ static void name_tcp(struct xm_listener *l)
 	}
 	if (!xm_uri_is_local(&ss))
 		xm_warn("%s: access is not authenticated yet: whoever reaches this address can use the memory "
-			"(put it on a closed network)", l->uri);
+			"(put it on a closed network)",
+			l->uri);
 }
 
 static int explain(const char *uri, int err, char *why)

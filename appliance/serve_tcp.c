@@ -84,7 +84,7 @@ struct xm_data {
 	int wake_fd;
 	uint64_t wake_count;
 	struct op wake_op;
-	struct data_conn conns; /* list head */
+	struct data_conn conns;	     /* list head */
 	pthread_mutex_t inbox_mutex; /* inbox, stopping */
 	struct data_conn *inbox;
 	bool stopping;
@@ -153,10 +153,13 @@ static void put_segments(struct xm_data *d, struct xm_segment *seg, int *segs)
 	*segs = 0;
 }
 
-static struct response *respond(struct xm_data *d, struct data_conn *c, int status, uint32_t len, uint64_t value)
+static struct response *respond(struct xm_data *d, struct data_conn *c, int status, uint32_t len,
+				uint64_t value)
 {
 	struct response *r = &c->response[(c->first + c->waiting++) % RESPONSES];
-	struct xm_wire_response w = { .status = status, .len = len, .cookie = c->request.cookie, .value = value };
+	struct xm_wire_response w = {
+		.status = status, .len = len, .cookie = c->request.cookie, .value = value
+	};
 
 	if (status < 0)
 		xm_add(&d->a->refused, 1);
@@ -178,8 +181,7 @@ static void count(struct xm_data *d, struct data_conn *c)
 		xm_add(&d->a->write_bytes, c->request.len);
 		xm_add(&c->session->write_bytes, c->request.len);
 		break;
-	default:
-		xm_add(&d->a->atomics, 1);
+	default: xm_add(&d->a->atomics, 1);
 	}
 }
 
@@ -189,14 +191,10 @@ static bool well_formed(const struct xm_wire_request *r)
 		return false;
 	switch (r->op) {
 	case XM_WIRE_READ:
-	case XM_WIRE_WRITE:
-		return r->len > 0 && r->len <= XM_LINK_OP_MAX;
-	case XM_WIRE_CAS:
-		return r->len == 16;
-	case XM_WIRE_FAA:
-		return r->len == 8;
-	default:
-		return false;
+	case XM_WIRE_WRITE: return r->len > 0 && r->len <= XM_LINK_OP_MAX;
+	case XM_WIRE_CAS: return r->len == 16;
+	case XM_WIRE_FAA: return r->len == 8;
+	default: return false;
 	}
 }
 
@@ -242,7 +240,8 @@ static void end_request(struct xm_data *d, struct data_conn *c)
 	uint64_t before = 0;
 
 	if (c->status == 0 && c->request.op != XM_WIRE_WRITE)
-		c->status = guarded_atomic(c->request.op, (uint64_t *)(void *)c->seg[0].addr, c->words, &before);
+		c->status = guarded_atomic(c->request.op, (uint64_t *)(void *)c->seg[0].addr, c->words,
+					   &before);
 	put_segments(d, c->seg, &c->segs);
 	respond(d, c, c->status, 0, before);
 	c->in_request = false;
@@ -537,12 +536,8 @@ static bool complete(struct xm_data *d, const struct op *op, int res)
 		if (stop)
 			break_all(d);
 		return stop;
-	case OP_RECV:
-		received(d, op->conn, res);
-		break;
-	case OP_SEND:
-		sent(d, op->conn, res);
-		break;
+	case OP_RECV: received(d, op->conn, res); break;
+	case OP_SEND: sent(d, op->conn, res); break;
 	}
 	proceed(d, op->conn);
 	return stop;
@@ -563,7 +558,8 @@ static void *run(void *arg)
 		unsigned head, seen = 0;
 
 		io_uring_submit_and_wait(&d->ring, 1);
-		io_uring_for_each_cqe(&d->ring, head, cqe) {
+		io_uring_for_each_cqe(&d->ring, head, cqe)
+		{
 			struct op *op = io_uring_cqe_get_data(cqe);
 
 			seen++;

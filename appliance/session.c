@@ -135,7 +135,8 @@ static int choose(struct xm_appliance *a, const struct xm_wire_hello *h, const s
 	if (h->session) {
 		s = find(a, h->session);
 		if (!s) {
-			xm_snprintf(text, XM_WIRE_TEXT, "no such session (its lease is over, or the appliance was restarted)");
+			xm_snprintf(text, XM_WIRE_TEXT,
+				    "no such session (its lease is over, or the appliance was restarted)");
 			return -ESTALE;
 		}
 		if (!xm_access_token(s, h->token)) {
@@ -150,12 +151,14 @@ static int choose(struct xm_appliance *a, const struct xm_wire_hello *h, const s
 		return -ESTALE;
 	}
 	if (xm_access_new_session(c) < 0) {
-		xm_snprintf(text, XM_WIRE_TEXT, "user %u may not use this appliance (it serves user %u and root)",
+		xm_snprintf(text, XM_WIRE_TEXT,
+			    "user %u may not use this appliance (it serves user %u and root)",
 			    (unsigned)c->uid, (unsigned)geteuid());
 		return -EACCES;
 	}
 	if (a->session_count >= XM_SESSIONS_MAX) {
-		xm_snprintf(text, XM_WIRE_TEXT, "the appliance has its %u sessions, try later", XM_SESSIONS_MAX);
+		xm_snprintf(text, XM_WIRE_TEXT, "the appliance has its %u sessions, try later",
+			    XM_SESSIONS_MAX);
 		return -EUSERS;
 	}
 	s = make(a, h, c);
@@ -185,7 +188,8 @@ int xm_session_enter(struct xm_appliance *a, const struct xm_wire_hello *h, cons
 		note_process(s, h);
 		*out = s;
 	} else if (ret == -EUSERS && !text[0]) {
-		xm_snprintf(text, XM_WIRE_TEXT, "the session has its %u data connections", XM_SESSION_DATA_MAX);
+		xm_snprintf(text, XM_WIRE_TEXT, "the session has its %u data connections",
+			    XM_SESSION_DATA_MAX);
 	}
 	pthread_mutex_unlock(&a->mutex);
 	return ret;
@@ -317,7 +321,8 @@ static void list_sessions(struct xm_appliance *a, uint64_t after, struct xm_wire
 			describe(s, &out->session[out->count - 1 - (larger - skip)]);
 }
 
-void xm_appliance_stat(struct xm_appliance *a, const struct xm_wire_stat *want, struct xm_wire_stat_reply *out)
+void xm_appliance_stat(struct xm_appliance *a, const struct xm_wire_stat *want,
+		       struct xm_wire_stat_reply *out)
 {
 	struct xm_pool_stat pool;
 

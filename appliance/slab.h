@@ -21,8 +21,7 @@ struct xm_slab_kind {
 
 struct xm_slab {
 	int fd;
-	int refs;	      /* atomic: the region's and one for each operation under way */
-	bool spoiled;	      /* atomic: a client truncated it under us; the data path answers -EIO */
+	int refs; /* atomic: the region's and one for each operation under way */
 	uint8_t *addr;
 	uint64_t bytes;
 	struct xm_slab *next; /* in whatever list it is */

@@ -261,9 +261,9 @@ static void x_stat_reply(struct cursor *c, struct xm_wire_msg *m)
 {
 	struct xm_wire_stat_reply *s = &m->u.stat_reply;
 	uint64_t *total[] = {
-		&s->total_bytes, &s->free_bytes,   &s->warm_bytes, &s->slab_bytes,	 &s->sessions,
-		&s->regions,	 &s->slabs_used,   &s->slabs_backed, &s->connections, &s->data_connections,
-		&s->reads,	 &s->writes,	   &s->atomics,	     &s->refused,	 &s->read_bytes,
+		&s->total_bytes, &s->free_bytes, &s->warm_bytes,   &s->slab_bytes,  &s->sessions,
+		&s->regions,	 &s->slabs_used, &s->slabs_backed, &s->connections, &s->data_connections,
+		&s->reads,	 &s->writes,	 &s->atomics,	   &s->refused,	    &s->read_bytes,
 		&s->write_bytes, &s->uptime_ns,
 	};
 
@@ -340,7 +340,8 @@ int xm_wire_decode_header(const void *bytes, size_t len, struct xm_wire_header *
 
 int xm_wire_decode(const void *bytes, size_t len, struct xm_wire_msg *out)
 {
-	struct cursor c = { .p = (uint8_t *)bytes + XM_WIRE_HEADER, .end = (uint8_t *)bytes + len,
+	struct cursor c = { .p = (uint8_t *)bytes + XM_WIRE_HEADER,
+			    .end = (uint8_t *)bytes + len,
 			    .decoding = 1 };
 	describe_fn *describe;
 	int ret = xm_wire_decode_header(bytes, len, &out->h);

@@ -21,13 +21,13 @@
 #define XM_WIRE_MAJOR 1
 #define XM_WIRE_MINOR 0
 #define XM_WIRE_HEADER 16u
-#define XM_WIRE_MAX 65536u    /* bytes of one message, header included */
+#define XM_WIRE_MAX 65536u     /* bytes of one message, header included */
 #define XM_WIRE_HELLO_MAX 512u /* bytes of a message from a peer that has not introduced itself */
 #define XM_WIRE_NAME 64
-#define XM_WIRE_FDS 32	      /* descriptors with one SLAB_MAP reply */
+#define XM_WIRE_FDS 32 /* descriptors with one SLAB_MAP reply */
 #define XM_WIRE_RULES 4
-#define XM_WIRE_LIST 32	      /* regions in one REGION_LIST reply */
-#define XM_WIRE_SESSIONS 64   /* sessions in one STAT reply */
+#define XM_WIRE_LIST 32	    /* regions in one REGION_LIST reply */
+#define XM_WIRE_SESSIONS 64 /* sessions in one STAT reply */
 #define XM_WIRE_TEXT 200
 
 #define XM_WIRE_REPLY 1u /* flag in the header */

@@ -90,8 +90,7 @@ enum xmem_advice {
 };
 
 /* Advice on [addr, addr+len), page multiples, inside external memory. 0; -EINVAL; -ENOMEM not mapped. XMEM_FLUSH
- * also: -EBUSY pinned pages are still dirty, -EAGAIN some could not be written (being written to meanwhile, or the
- * appliance is lost). */
+ * also: -EBUSY pinned pages stay, -ENOLINK some could not be written. */
 XMEM_API int xmem_advise(struct xmem *x, void *addr, uint64_t len, enum xmem_advice advice);
 /* Keeps pages resident (counts against the budget, of which a quarter must stay free: -ENOMEM), or lets them go. */
 XMEM_API int xmem_pin(struct xmem *x, void *addr, uint64_t len);

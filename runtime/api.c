@@ -302,20 +302,6 @@ static bool good_range(const struct xmem *x, const void *addr, uint64_t len)
 	return usable(x) && len && xm_ext_contains(addr) && xm_ext_contains((const char *)addr + len - 1);
 }
 
-/* Whether the appliance really has it all. */
-static int flushed(const void *addr, uint64_t len)
-{
-	uint64_t page = xm_page_of(addr), end = page + (len >> XM_PAGE_SHIFT);
-
-	for (page = xm_pte_skip(&xm_rt, page, end); page < end; page = xm_pte_skip(&xm_rt, page + 1, end)) {
-		xm_pte word = xm_pg_load(&xm_rt.pt[page]);
-
-		if (xm_pg_busy(word) || (xm_pg_state(word) == XM_PG_RESIDENT && (word & XM_PG_DIRTY)))
-			return word & (XM_PG_PINNED | XM_PG_HOLD_MASK) ? -EBUSY : -EAGAIN;
-	}
-	return 0;
-}
-
 int xmem_advise(struct xmem *x, void *addr, uint64_t len, enum xmem_advice advice)
 {
 	int how = kernel_advice(advice);
@@ -324,8 +310,14 @@ int xmem_advise(struct xmem *x, void *addr, uint64_t len, enum xmem_advice advic
 
 	if (!good_range(x, addr, len) || how < 0)
 		return -EINVAL;
-	rc = xm_map_advise(addr, len, how);
-	return rc == 0 && advice == XMEM_FLUSH ? flushed(addr, len) : rc;
+	if (advice != XMEM_FLUSH)
+		return xm_map_advise(addr, len, how);
+	if ((uintptr_t)addr % XM_PAGE_SIZE)
+		return -EINVAL;
+	xm_in_runtime++;
+	rc = xm_reclaim_all(&xm_rt, xm_page_of(addr), xm_round_up(len, XM_PAGE_SIZE) >> XM_PAGE_SHIFT);
+	xm_in_runtime--;
+	return rc;
 }
 
 int xmem_pin(struct xmem *x, void *addr, uint64_t len)

@@ -209,8 +209,9 @@ int xm_keeper_receive(int sock, int *err)
 	} ctl;
 	struct xm_keeper_reply reply = { 0 };
 	struct iovec iov = { &reply, sizeof(reply) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &ctl,
-			      .msg_controllen = sizeof(ctl) };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &ctl, .msg_controllen = sizeof(ctl)
+	};
 	struct cmsghdr *c;
 	ssize_t n;
 	int fd = -1;
@@ -299,8 +300,8 @@ static void raise_u32(uint32_t *level, uint32_t v)
 {
 	uint32_t seen = xm_load_relaxed(level);
 
-	while (seen < v && !__atomic_compare_exchange_n(level, &seen, v, true, __ATOMIC_RELAXED,
-							__ATOMIC_RELAXED))
+	while (seen < v &&
+	       !__atomic_compare_exchange_n(level, &seen, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		;
 }
 
@@ -308,8 +309,8 @@ void xm_raise_u64(uint64_t *level, uint64_t v)
 {
 	uint64_t seen = xm_load_relaxed(level);
 
-	while (seen < v && !__atomic_compare_exchange_n(level, &seen, v, true, __ATOMIC_RELAXED,
-							__ATOMIC_RELAXED))
+	while (seen < v &&
+	       !__atomic_compare_exchange_n(level, &seen, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		;
 }
 
@@ -426,7 +427,8 @@ int xm_family_proc_live(struct xm_family *f, uint32_t index)
 	p->joined_ns = xm_now_ns();
 	p->ended_ns = 0;
 	fill_names(p);
-	__atomic_compare_exchange_n(&p->state, &seen, XM_PROC_LIVE, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+	__atomic_compare_exchange_n(&p->state, &seen, XM_PROC_LIVE, false, __ATOMIC_ACQ_REL,
+				    __ATOMIC_RELAXED);
 	xm_proc_unlock(p);
 	raise_u32(&f->procs_live_max, count_live(f));
 	drop_former_images(f, index);
@@ -444,8 +446,8 @@ int xm_family_commit(struct xm_family *f, uint32_t index, uint64_t pages)
 	do {
 		if (pages > limit || seen > limit - pages)
 			return -ENOMEM;
-	} while (!__atomic_compare_exchange_n(&f->committed_pages, &seen, seen + pages, true, __ATOMIC_ACQ_REL,
-					      __ATOMIC_ACQUIRE));
+	} while (!__atomic_compare_exchange_n(&f->committed_pages, &seen, seen + pages, true,
+					      __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
 	xm_add(&f->proc[index].committed, pages);
 	xm_raise_u64(&f->committed_pages_max, seen + pages);
 	return 0;

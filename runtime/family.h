@@ -64,15 +64,15 @@ enum xm_feature {
 	XM_FEAT_WP_ASYNC = 1 << 1,
 	XM_FEAT_POISON = 1 << 2,
 	XM_FEAT_PAGEMAP_SCAN = 1 << 3,
-	XM_FEAT_WP = 1 << 4,	       /* write-protect: without it every resident page counts as dirty */
-	XM_FEAT_MADVISE_VEC = 1 << 5,  /* vectored process_madvise on the own process */
+	XM_FEAT_WP = 1 << 4,	      /* write-protect: without it every resident page counts as dirty */
+	XM_FEAT_MADVISE_VEC = 1 << 5, /* vectored process_madvise on the own process */
 	XM_FEAT_EVENT_FORK = 1 << 6,
 };
 
 /* Set once by whoever creates the family, then read-only. */
 struct xm_family_config {
 	uint64_t budget_bytes;	  /* --local */
-	uint64_t size_bytes;	  /* --size: limit of charged external memory; 0: what the appliances offer + local */
+	uint64_t size_bytes;	  /* --size: limit of charged external memory; 0: what is offered + local */
 	uint64_t min_map_bytes;	  /* --min-map: smallest anonymous mmap that becomes external */
 	uint64_t stall_ns;	  /* --stall: how long a page without room waits before SIGBUS */
 	uint64_t lost_timeout_ns; /* how long a lost appliance is waited for */
@@ -83,7 +83,7 @@ struct xm_family_config {
 	uint32_t log_level;	  /* enum xm_log_level */
 	uint32_t strict;
 	char evict[16], prefetch[16];
-	char inject[160];	  /* specification for the inject decorator; "": none */
+	char inject[160]; /* specification for the inject decorator; "": none */
 	uint32_t appliances;
 	struct {
 		char uri[200];
@@ -105,23 +105,23 @@ struct xm_proc_stats {
 	uint64_t faults_bad;	  /* on a range that is not present */
 	uint64_t faults_lost;	  /* answered with SIGBUS: the only copy is gone */
 	/* pages */
-	uint64_t zero_pages;	  /* installed as zeros, run fill included */
-	uint64_t fetched_pages;	  /* installed from an appliance, prefetch included */
+	uint64_t zero_pages;	/* installed as zeros, run fill included */
+	uint64_t fetched_pages; /* installed from an appliance, prefetch included */
 	uint64_t prefetched_pages;
 	uint64_t prefetch_hit_pages, prefetch_waste_pages; /* as the stream detector judges (manual) */
-	uint64_t evicted_pages;	  /* taken away, all kinds */
-	uint64_t evicted_dirty_pages; /* written to an appliance */
-	uint64_t evicted_clean_pages; /* dropped without a write */
-	uint64_t evicted_zero_pages;  /* found to be all zeros: dropped without a write */
-	uint64_t evict_refused_pages; /* pinned by the kernel or taken back meanwhile */
-	uint64_t freed_pages;	  /* given back by the program */
+	uint64_t evicted_pages;				   /* taken away, all kinds */
+	uint64_t evicted_dirty_pages;			   /* written to an appliance */
+	uint64_t evicted_clean_pages;			   /* dropped without a write */
+	uint64_t evicted_zero_pages;	       /* found to be all zeros: dropped without a write */
+	uint64_t evict_refused_pages;	       /* pinned by the kernel or taken back meanwhile */
+	uint64_t freed_pages;		       /* given back by the program */
 	uint64_t fetched_bytes, written_bytes; /* over the links */
 	uint64_t checksum_errors, link_errors, link_reconnects;
-	uint64_t install_calls;	  /* UFFDIO_COPY/ZEROPAGE calls */
-	uint64_t evict_calls;	  /* write-protect, move and drop calls of evictions */
-	uint64_t message_reads;	  /* reads of the userfaultfd */
-	uint64_t control_messages;/* to the appliances */
-	uint64_t reclaim_direct;  /* batches reclaimed by a faulting thread because no frame was free */
+	uint64_t install_calls;	   /* UFFDIO_COPY/ZEROPAGE calls */
+	uint64_t evict_calls;	   /* write-protect, move and drop calls of evictions */
+	uint64_t message_reads;	   /* reads of the userfaultfd */
+	uint64_t control_messages; /* to the appliances */
+	uint64_t reclaim_direct;   /* batches reclaimed by a faulting thread because no frame was free */
 	uint64_t reclaim_background;
 	uint64_t over_budget_pages_max;
 	uint64_t stalls, stall_ns;
@@ -130,18 +130,18 @@ struct xm_proc_stats {
 	uint64_t resident_pages, resident_pages_max;
 	uint64_t mapped_pages, mapped_pages_max; /* external mappings, whether touched or not */
 	uint64_t remote_pages, remote_pages_max; /* pages whose only copy is remote */
-	uint64_t external_pages_max; /* resident + remote, peak */
-	uint64_t anon_local_bytes;   /* private anonymous memory outside: sampled at peaks (coverage) */
+	uint64_t external_pages_max;		 /* resident + remote, peak */
+	uint64_t anon_local_bytes; /* private anonymous memory outside: sampled at peaks (coverage) */
 	struct xm_hist fetch_ns, zero_ns, write_ns; /* fault handling, from message to wake-up */
-	struct xm_hist evict_ns;     /* one batch */
+	struct xm_hist evict_ns;		    /* one batch */
 };
 
 enum xm_proc_entry_state {
 	XM_PROC_FREE = 0,
 	XM_PROC_STARTING = 1, /* claimed; being filled by its process or by fork's parent */
 	XM_PROC_LIVE = 2,
-	XM_PROC_REAPING = 3,  /* dead; somebody gives its slots back */
-	XM_PROC_ENDED = 4,    /* all given back; statistics still readable; may be re-used */
+	XM_PROC_REAPING = 3, /* dead; somebody gives its slots back */
+	XM_PROC_ENDED = 4,   /* all given back; statistics still readable; may be re-used */
 };
 
 enum xm_proc_flag {
@@ -149,8 +149,8 @@ enum xm_proc_flag {
 };
 
 struct xm_proc {
-	uint32_t state;	     /* atomic, enum xm_proc_entry_state */
-	int32_t pid;	     /* in the pid namespace of the family's creator where known, else own; while
+	uint32_t state; /* atomic, enum xm_proc_entry_state */
+	int32_t pid;	/* in the pid namespace of the family's creator where known, else own; while
 				STARTING: of the process that claimed the entry */
 	int32_t ppid;
 	uint32_t flags;	     /* atomic, enum xm_proc_flag */
@@ -158,28 +158,32 @@ struct xm_proc {
 				another pid namespace. A lock that survives its owner: a dead one is replaced */
 	uint32_t wake;	     /* futex of its reclaim thread: bumped by whoever wants it to give frames back */
 	uint64_t start_time; /* field 22 of /proc/PID/stat: tells a re-used pid */
-	uint64_t exe_dev, exe_ino; /* of the program: another one later means that it exec'd */
+	uint64_t exe_dev, exe_ino;    /* of the program: another one later means that it exec'd */
 	uint64_t joined_ns, ended_ns; /* CLOCK_MONOTONIC; ended: first seen dead */
-	uint64_t pt_pages_high; /* atomic: pages [0, high) of its page table may be non-zero */
-	uint64_t resident;   /* atomic: pages charged to the budget by this process */
-	uint64_t committed;  /* atomic: pages charged against --size */
+	uint64_t pt_pages_high;	      /* atomic: pages [0, high) of its page table may be non-zero */
+	uint64_t resident;	      /* atomic: pages charged to the budget by this process */
+	uint64_t committed;	      /* atomic: pages charged against --size */
 	char comm[16];
 	char exe[112];
 	struct xm_proc_stats stats;
 };
 
-enum xm_slab_state { XM_SLAB_NONE = 0, XM_SLAB_POOL = 1 /* slots for eviction */, XM_SLAB_EXPLICIT = 2,
-		     XM_SLAB_LOST = 3 };
+enum xm_slab_state {
+	XM_SLAB_NONE = 0,
+	XM_SLAB_POOL = 1 /* slots for eviction */,
+	XM_SLAB_EXPLICIT = 2,
+	XM_SLAB_LOST = 3
+};
 
 struct xm_slab_desc {
 	uint32_t state;	    /* atomic, enum xm_slab_state; set last */
 	uint16_t appliance; /* index into config.appliance */
 	uint16_t pad;
-	uint32_t index;	    /* slab within the region */
-	uint32_t slots;	    /* usable slots, <= XM_SLAB_SLOTS_MAX */
+	uint32_t index; /* slab within the region */
+	uint32_t slots; /* usable slots, <= XM_SLAB_SLOTS_MAX */
 	uint64_t region;
-	uint32_t free;	    /* atomic: slots with reference count 0 (a hint that may lag) */
-	uint32_t hint;	    /* atomic: where to look next */
+	uint32_t free; /* atomic: slots with reference count 0 (a hint that may lag) */
+	uint32_t hint; /* atomic: where to look next */
 };
 
 /* What an appliance last said of itself; written by the keeper at the start, at the end and while somebody
@@ -196,27 +200,24 @@ struct xm_family {
 	uint32_t version, header_bytes; /* sizeof(struct xm_family): a mismatch is refused */
 	struct xm_family_config cfg;
 	int32_t keeper_pid;
-	uint32_t keeper_wake;	     /* reserved */
+	uint32_t pad;
 	/* the local budget, in pages; atomic */
 	uint64_t budget_pages;
 	uint64_t resident_pages, resident_pages_max;
-	uint32_t pressure_seq;	     /* futex: bumped when somebody needs others to reclaim */
-	uint32_t reclaim_waiters;
 	/* charge against --size, in pages; atomic */
 	uint64_t commit_limit_pages, committed_pages, committed_pages_max;
 	/* slots; atomic */
 	uint64_t slots_used, slots_used_max;
-	uint32_t nslabs;	     /* slab[0..nslabs) are valid */
-	int32_t grow_owner;	     /* pid of the process that grows the book of slabs; 0: none (a lock that
+	uint32_t nslabs;    /* slab[0..nslabs) are valid */
+	int32_t grow_owner; /* pid of the process that grows the book of slabs; 0: none (a lock that
 					survives its owner: a dead owner is replaced) */
-	uint64_t grow_wanted;	     /* atomic: set when slots run low */
 	uint64_t region_id[XM_MAX_APPLIANCES]; /* the growing pool region on each; 0: none yet */
-	uint64_t uncovered;	     /* execs that could not be covered (static, setuid ...): atomic count */
-	struct xm_proc_stats ended;  /* sums of processes whose entries were re-used */
+	uint64_t uncovered;	    /* execs that could not be covered (static, setuid ...): atomic count */
+	struct xm_proc_stats ended; /* sums of processes whose entries were re-used */
 	uint64_t ended_procs;
-	uint32_t procs_high;	     /* atomic: proc[0..procs_high) may be other than FREE */
-	uint32_t procs_live_max;     /* atomic: most processes at once */
-	uint64_t pidns;		     /* inode of the creator's pid namespace; 0: unknown */
+	uint32_t procs_high;	 /* atomic: proc[0..procs_high) may be other than FREE */
+	uint32_t procs_live_max; /* atomic: most processes at once */
+	uint64_t pidns;		 /* inode of the creator's pid namespace; 0: unknown */
 	uint64_t created_ns;
 	uint64_t reap_grace_ns;	     /* slots of the dead rest this long: what the dead process had sent over
 					a network may still be on its way to them */

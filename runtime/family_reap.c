@@ -8,8 +8,8 @@
  * Run by the keeper, by any member under pressure, by a new program in a process that has exec'd; never two at
  * once on one entry (xm_proc.owner). Each word is exchanged with zero before its slot is put: whoever takes
  * over from a killed reaper goes through the table again and puts nothing twice. The page table is a sparse
- * mapping of up to 2 GiB in which reading a hole would create a page, so it is walked by pieces, holes are
- * skipped by mincore, and each piece is punched out at once.
+ * mapping of up to 2 GiB in which reading a hole would create a page: only what the touch map names is read, and
+ * each piece is punched out at once.
  * Raw system calls only; no malloc; no waiting.
  */
 #include "runtime/family.h"
@@ -17,7 +17,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/sysinfo.h>
 
 #include "procid.h"
 #include "runtime/family_internal.h"
@@ -25,9 +24,11 @@
 #include "runtime/slots.h"
 #include "sys.h"
 
-#define PIECE_BYTES (2ull << 20) /* of page table: 1 GiB of addresses, 512 pages */
-#define PIECE_PAGES (PIECE_BYTES / XM_PAGE_SIZE)
+#define PIECE_PAGES 512ull /* of page table, punched out in one call: 1 GiB of addresses */
 #define WORDS_PER_PAGE (XM_PAGE_SIZE / sizeof(xm_pte))
+
+_Static_assert(1u << XM_TOUCH_SHIFT == XM_PAGE_SIZE / sizeof(xm_pte),
+	       "an entry of the touch map is a page of words");
 
 uint64_t xm_sub_to_zero(uint64_t *level, uint64_t v)
 {
@@ -44,8 +45,10 @@ uint64_t xm_sub_to_zero(uint64_t *level, uint64_t v)
 
 static bool dead(struct xm_family *f, const struct xm_proc *p, const struct xm_procid *self)
 {
-	struct xm_procid id = { .pid = (uint32_t)p->pid, .start_time = p->start_time,
-				.boot_hash = self->boot_hash, .pidns = f->pidns };
+	struct xm_procid id = { .pid = (uint32_t)p->pid,
+				.start_time = p->start_time,
+				.boot_hash = self->boot_hash,
+				.pidns = f->pidns };
 
 	/* without knowing that pids mean the same here and there, nobody is called dead */
 	if (p->pid <= 0 || !self->pid || !f->pidns || self->pidns != f->pidns ||
@@ -90,34 +93,27 @@ static void clear_words(struct xm_family *f, xm_pte *words)
 	}
 }
 
-static bool swap_in_use(void)
-{
-	struct sysinfo si;
-
-	return xm_sys1(SYS_sysinfo, &si) != 0 || si.freeswap != si.totalswap;
-}
-
 static void clear_page_table(struct xm_family *f, uint32_t index)
 {
-	uint64_t high = xm_load(&f->proc[index].pt_pages_high) * sizeof(xm_pte);
+	uint64_t high = xm_min(xm_load(&f->proc[index].pt_pages_high), XM_EXT_PAGES) >> XM_TOUCH_SHIFT;
+	const uint8_t *touch = xm_family_touch(f, index);
 	char *pt = (char *)xm_family_pt(f, index);
-	unsigned char there[PIECE_PAGES];
 
-	high = xm_min(high, (uint64_t)XM_PT_BYTES);
-	for (uint64_t at = 0; at < high; at += PIECE_BYTES) {
-		/* pages that are swapped out do not count as present */
-		bool all = swap_in_use() || xm_sys3(SYS_mincore, pt + at, PIECE_BYTES, there) != 0;
+	for (uint64_t piece = 0; piece < high; piece += PIECE_PAGES) {
+		uint64_t end = xm_min(piece + PIECE_PAGES, high);
 		bool any = false;
 
-		for (uint64_t i = 0; i < PIECE_PAGES; i++) {
-			if (!all && !(there[i] & 1))
+		for (uint64_t i = piece; i < end; i++) {
+			if (!xm_load_relaxed(&touch[i]))
 				continue;
-			clear_words(f, (xm_pte *)(pt + at + i * XM_PAGE_SIZE));
+			clear_words(f, (xm_pte *)(pt + i * XM_PAGE_SIZE));
 			any = true;
 		}
 		if (any)
-			xm_sys_madvise(pt + at, PIECE_BYTES, MADV_REMOVE);
+			xm_sys_madvise(pt + piece * XM_PAGE_SIZE, PIECE_PAGES * XM_PAGE_SIZE, MADV_REMOVE);
 	}
+	/* last: who takes over from us finds its way by it */
+	xm_sys_madvise(xm_family_touch(f, index), XM_TOUCH_BYTES, MADV_REMOVE);
 }
 
 /* With the entry locked and in state REAPING. */
@@ -126,7 +122,6 @@ static void give_back(struct xm_family *f, uint32_t index)
 	struct xm_proc *p = &f->proc[index];
 
 	clear_page_table(f, index);
-	xm_sys_madvise(xm_family_touch(f, index), XM_TOUCH_BYTES, MADV_REMOVE);
 	xm_sub_to_zero(&f->resident_pages, __atomic_exchange_n(&p->resident, 0, __ATOMIC_ACQ_REL));
 	xm_sub_to_zero(&f->committed_pages, __atomic_exchange_n(&p->committed, 0, __ATOMIC_ACQ_REL));
 	p->stats.resident_pages = p->stats.mapped_pages = p->stats.remote_pages = 0;
@@ -134,9 +129,6 @@ static void give_back(struct xm_family *f, uint32_t index)
 		p->ended_ns = xm_now_ns();
 	p->pt_pages_high = 0;
 	xm_store(&p->state, XM_PROC_ENDED);
-	/* others may be asleep for want of a frame or a slot */
-	xm_add(&f->pressure_seq, 1);
-	xm_sys_futex(&f->pressure_seq, 1 /* FUTEX_WAKE, shared */, INT32_MAX, NULL, NULL, 0);
 }
 
 /* whether the time since the process was first seen dead is long enough; notes that first time */
@@ -180,8 +172,7 @@ static bool reap(struct xm_family *f, uint32_t index, const struct xm_procid *se
 		give_back(f, index);
 		done = true;
 		break;
-	default:
-		break;
+	default: break;
 	}
 	xm_proc_unlock(p);
 	return done;
@@ -222,8 +213,7 @@ int xm_family_reap_dead(struct xm_family *f)
 #define COUNTERS (offsetof(struct xm_proc_stats, fetch_ns) / sizeof(uint64_t))
 
 _Static_assert(offsetof(struct xm_proc_stats, fetch_ns) % sizeof(uint64_t) == 0, "all counters are u64");
-_Static_assert(sizeof(struct xm_proc_stats) ==
-		       COUNTERS * sizeof(uint64_t) + 4 * sizeof(struct xm_hist),
+_Static_assert(sizeof(struct xm_proc_stats) == COUNTERS * sizeof(uint64_t) + 4 * sizeof(struct xm_hist),
 	       "histograms follow the counters and nothing else does");
 
 void xm_proc_stats_merge(struct xm_proc_stats *into, const struct xm_proc_stats *from)

@@ -16,6 +16,7 @@
 #include "runtime/internal.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -519,15 +520,37 @@ static void handle(struct xm_runtime *rt, struct xm_worker *w, const struct xm_u
 		xm_hist_record(&st->zero_ns, ns);
 }
 
+/* To the index-th processor that this thread may use. A fault answered on the faulting thread's own processor is
+ * up to twice as fast: no wake-up crosses processors (README.md has the figures). */
+static void pin_to_nth_cpu(long index)
+{
+	cpu_set_t may, one;
+
+	CPU_ZERO(&may);
+	CPU_ZERO(&one);
+	if (xm_sys3(SYS_sched_getaffinity, 0, sizeof(may), &may) < 0)
+		return;
+	for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, &may) || index-- > 0)
+			continue;
+		CPU_SET(cpu, &one);
+		xm_sys3(SYS_sched_setaffinity, 0, sizeof(one), &one);
+		return;
+	}
+}
+
 void *xm_handler_main(void *arg)
 {
-	struct xm_runtime *rt = arg;
+	struct xm_runtime *rt = &xm_rt;
+	struct xm_handler *me = arg;
 	struct xm_uffd_event ev[4];
 	struct epoll_event ready;
 	struct xm_worker *w;
 
 	xm_in_runtime = 1;
 	xm_sys6(SYS_prctl, PR_SET_NAME, (long)"xmem-fault", 0, 0, 0, 0);
+	if (rt->handlers_pinned)
+		pin_to_nth_cpu(me - rt->handler);
 	w = xm_worker_get(rt);
 	xm_assert(w);
 	while (!xm_load(&rt->stopping)) {
@@ -540,7 +563,7 @@ void *xm_handler_main(void *arg)
 		xm_stat_add(rt, message_reads, 1);
 		xm_gate_leave(rt);
 		if (n == 0)
-			xm_sys6(SYS_epoll_pwait, rt->epoll_fd, (long)&ready, 1, -1, 0, 8);
+			xm_sys6(SYS_epoll_pwait, me->epoll_fd, (long)&ready, 1, -1, 0, 8);
 		else if (n < 0 && n != -EAGAIN)
 			break;
 	}

@@ -66,7 +66,7 @@ struct xm_runtime {
 	int pid;
 	char env[160];			/* value of XMEM_FAMILY; "" when there is no keeper */
 
-	int uffd, epoll_fd, mem_fd;		/* mem_fd: /proc/self/mem, for pages that may not be read */
+	int uffd, mem_fd;		/* mem_fd: /proc/self/mem, for pages that may not be read */
 	uint32_t features;		/* enum xm_feature in use */
 	uint32_t pins;			/* atomic: the kernel may hold pages of ours */
 	char *move_area;		/* XM_BATCH pages, registered, absent: where MOVE puts victims */
@@ -91,7 +91,12 @@ struct xm_runtime {
 
 	uint32_t gate_closed, gate_active; /* fork.c */
 	int nhandlers;
-	pthread_t handler[XM_HANDLERS_MAX], reclaimer;
+	bool handlers_pinned;		/* one a processor; else the scheduler places them */
+	struct xm_handler {
+		pthread_t thread;
+		int epoll_fd;		/* of its own: waits for the userfaultfd and stop_fd */
+	} handler[XM_HANDLERS_MAX];
+	pthread_t reclaimer;
 	int stop_fd;			/* eventfd: ends the threads */
 	uint32_t stopping;
 	sigset_t fork_mask;
@@ -182,7 +187,7 @@ void xm_remote_tick(struct xm_runtime *rt);
 /* Resolves one fault. Called by handler threads; shared by every fault mode. */
 void xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid, bool write,
 		      bool wp);
-void *xm_handler_main(void *arg);
+void *xm_handler_main(void *arg); /* arg: its struct xm_handler */
 /* Fetches pages ahead of use (advice WILLNEED); bounded by free frames. Returns pages fetched. */
 uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint64_t n);
 
@@ -201,6 +206,8 @@ uint64_t xm_frame_free(struct xm_runtime *rt);
 uint64_t xm_reclaim_batch(struct xm_runtime *rt, uint64_t want);
 /* Evicts what it can of [page, page + n): for advice; returns pages evicted. */
 uint64_t xm_reclaim_range(struct xm_runtime *rt, uint64_t page, uint64_t n);
+/* The same until every page of the range has left: 0; -EBUSY pinned ones stay; -ENOLINK others could not be written. */
+int xm_reclaim_all(struct xm_runtime *rt, uint64_t page, uint64_t n);
 /* A faulting thread has charged frames and the family is over its budget: reclaims here and now. -ENOMEM when there
  * was no room on any appliance for longer than the stall limit. */
 int xm_reclaim_for_fault(struct xm_runtime *rt);

@@ -277,9 +277,7 @@ static void dispatch(struct keeper *k, uint64_t data)
 		if (k->control >= 0)
 			control_event(k);
 		break;
-	case EV_LISTEN:
-		keeper_accept(k);
-		break;
+	case EV_LISTEN: keeper_accept(k); break;
 	case EV_COMMAND:
 		if (k->command_fd >= 0)
 			command_event(k);
@@ -288,15 +286,9 @@ static void dispatch(struct keeper *k, uint64_t data)
 		if (k->watch[index].fd >= 0)
 			member_event(k, index);
 		break;
-	case EV_CLIENT:
-		keeper_client(k, index);
-		break;
-	case EV_APPLIANCE:
-		keeper_appliance_died(k);
-		break;
-	case EV_APPLIANCE_LOG:
-		keeper_relay_log(k);
-		break;
+	case EV_CLIENT: keeper_client(k, index); break;
+	case EV_APPLIANCE: keeper_appliance_died(k); break;
+	case EV_APPLIANCE_LOG: keeper_relay_log(k); break;
 	}
 }
 
@@ -343,8 +335,8 @@ static void serve(struct keeper *k)
 
 static void leave_terminal(void)
 {
-	static const int ignored[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGALRM, SIGUSR1, SIGUSR2,
-				       SIGTSTP, SIGTTIN, SIGTTOU };
+	static const int ignored[] = { SIGHUP,	SIGINT,	 SIGQUIT, SIGTERM, SIGPIPE, SIGALRM,
+				       SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU };
 	sigset_t none;
 
 	setsid();
@@ -462,8 +454,9 @@ int xm_keeper_start(const struct xm_keeper_setup *setup, struct xm_keeper *out)
 	k->f = xm_family_create(&setup->cfg, &k->obj_fd, &ret);
 	if (!k->f) {
 		xm_err("cannot make the family's shared memory: %s%s", xm_strerror(ret),
-		       ret == -EFBIG ? " (lift the file size limit: ulimit -f unlimited)" :
-		       ret == -ENOMEM ? " (lift the address space limit: ulimit -v unlimited)" : "");
+		       ret == -EFBIG	? " (lift the file size limit: ulimit -f unlimited)"
+		       : ret == -ENOMEM ? " (lift the address space limit: ulimit -v unlimited)"
+					: "");
 		return ret;
 	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair)) {

@@ -14,8 +14,8 @@
 #include "runtime/family.h"
 
 struct xm_keeper_setup {
-	struct xm_family_config cfg;	/* appliances 0: a private appliance is started */
-	uint64_t private_bytes;		/* memory of the private appliance */
+	struct xm_family_config cfg;	  /* appliances 0: a private appliance is started */
+	uint64_t private_bytes;		  /* memory of the private appliance */
 	char appliance_program[PATH_MAX]; /* of the private appliance, absolute */
 };
 
@@ -50,7 +50,8 @@ struct xm_private_appliance {
 
 /* Starts `program` on an abstract socket of its own; it dies with the calling process. Waits until it listens.
  * 0; -errno and *why (>= 256 bytes) says what, where and what to do. */
-int xm_private_appliance_start(const char *program, uint64_t bytes, struct xm_private_appliance *a, char *why);
+int xm_private_appliance_start(const char *program, uint64_t bytes, struct xm_private_appliance *a,
+			       char *why);
 /* SIGTERM, a bounded wait, SIGKILL. */
 void xm_private_appliance_stop(struct xm_private_appliance *a);
 

@@ -38,11 +38,12 @@ static void clean_environment(void)
 	unsetenv("LD_PRELOAD");
 }
 
-static void run_appliance(const char *program, const char *uri, uint64_t bytes, int ready, int log, pid_t parent)
+static void run_appliance(const char *program, const char *uri, uint64_t bytes, int ready, int log,
+			  pid_t parent)
 {
 	char memory[32], ready_text[16];
-	const char *argv[] = { "xmem-appliance", "--listen", uri, "--memory", memory, "--ready-fd", ready_text,
-			       "--log-level", "warn", NULL };
+	const char *argv[] = { "xmem-appliance", "--listen", uri,	    "--memory", memory,
+			       "--ready-fd",	 ready_text, "--log-level", "warn",	NULL };
 	sigset_t none;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -198,7 +199,8 @@ static int start_own(struct keeper *k)
 {
 	struct xm_family_config *cfg = &k->f->cfg;
 	char why[256];
-	int ret = xm_private_appliance_start(k->setup->appliance_program, k->setup->private_bytes, &k->own, why);
+	int ret = xm_private_appliance_start(k->setup->appliance_program, k->setup->private_bytes, &k->own,
+					     why);
 
 	if (ret) {
 		xm_err("%s", why);
@@ -217,7 +219,8 @@ static int start_own(struct keeper *k)
 static int open_peer(struct keeper *k, uint32_t i)
 {
 	struct xm_family_config *cfg = &k->f->cfg;
-	struct xm_peer_config pc = { .uri = cfg->appliance[i].uri, .client_name = "xmem-keeper",
+	struct xm_peer_config pc = { .uri = cfg->appliance[i].uri,
+				     .client_name = "xmem-keeper",
 				     .connect_timeout_ns = CONNECT_NS,
 				     .lost_timeout_ns = cfg->lost_timeout_ns };
 	struct xm_peer_info info;
@@ -313,7 +316,9 @@ static int first_region(struct keeper *k)
 	}
 	xm_err("%s: no region for this command: %s%s", k->f->cfg.appliance[k->f->cfg.appliances - 1].uri,
 	       xm_strerror(ret),
-	       ret == -ENOMEM ? " (the appliance has no free slab: give it more --memory, or end other clients)" : "");
+	       ret == -ENOMEM
+		       ? " (the appliance has no free slab: give it more --memory, or end other clients)"
+		       : "");
 	return ret;
 }
 

@@ -23,15 +23,15 @@ struct keeper {
 	struct xm_family *f;
 	const struct xm_keeper_setup *setup;
 	int obj_fd, control, listen_fd, epoll;
-	int command_fd;	   /* pidfd; -1: not known or ended */
+	int command_fd; /* pidfd; -1: not known or ended */
 	bool command_known, command_over, finishing;
 	struct {
-		int fd;	   /* pidfd; -1: not watched */
+		int fd; /* pidfd; -1: not watched */
 		int32_t pid;
 		uint64_t start_time;
 	} watch[XM_MAX_PROCS];
 	struct {
-		int fd;	   /* -1: free */
+		int fd; /* -1: free */
 		bool top;
 		uint64_t since_ns;
 	} client[KEEPER_CLIENTS];

@@ -24,7 +24,8 @@ int keeper_listen(struct keeper *k, const char *name)
 
 	memcpy(addr.sun_path + 1, name, xm_min(len, sizeof(addr.sun_path) - 1));
 	if (fd < 0 ||
-	    bind(fd, (struct sockaddr *)&addr, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + len)) ||
+	    bind(fd, (struct sockaddr *)&addr,
+		 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + len)) ||
 	    listen(fd, 1024)) {
 		int ret = -errno;
 
@@ -158,7 +159,7 @@ static void uncovered(struct keeper *k, struct xm_keeper_request *req)
 {
 	req->text[sizeof(req->text) - 1] = 0;
 	for (char *p = req->text; *p; p++)
-		if ((unsigned char)*p < 0x20)
+		if ((unsigned char)*p < 0x20 || (unsigned char)*p > 0x7e)
 			*p = '?';
 	xm_add(&k->f->uncovered, 1);
 	xm_warn("not covered: %s", req->text);

@@ -433,20 +433,35 @@ static void move_words(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64
 	}
 }
 
+/* What the book says of [from, from+len) holds of `to` as well. The caller has reserved the entries. */
+static void copy_book(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t len)
+{
+	for (uint64_t at = from; at < from + len;) {
+		const struct xm_range *r = xm_rangemap_get(&rt->maps, at);
+		uint64_t end = xm_min(r->end, from + len), value[2] = { r->value[0], r->value[1] };
+
+		xm_rangemap_set(&rt->maps, to + (at - from), to + (end - from), value);
+		at = end;
+	}
+}
+
 /* Moves len bytes of one mapping; the old addresses become reserved again, or stay mapped and empty. */
 static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t len, bool keep_old)
 {
 	uint64_t page = (from - xm_ext_lo) >> XM_PAGE_SHIFT, n = len >> XM_PAGE_SHIFT;
-	const struct xm_range *r = xm_rangemap_get(&rt->maps, from);
-	uint64_t value[2] = { r->value[0], r->value[1] };
 	bool wp = (rt->features & XM_FEAT_WP) != 0;
 	long rc;
 
 	xm_map_take(rt, page, n);
 	take_dest(rt, page, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
+	/* A moved mapping loses its registration, and so does what the kernel merged it with on arrival: registered
+	 * neighbours would be ordinary memory from then on, their absent pages zeros. An unregistered one is not
+	 * merged with them. */
+	xm_uffd_unregister(rt->uffd, from, len);
 	rc = xm_sys6(SYS_mremap, (long)from, (long)len, (long)len,
 		     MREMAP_MAYMOVE | MREMAP_FIXED | (keep_old ? MREMAP_DONTUNMAP : 0), (long)to, 0);
 	if (rc < 0 && rc > -4096) {
+		xm_uffd_register(rt->uffd, from, len, wp);
 		untake(rt, page, n);
 		untake(rt, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
 		reserve_again(to, len);
@@ -459,7 +474,7 @@ static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_
 	rc = xm_uffd_register(rt->uffd, to, len, wp);
 	xm_assert(rc == 0);
 	move_words(rt, page, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
-	xm_rangemap_set(&rt->maps, to, to + len, value);
+	copy_book(rt, from, to, len);
 	if (!keep_old)
 		xm_rangemap_clear(&rt->maps, from, from + len);
 	else
@@ -573,7 +588,7 @@ void *xm_map_remap(void *old, size_t old_len, size_t new_len, int flags, void *n
 		return (void *)(intptr_t)rc;
 	r = xm_rangemap_get(&rt->maps, m.old);
 	if (!r || !xm_rangemap_covers(&rt->maps, m.old, m.old + m.old_len) ||
-	    xm_rangemap_reserve(&rt->maps, 8) < 0) {
+	    xm_rangemap_reserve(&rt->maps, 8 + rt->maps.n) < 0) {
 		rc = r ? -ENOMEM : -EFAULT;
 	} else {
 		r = xm_rangemap_get(&rt->maps, m.old);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * preload.h - what the files of libxmem-preload.so share. The object interposes libc's allocator and the calls
- * that must know of external memory; the runtime itself (everything not named preload*) knows nothing of it.
+ * preload.h - what the files of libxmem-preload.so share. The object interposes libc's allocator
+ * and the calls that must know of external memory; the runtime itself (everything not named
+ * preload*) knows nothing of it.
  *
- * States of a process: OFF until its heap is worth it (small programs cost nothing), then RUNNING, or NATIVE for
- * good when it was not started by xmem-run or the runtime could not start. Every wrapper first asks whether the
- * calling thread is inside the runtime (xm_in_runtime): such calls go straight to the kernel, such memory is local.
+ * States of a process: OFF until its heap is worth it (small programs cost nothing), then RUNNING,
+ * or NATIVE for good when it was not started by xmem-run or the runtime could not start. Every
+ * wrapper first asks whether the calling thread is inside the runtime (xm_in_runtime): such calls
+ * go straight to the kernel, such memory is local.
  */
 #ifndef XM_PRELOAD_H
 #define XM_PRELOAD_H
@@ -62,33 +64,35 @@ static inline bool xm_pre_caller_is_libc(const void *caller, size_t size)
 	return a - xm_pre_ldso.lo < xm_pre_ldso.bytes;
 }
 
-/* Starts the runtime unless that was decided already. True: RUNNING. Any thread outside the runtime; blocks while
- * another thread starts it. False in a vfork child, which must not start threads in its parent's memory. */
+/* Starts the runtime unless that was decided already. True: RUNNING. Any thread outside the
+ * runtime; blocks while another thread starts it. False in a vfork child, which must not start
+ * threads in its parent's memory. */
 bool xm_pre_start(void);
-/* Accounts bytes of local memory that the program took (negative: gave back) before the start, and starts the
- * runtime when it is worth it. True: RUNNING. */
+/* Accounts bytes of local memory that the program took (negative: gave back) before the start,
+ * and starts the runtime when it is worth it. True: RUNNING. */
 bool xm_pre_count(ssize_t bytes);
 /* --min-map of this process. Valid when RUNNING. */
 uint64_t xm_pre_min_map(void);
 /* Taken while the runtime starts; fork holds it so that a child never inherits half a start. */
 void xm_pre_start_lock(void);
 void xm_pre_start_unlock(void);
-/* The next definition of name after this object, NULL when there is none; *slot caches it. lib: soname to look
- * in when the global scope has none (a plugin's private dependency), or NULL. */
+/* The next definition of name after this object, NULL when there is none; *slot caches it. lib:
+ * soname to look in when the global scope has none (a plugin's private dependency), or NULL. */
 void *xm_pre_next(void **slot, const char *name, const char *lib);
 /* Whether this is a child of vfork that borrows its parent's memory. */
 bool xm_pre_in_vfork_child(void);
 /* Registers the fork handlers, before any other library's. Idempotent. preload_fork.c */
 void xm_pre_register_atfork(void);
-/* The program is about to use what makes the kernel pin pages; also before the start. preload_pin.c */
+/* The program is about to use what makes the kernel pin pages; also before the start.
+ * preload_pin.c */
 void xm_pre_pins_announce(const char *by);
 /* The runtime is RUNNING now: tells it what was announced earlier. preload_pin.c */
 void xm_pre_pins_replay(void);
 
-#define XM_NEXT_IN(name, lib)                                                                                \
-	({                                                                                                   \
-		static void *next_slot;                                                                      \
-		(__typeof__(&(name)))xm_pre_next(&next_slot, #name, lib);                                    \
+#define XM_NEXT_IN(name, lib)                                             \
+	({                                                                \
+		static void *next_slot;                                   \
+		(__typeof__(&(name)))xm_pre_next(&next_slot, #name, lib); \
 	})
 #define XM_NEXT(name) XM_NEXT_IN(name, NULL)
 
@@ -117,7 +121,8 @@ size_t xm_je_nallocx(size_t size, int flags);
 size_t xm_je_malloc_usable_size(void *p);
 int xm_je_mallctl(const char *name, void *oldp, size_t *oldlenp, void *newp, size_t newlen);
 int xm_je_mallctlnametomib(const char *name, size_t *mib, size_t *miblen);
-int xm_je_mallctlbymib(const size_t *mib, size_t miblen, void *oldp, size_t *oldlenp, void *newp, size_t newlen);
+int xm_je_mallctlbymib(const size_t *mib, size_t miblen, void *oldp, size_t *oldlenp, void *newp,
+		       size_t newlen);
 void xm_je_malloc_stats_print(void (*write_cb)(void *, const char *), void *opaque, const char *opts);
 
 #define XM_JE_ALIGN_LG(lg) ((int)(lg))
@@ -126,7 +131,8 @@ void xm_je_malloc_stats_print(void (*write_cb)(void *, const char *), void *opaq
 #define XM_JE_TCACHE_MASK (0xfff << 8)
 #define XM_JE_ARENA(a) (((int)(a) + 1) << 20)
 #define XM_JE_ARENA_MASK (~0xfffff)
-/* Local memory once the runtime runs: arena 0, and never through the thread's cache, which holds external blocks. */
+/* Local memory once the runtime runs: arena 0, and never through the thread's cache, which holds
+ * external blocks. */
 #define XM_JE_LOCAL (XM_JE_ARENA(0) | XM_JE_TCACHE_NONE)
 
 /* True once this thread's jemalloc arena is an external one. Thread-local. */
@@ -134,7 +140,8 @@ extern __thread bool xm_arena_external __attribute__((tls_model("initial-exec"))
 
 /* Makes the external arenas. 0, -ENOMEM. Once, at the start, on a thread inside the runtime. */
 int xm_arena_create(void);
-/* Gives the calling thread an external arena and an empty cache. False: it stays local (no memory for that). */
+/* Gives the calling thread an external arena and an empty cache. False: it stays local (no
+ * memory for that). */
 bool xm_arena_enter(void);
 /* Returns idle memory of the external arenas (everything: also what was freed just now). */
 void xm_arena_purge(bool everything);
@@ -142,31 +149,33 @@ void xm_arena_purge(bool everything);
 void xm_arena_prefork(void);
 void xm_arena_postfork_parent(void);
 void xm_arena_postfork_child(void);
-/* Called about once a second by the runtime's reclaim thread: what was freed goes back although the program
- * sleeps. Skips rather than waits while a fork is under way. */
+/* Called about once a second by the runtime's reclaim thread: what was freed goes back although
+ * the program sleeps. Skips rather than waits while a fork is under way. */
 void xm_preload_housekeeping(void);
 
 /* ---- preload_malloc.c -------------------------------------------------------------------------------- */
 
-/* size bytes aligned to align (power of two, 0: default), for a call from caller. NULL: errno is ENOMEM. */
+/* size bytes aligned to align (power of two, 0: default), for a call from caller. NULL: errno is
+ * ENOMEM. */
 void *xm_heap_alloc(size_t size, size_t align, bool zero, const void *caller);
 void *xm_heap_realloc(void *p, size_t size, const void *caller);
 void xm_heap_free(void *p);
-/* Which flags an allocation by caller must carry: 0 for the thread's own arena, else XM_JE_LOCAL. May start the
- * runtime. */
+/* Which flags an allocation by caller must carry: 0 for the thread's own arena, else
+ * XM_JE_LOCAL. May start the runtime. */
 int xm_heap_flags(size_t size, const void *caller);
 
 /* ---- preload_thread.c --------------------------------------------------------------------------------- */
 
-/* Ends the process when its main thread has called pthread_exit and only the runtime's threads are left, as libc does
- * when the last thread ends. From housekeeping. */
+/* Ends the process when its main thread has called pthread_exit and only the runtime's threads
+ * are left, as libc does when the last thread ends. From housekeeping. */
 void xm_pre_threads_check(void);
 /* In the child of fork: the runtime's threads of the parent are not there. */
 void xm_pre_threads_after_fork(void);
 
 /* ---- calls that syscall() routes to ------------------------------------------------------------------ */
 
-/* fork by hand around a raw call that makes a process: in this order before, and then one of the two. */
+/* fork by hand around a raw call that makes a process: in this order before, and then one of the
+ * two. */
 void xm_pre_fork_prepare(void);
 void xm_pre_fork_parent(void);
 void xm_pre_fork_child(void);

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * preload_arena.c - the private jemalloc below the malloc family: its settings, its system calls, its external
- * arenas and when they give memory back.
+ * preload_arena.c - the private jemalloc below the malloc family: its settings, its system calls,
+ * its external arenas and when they give memory back.
  *
  *   arena 0 ..            jemalloc's automatic arenas: local memory over raw system calls
  *   external arenas       extents from external mappings, metadata local (metadata_use_hooks = false)
  *
- * A program thread is bound to an external arena at its first malloc after the start; from then on its thread
- * cache holds external blocks only, because every local allocation bypasses it. Locks: jemalloc's own. A hook
- * may be called with an arena's growth lock held and takes the map lock below it; the runtime never calls
- * malloc with the map lock held for anything but arena 0. housekeeping_mutex keeps the housekeeping of the
- * reclaim thread out of a fork: it would wait for the allocator's locks while the fork waits for the thread.
+ * A program thread is bound to an external arena at its first malloc after the start; from then on
+ * its thread cache holds external blocks only, because every local allocation bypasses it. Locks:
+ * jemalloc's own. A hook may be called with an arena's growth lock held and takes the map lock
+ * below it; the runtime never calls malloc with the map lock held for anything but arena 0.
+ * housekeeping_mutex keeps the housekeeping of the reclaim thread out of a fork: it would wait for
+ * the allocator's locks while the fork waits for the thread.
  */
 #include "runtime/preload.h"
 
@@ -28,8 +29,11 @@
 #include "sys.h"
 
 #define ARENAS_MAX 8
-/* Extents of this size give their addresses back too; smaller ones are kept for re-use, their pages dropped. */
+/* Extents of this size give their addresses back too; smaller ones are kept for re-use, their
+ * pages dropped. */
 #define UNMAP_BYTES (64ull << 20)
+/* An arena grows by ever larger extents, which are charged against --size when they are made: not beyond this. */
+#define GROW_MAX_BYTES ((size_t)64 << 20)
 
 /* jemalloc reads this after MALLOC_CONF, so that the environment cannot undo it.
  * oversize_threshold:0  large blocks come from the thread's arena, not from a local one of their own
@@ -103,13 +107,15 @@ int xm_je_os_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(v
 	return 0;
 }
 
-/* jemalloc's background threads are off; a program's wish for them is accepted and ignored (preload_jeapi.c). */
+/* jemalloc's background threads are off; a program's wish for them is accepted and ignored
+ * (preload_jeapi.c). */
 int xm_je_os_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
 {
 	return EAGAIN;
 }
 
-/* The interposed pthread_mutex_init looks libc's up by dlsym, which may allocate: not while jemalloc starts. */
+/* The interposed pthread_mutex_init looks libc's up by dlsym, which may allocate: not while
+ * jemalloc starts. */
 int xm_je_os_mutex_init(pthread_mutex_t *m, const pthread_mutexattr_t *attr)
 {
 	static const pthread_mutex_t plain = PTHREAD_MUTEX_INITIALIZER;
@@ -124,6 +130,7 @@ int xm_je_os_mutex_init(pthread_mutex_t *m, const pthread_mutexattr_t *attr)
 
 /* ---- extents of the external arenas ------------------------------------------------------------------- */
 
+/* lint: 7 params (jemalloc's) */
 static void *extent_alloc(extent_hooks_t *hooks, void *new_addr, size_t size, size_t alignment, bool *zero,
 			  bool *commit, unsigned arena)
 {
@@ -166,14 +173,16 @@ static bool extent_purge(extent_hooks_t *hooks, void *addr, size_t size, size_t 
 	return r < 0;
 }
 
+/* lint: 7 params (jemalloc's) */
 static bool extent_split(extent_hooks_t *hooks, void *addr, size_t size, size_t a, size_t b, bool committed,
 			 unsigned arena)
 {
 	return false;
 }
 
-static bool extent_merge(extent_hooks_t *hooks, void *a, size_t size_a, void *b, size_t size_b, bool committed,
-			 unsigned arena)
+/* lint: 7 params (jemalloc's) */
+static bool extent_merge(extent_hooks_t *hooks, void *a, size_t size_a, void *b, size_t size_b,
+			 bool committed, unsigned arena)
 {
 	return false;
 }
@@ -192,6 +201,15 @@ struct arena_config {
 	bool metadata_use_hooks;
 };
 
+static void limit_growth(unsigned arena)
+{
+	size_t limit = GROW_MAX_BYTES;
+	char name[48];
+
+	xm_snprintf(name, sizeof(name), "arena.%u.retain_grow_limit", arena);
+	xm_je_mallctl(name, NULL, NULL, &limit, sizeof(limit));
+}
+
 int xm_arena_create(void)
 {
 	struct arena_config config = { .extent_hooks = &external_hooks, .metadata_use_hooks = false };
@@ -205,7 +223,7 @@ int xm_arena_create(void)
 
 		if (err)
 			return arenas ? 0 : -err;
-		arenas++;
+		limit_growth(arena_index[arenas++]);
 	}
 	return 0;
 }
@@ -218,7 +236,8 @@ bool xm_arena_enter(void)
 	int err;
 
 	xm_in_runtime++;
-	/* what the cache holds now is local; afterwards it is filled from the external arena only */
+	/* what the cache holds now is local; afterwards it is filled from the external arena
+	 * only */
 	xm_je_mallctl("thread.tcache.flush", NULL, NULL, NULL, 0);
 	err = xm_je_mallctl("thread.arena", NULL, NULL, &arena, sizeof(arena));
 	xm_in_runtime--;

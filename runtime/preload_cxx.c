@@ -2,10 +2,11 @@
 /*
  * preload_cxx.c - C++'s operators new and delete by their linker names.
  *
- * libstdc++'s own call malloc and would need no help; but a program that is linked with libjemalloc.so would find
- * that library's operators, whose blocks are foreign here. Failing new calls the new handler and throws bad_alloc
- * through libstdc++, looked up weakly: a C program has none. The nothrow forms return NULL without calling
- * the handler, since one that throws could not be caught from C.
+ * libstdc++'s own call malloc and would need no help; but a program that is linked with
+ * libjemalloc.so would find that library's operators, whose blocks are foreign here. Failing new
+ * calls the new handler and throws bad_alloc through libstdc++, looked up weakly: a C program has
+ * none. The nothrow forms return NULL without calling the handler, since one that throws could not
+ * be caught from C.
  */
 #include "runtime/preload.h"
 

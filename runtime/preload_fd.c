@@ -2,9 +2,10 @@
 /*
  * preload_fd.c - the runtime's descriptors are kept out of the program's way.
  *
- * To the program they do not exist: closing one is EBADF, a range is closed around them, and a number that
- * the program wants by dup2 is vacated first. A vfork child has a descriptor table of its own and borrows the
- * memory only: there the calls go straight to the kernel. Any thread; async-signal-safe, as close is.
+ * To the program they do not exist: closing one is EBADF, a range is closed around them, and a
+ * number that the program wants by dup2 is vacated first. A vfork child has a descriptor table of
+ * its own and borrows the memory only: there the calls go straight to the kernel. Any thread;
+ * async-signal-safe, as close is.
  */
 #include "runtime/preload.h"
 
@@ -58,8 +59,8 @@ static int close_around(unsigned first, unsigned last, int flags)
 XM_PUBLIC int close_range(unsigned first, unsigned last, int flags)
 {
 	/* CLOEXEC does no harm: all of ours have it */
-	if (first > last || (flags & CLOSE_RANGE_CLOEXEC) || (flags & ~(int)CLOSE_RANGE_UNSHARE) || !xm_pre_active() ||
-	    !xm_fd_any_in(first, last) || xm_pre_in_vfork_child())
+	if (first > last || (flags & CLOSE_RANGE_CLOEXEC) || (flags & ~(int)CLOSE_RANGE_UNSHARE) ||
+	    !xm_pre_active() || !xm_fd_any_in(first, last) || xm_pre_in_vfork_child())
 		return (int)xm_pre_result(xm_sys3(SYS_close_range, first, last, flags));
 	return close_around(first, last, flags);
 }

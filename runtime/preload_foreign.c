@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * preload_foreign.c - the edges of external memory: ranges that reach out of it, and mappings of the kernel's own
- * inside it.
+ * preload_foreign.c - the edges of external memory: ranges that reach out of it, and mappings of
+ * the kernel's own inside it.
  *
  *   | outside | own | foreign | own | reserved ... | outside |
  *   own       the runtime's: its pages come and go            -> xm_map_*
  *   foreign   a file, shared memory, memory with its own rules -> the kernel; the book only keeps the addresses
  *
- * Foreign mappings are always made somewhere else and moved in, so that a call that fails leaves everything as it was;
- * what they leave behind is reserved again (xm_map_unmap). Between those two steps another thread's mmap might
- * take the addresses, but the kernel looks for room from the other end of the address space. Any thread; the
- * map lock is held only to look into the book.
+ * Foreign mappings are always made somewhere else and moved in, so that a call that fails leaves
+ * everything as it was; what they leave behind is reserved again (xm_map_unmap). Between those two
+ * steps another thread's mmap might take the addresses, but the kernel looks for room from the
+ * other end of the address space. Any thread; the map lock is held only to look into the book.
  */
 #include "runtime/preload_mman.h"
 

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * preload_fork.c - the fork handlers of the allocator and the runtime, and the ways to make a process that run
- * no handlers.
+ * preload_fork.c - the fork handlers of the allocator and the runtime, and the ways to make a
+ * process that run no handlers.
  *
  *   before   program's handlers -> start lock -> housekeeping, allocator locks -> xm_fork_prepare (gate)
  *   parent   xm_fork_parent -> allocator -> start lock -> program's handlers
  *   child    xm_fork_child  -> allocator -> start lock -> xm_fork_child_threads -> program's handlers
  *
- * For that order ours must be the first handlers that are registered, also before those of libraries whose constructors
- * run earlier: hence __register_atfork is interposed. fork, daemon, forkpty run them; _Fork and a raw clone
- * without CLONE_VM do not, and get the same steps by hand. vfork, posix_spawn, system and popen share the parent's
- * memory, whose runtime serves them.
+ * For that order ours must be the first handlers that are registered, also before those of
+ * libraries whose constructors run earlier: hence __register_atfork is interposed. fork, daemon,
+ * forkpty run them; _Fork and a raw clone without CLONE_VM do not, and get the same steps by hand.
+ * vfork, posix_spawn, system and popen share the parent's memory, whose runtime serves them.
  *
- * A child that shares its descriptors but not its memory (CLONE_FILES without CLONE_VM) gets a copy of them instead.
- * Where the forking thread's stack is external (coroutines), the pages around its top are pinned across the fork: the
- * child uses them before its mappings are registered.
+ * A child that shares its descriptors but not its memory (CLONE_FILES without CLONE_VM) gets a copy
+ * of them instead. Where the forking thread's stack is external (coroutines), the pages around its
+ * top are pinned across the fork: the child uses them before its mappings are registered.
  */
 #include "runtime/preload.h"
 
@@ -31,7 +31,8 @@
 
 typedef void (*xm_fork_handler)(void);
 int __register_atfork(xm_fork_handler prepare, xm_fork_handler parent, xm_fork_handler child, void *dso);
-XM_PUBLIC int __register_atfork(xm_fork_handler prepare, xm_fork_handler parent, xm_fork_handler child, void *dso);
+XM_PUBLIC int __register_atfork(xm_fork_handler prepare, xm_fork_handler parent, xm_fork_handler child,
+				void *dso);
 
 extern void *__dso_handle __attribute__((visibility("hidden")));
 
@@ -135,7 +136,8 @@ int __register_atfork(xm_fork_handler prepare, xm_fork_handler parent, xm_fork_h
 	return XM_NEXT(__register_atfork)(prepare, parent, child, dso);
 }
 
-/* Programs built before glibc 2.34 import this; newer ones have it inside, over __register_atfork. */
+/* Programs built before glibc 2.34 import this; newer ones have it inside, over
+ * __register_atfork. */
 XM_PUBLIC int pthread_atfork(xm_fork_handler prepare, xm_fork_handler parent, xm_fork_handler child)
 {
 	return __register_atfork(prepare, parent, child, NULL);
@@ -162,7 +164,8 @@ struct clone_start {
 	void *arg;
 };
 
-/* Runs in the child, on its copy of the parent's memory: the parent's frame with *start is still there. */
+/* Runs in the child, on its copy of the parent's memory: the parent's frame with *start is still
+ * there. */
 static int clone_child(void *arg)
 {
 	struct clone_start start = *(struct clone_start *)arg;
@@ -192,7 +195,8 @@ XM_PUBLIC int clone(int (*fn)(void *), void *stack, int flags, void *arg, ...)
 	if ((flags & CLONE_VM) || xm_in_runtime || !fn || !stack)
 		return real(fn, stack, flags, arg, parent_tid, tls, child_tid);
 	prepare_on(stack);
-	/* a shared descriptor table would be the parent's own, in which the child's runtime closes and opens */
+	/* a shared descriptor table would be the parent's own, in which the child's runtime
+	 * closes and opens */
 	if (fork_running)
 		flags &= ~CLONE_FILES;
 	r = real(clone_child, stack, flags, &start, parent_tid, tls, child_tid);

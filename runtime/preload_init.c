@@ -2,11 +2,13 @@
 /*
  * preload_init.c - when a process gets a runtime, and where libc's own functions are.
  *
- * Starting is lazy: a shell, `true` or a compiler driver never pass XM_PRE_START_BYTES and pay for two comparisons a
- * call. Any program thread may start the runtime, from inside malloc or mmap; start_mutex is taken before every
- * lock of the allocator and of the runtime, and fork holds it, so a child never inherits half a start.
+ * Starting is lazy: a shell, `true` or a compiler driver never pass XM_PRE_START_BYTES and pay for
+ * two comparisons a call. Any program thread may start the runtime, from inside malloc or mmap;
+ * start_mutex is taken before every lock of the allocator and of the runtime, and fork holds it, so
+ * a child never inherits half a start.
  *
- * Nothing here may call malloc before the thread is marked as inside the runtime: dlsym and dl_iterate_phdr may.
+ * Nothing here may call malloc before the thread is marked as inside the runtime: dlsym and
+ * dl_iterate_phdr may.
  */
 #include "runtime/preload.h"
 
@@ -132,7 +134,8 @@ bool xm_pre_start(void)
 
 	if (xm_pre_state() != XM_PRE_OFF)
 		return xm_pre_state() == XM_PRE_RUNNING;
-	/* environ is NULL while ld.so is still relocating; XMEM_FAMILY may not be looked for before */
+	/* environ is NULL while ld.so is still relocating; XMEM_FAMILY may not be looked for
+	 * before */
 	if (xm_in_runtime || !environ || !xm_pre_pid || xm_pre_in_vfork_child())
 		return false;
 	xm_in_runtime++;
@@ -164,8 +167,8 @@ bool xm_pre_count(ssize_t bytes)
 }
 
 /*
- * The libraries that the program is linked with have run their constructors before this one, and malloc was
- * called long before; nothing depends on it having run but the decision to start.
+ * The libraries that the program is linked with have run their constructors before this one, and
+ * malloc was called long before; nothing depends on it having run but the decision to start.
  */
 __attribute__((constructor)) static void preload_init(void)
 {

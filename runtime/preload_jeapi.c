@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * preload_jeapi.c - jemalloc's extended interface under its own names, for programs that are linked with
- * libjemalloc.so and call it (Debian's redis): their blocks come from the private copy like everybody's.
+ * preload_jeapi.c - jemalloc's extended interface under its own names, for programs that are linked
+ * with libjemalloc.so and call it (Debian's redis): their blocks come from the private copy like
+ * everybody's.
  *
- * What a program asks for explicitly (MALLOCX_ARENA, MALLOCX_TCACHE) is honoured; without such a wish the choice
- * is malloc's. A local block never enters the thread's automatic cache. Any thread.
+ * What a program asks for explicitly (MALLOCX_ARENA, MALLOCX_TCACHE) is honoured; without such a
+ * wish the choice is malloc's. A local block never enters the thread's automatic cache. Any thread.
  */
 #include "runtime/preload.h"
 

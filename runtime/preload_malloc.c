@@ -7,9 +7,10 @@
  *   thread inside runtime    local, arena 0, never the thread cache
  *   caller is ld.so          local (its TLS blocks and link maps), and so is what libc allocates for itself
  *   everything else          external
- * free, realloc and malloc_usable_size tell by the address. While the process is not started a thread's cache
- * holds local blocks only; it is emptied when the thread enters its external arena. Any thread, no locks but
- * jemalloc's. Blocks of another allocator are not recognised, as with any replaced malloc.
+ * free, realloc and malloc_usable_size tell by the address. While the process is not started a
+ * thread's cache holds local blocks only; it is emptied when the thread enters its external arena.
+ * Any thread, no locks but jemalloc's. Blocks of another allocator are not recognised, as with any
+ * replaced malloc.
  */
 #include "runtime/preload.h"
 
@@ -33,14 +34,12 @@ int xm_heap_flags(size_t size, const void *caller)
 	if (xm_in_runtime)
 		return XM_JE_LOCAL;
 	switch (xm_pre_state()) {
-	case XM_PRE_NATIVE:
-		return 0;
+	case XM_PRE_NATIVE: return 0;
 	case XM_PRE_OFF:
 		if (!xm_pre_count((ssize_t)xm_min(size, (size_t)1 << 30)))
 			return 0;
 		break;
-	case XM_PRE_RUNNING:
-		break;
+	case XM_PRE_RUNNING: break;
 	}
 	if (xm_pre_caller_is_libc(caller, size))
 		return XM_JE_LOCAL;
@@ -85,11 +84,8 @@ void xm_heap_free(void *p)
 		xm_pre_count(-(ssize_t)xm_je_sallocx(p, 0));
 		xm_je_free(p);
 		return;
-	case XM_PRE_NATIVE:
-		xm_je_free(p);
-		return;
-	case XM_PRE_RUNNING:
-		break;
+	case XM_PRE_NATIVE: xm_je_free(p); return;
+	case XM_PRE_RUNNING: break;
 	}
 	xm_je_dallocx(p, XM_JE_TCACHE_NONE);
 }
@@ -119,7 +115,8 @@ void *xm_heap_realloc(void *p, size_t size, const void *caller)
 		return NULL;
 	}
 	if (xm_ext_contains(p)) {
-		/* stays what it is, whoever asks: libc too reallocates blocks that the program gave it */
+		/* stays what it is, whoever asks: libc too reallocates blocks that the program
+		 * gave it */
 		if (xm_in_runtime || (!xm_arena_external && !xm_arena_enter()))
 			q = xm_je_rallocx(p, size, XM_JE_TCACHE_NONE);
 		else

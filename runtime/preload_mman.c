@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * preload_mman.c - mmap, munmap, mremap, mprotect: what becomes external, and what happens to external ranges.
+ * preload_mman.c - mmap, munmap, mremap, mprotect: what becomes external, and what happens to
+ * external ranges.
  *
- * External becomes an anonymous private mapping of at least --min-map bytes that is no stack, not huge, not below
- * 4 GiB, and whose address the program leaves to the kernel (a hint outside the external range is not followed; one
- * inside it, where something was unmapped, is, for any size).
- * Everything else goes to the kernel. A MAP_FIXED over external addresses is external again when it is anonymous
- * and private; files and shared memory become foreign mappings there: made by the kernel somewhere else first,
- * so that one that fails leaves the old contents alone, then moved.
+ * External becomes an anonymous private mapping of at least --min-map bytes that is no stack, not
+ * huge, not below 4 GiB, and whose address the program leaves to the kernel (a hint outside the
+ * external range is not followed; one inside it, where something was unmapped, is, for any size).
+ * Everything else goes to the kernel. A MAP_FIXED over external addresses is external again when it
+ * is anonymous and private; files and shared memory become foreign mappings there: made by the
+ * kernel somewhere else first, so that one that fails leaves the old contents alone, then moved.
  *
- * A range that reaches over an edge of the external range is cut (preload_foreign.c). Returns and errno are libc's. Any thread; no
- * locks here. Not interposed: brk, what libc maps for itself (thread stacks), remap_file_pages on private memory.
+ * A range that reaches over an edge of the external range is cut (preload_foreign.c). Returns and
+ * errno are libc's. Any thread; no locks here. Not interposed: brk, what libc maps for itself
+ * (thread stacks), remap_file_pages on private memory.
  */
 #include "runtime/preload_mman.h"
 
@@ -28,6 +30,9 @@
 #define MREMAP_DONTUNMAP 4
 #endif
 
+/* Larger ones are reservations of address space (GHC, some JVM collectors) that would leave too little of it
+ * for everything else: they stay local. */
+#define MAX_MAP (XM_EXT_BYTES / 4)
 /* Before the start --min-map is not known yet; smaller mappings than this never lead to a start. */
 #define MIN_MAP_FLOOR (64u << 10)
 
@@ -40,7 +45,8 @@ static bool is_unaligned(const void *p)
 
 static bool is_anonymous_private(int flags)
 {
-	return (flags & MAP_ANONYMOUS) && (flags & MAP_TYPE) == MAP_PRIVATE && !(flags & (MAP_GROWSDOWN | MAP_HUGETLB));
+	return (flags & MAP_ANONYMOUS) && (flags & MAP_TYPE) == MAP_PRIVATE &&
+	       !(flags & (MAP_GROWSDOWN | MAP_HUGETLB));
 }
 
 static unsigned map_flags(int flags)
@@ -102,22 +108,20 @@ static long map_at(void *addr, size_t len, int prot, int flags, int fd, off_t of
 static bool becomes_external(const void *hint, size_t len, int flags)
 {
 	if (!is_anonymous_private(flags) ||
-	    (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_STACK | MAP_32BIT)) || !len || len > XM_EXT_BYTES ||
-	    xm_in_runtime)
+	    (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_STACK | MAP_32BIT)) || !len ||
+	    len > XM_EXT_BYTES || xm_in_runtime)
 		return false;
 	if (xm_ext_contains(hint))
 		return true;
 	if (len < MIN_MAP_FLOOR)
 		return false;
 	switch (xm_pre_state()) {
-	case XM_PRE_NATIVE:
-		return false;
+	case XM_PRE_NATIVE: return false;
 	case XM_PRE_OFF:
 		if (!xm_pre_count((ssize_t)len))
 			return false;
 		break;
-	case XM_PRE_RUNNING:
-		break;
+	case XM_PRE_RUNNING: break;
 	}
 	return len >= xm_pre_min_map();
 }
@@ -125,6 +129,7 @@ static bool becomes_external(const void *hint, size_t len, int flags)
 static long map_anywhere(void *hint, size_t len, int prot, int flags)
 {
 	uintptr_t at = (uintptr_t)hint & ~(XM_PAGE_SIZE - 1);
+	bool free_of_charge = !(prot & PROT_WRITE) || (flags & MAP_NORESERVE);
 	long r;
 
 	if (hint && xm_ext_contains((void *)at) && len <= xm_ext_hi - at) {
@@ -132,7 +137,11 @@ static long map_anywhere(void *hint, size_t len, int prot, int flags)
 		if (!xm_sys_is_error(r))
 			return r;
 	}
-	return (long)xm_map_new(len, 0, prot, map_flags(flags));
+	r = (long)xm_map_new(len, 0, prot, map_flags(flags));
+	/* not --size but addresses have run out: local memory rather than none */
+	if (r == -ENOMEM && free_of_charge && !(flags & MAP_LOCKED))
+		r = xm_pre_mmap(NULL, len, prot, flags, -1, 0);
+	return r;
 }
 
 XM_PUBLIC void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
@@ -179,7 +188,8 @@ XM_PUBLIC int mprotect(void *addr, size_t len, int prot)
 	return (int)xm_pre_result(xm_pre_each(addr, len, ext_protect, SYS_mprotect, prot, 0));
 }
 
-/* Memory protection keys belong to mappings of the kernel and would bind the runtime's own threads. */
+/* Memory protection keys belong to mappings of the kernel and would bind the runtime's own
+ * threads. */
 static long ext_pkey(void *addr, size_t len, long prot)
 {
 	return xm_pre_make_local(addr, len);
@@ -194,8 +204,8 @@ XM_PUBLIC int pkey_mprotect(void *addr, size_t len, int prot, int key)
 	len = xm_round_up(len, XM_PAGE_SIZE);
 	for (long probe = xm_sys4(SYS_pkey_mprotect, (long)addr, 0, prot, key); probe < 0;)
 		return (int)xm_pre_result(probe); /* no such key: nothing has changed */
-	return (int)xm_pre_result(xm_pre_each(addr, len, ext_pkey, SYS_pkey_mprotect, prot, key) ?:
-				  xm_sys4(SYS_pkey_mprotect, (long)addr, (long)len, prot, key));
+	return (int)xm_pre_result(xm_pre_each(addr, len, ext_pkey, SYS_pkey_mprotect, prot, key)
+					  ?: xm_sys4(SYS_pkey_mprotect, (long)addr, (long)len, prot, key));
 }
 
 /* ---- mremap ------------------------------------------------------------------------------------------- */
@@ -221,8 +231,8 @@ XM_PUBLIC void *mremap(void *old, size_t old_len, size_t len, int flags, ...)
 		r = -EFAULT;
 	} else {
 		xm_pre_piece(old, 1, &foreign);
-		r = foreign ? xm_pre_remap_foreign(old, old_len, len, flags, to) :
-			      (long)xm_map_remap(old, old_len, len, flags, to);
+		r = foreign ? xm_pre_remap_foreign(old, old_len, len, flags, to)
+			    : (long)xm_map_remap(old, old_len, len, flags, to);
 	}
 	return (void *)xm_pre_result(r);
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * preload_mman_more.c - the calls that advise on, lock, or ask about ranges: madvise, process_madvise, mincore,
- * msync, mlock and its relatives, System V shared memory.
+ * preload_mman_more.c - the calls that advise on, lock, or ask about ranges: madvise,
+ * process_madvise, mincore, msync, mlock and its relatives, System V shared memory.
  *
- * mlockall never reaches the kernel in a process that may have a runtime: it would populate and lock the
- * runtime's own tables (terabytes of sparse address space). External memory is locked, local memory is not. Any
- * thread; segments_lock (a spin lock) guards the table of attached segments.
+ * mlockall never reaches the kernel in a process that may have a runtime: it would populate and
+ * lock the runtime's own tables (terabytes of sparse address space). External memory is locked,
+ * local memory is not. Any thread; segments_lock (a spin lock) guards the table of attached
+ * segments.
  */
 #include "runtime/preload_mman.h"
 
@@ -110,7 +111,8 @@ XM_PUBLIC ssize_t process_madvise(int pidfd, const struct iovec *iov, size_t n, 
 
 /* ---- questions ---------------------------------------------------------------------------------------- */
 
-/* The answer goes through the stack: vec may lie in external memory, and nobody touches that below the map lock. */
+/* The answer goes through the stack: vec may lie in external memory, and nobody touches that
+ * below the map lock. */
 static long ext_mincore(char *addr, size_t len, unsigned char *vec)
 {
 	unsigned char answer[512];
@@ -159,8 +161,8 @@ XM_PUBLIC int mincore(void *addr, size_t len, unsigned char *vec)
 	for (int i = 0; i < n && r >= 0; i++) {
 		unsigned char *at = vec + (part[i].addr - (char *)addr) / XM_PAGE_SIZE;
 
-		r = part[i].external ? mincore_pieces(part[i].addr, part[i].bytes, at) :
-				       xm_sys3(SYS_mincore, part[i].addr, part[i].bytes, at);
+		r = part[i].external ? mincore_pieces(part[i].addr, part[i].bytes, at)
+				     : xm_sys3(SYS_mincore, part[i].addr, part[i].bytes, at);
 	}
 	return (int)xm_pre_result(r);
 }
@@ -310,7 +312,8 @@ XM_PUBLIC void *shmat(int id, const void *addr, int flags)
 	if (!at || is_unaligned(at) || !xm_pre_touches(at, 1) ||
 	    xm_sys3(SYS_shmctl, id, IPC_STAT, (long)&info) < 0)
 		return (void *)xm_pre_result(xm_sys3(SYS_shmat, id, (long)addr, flags));
-	return (void *)xm_pre_result(attach_external(id, at, xm_round_up(info.shm_segsz, XM_PAGE_SIZE), flags));
+	return (void *)xm_pre_result(
+		attach_external(id, at, xm_round_up(info.shm_segsz, XM_PAGE_SIZE), flags));
 }
 
 XM_PUBLIC int shmdt(const void *addr)

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * preload_pin.c - the calls by which a program makes the kernel pin its pages: O_DIRECT, AIO, io_uring, vmsplice,
- * zero-copy sends, memory registration. Each tells the runtime before anything can be pinned, and goes on to
- * the original. From then on pages are evicted in a way that a pinned page refuses.
+ * preload_pin.c - the calls by which a program makes the kernel pin its pages: O_DIRECT, AIO,
+ * io_uring, vmsplice, zero-copy sends, memory registration. Each tells the runtime before anything
+ * can be pinned, and goes on to the original. From then on pages are evicted in a way that a pinned
+ * page refuses.
  *
- * Told by the first use, not by each buffer: which pages a ring or a direct read holds cannot be seen from
- * here. A library that issues the raw calls by itself (fio's io_uring engine) is caught when it opens its file with
- * O_DIRECT, or by the kernel's own refusal to move a pinned page. Any thread; nothing is locked.
+ * Told by the first use, not by each buffer: which pages a ring or a direct read holds cannot be
+ * seen from here. A library that issues the raw calls by itself (fio's io_uring engine) is caught
+ * when it opens its file with O_DIRECT, or by the kernel's own refusal to move a pinned page. Any
+ * thread; nothing is locked.
  */
 #include "runtime/preload.h"
 
@@ -59,14 +61,14 @@ static int open_at(int dir, const char *path, int flags, mode_t mode)
 }
 
 /* the mode is there only with flags that create */
-#define OPEN_MODE(mode, flags)                                                                               \
-	do {                                                                                                 \
-		if (((flags) & O_CREAT) || ((flags) & O_TMPFILE) == O_TMPFILE) {                             \
-			va_list ap;                                                                          \
-			va_start(ap, flags);                                                                 \
-			mode = va_arg(ap, mode_t);                                                           \
-			va_end(ap);                                                                          \
-		}                                                                                            \
+#define OPEN_MODE(mode, flags)                                               \
+	do {                                                                 \
+		if (((flags)&O_CREAT) || ((flags)&O_TMPFILE) == O_TMPFILE) { \
+			va_list ap;                                          \
+			va_start(ap, flags);                                 \
+			mode = va_arg(ap, mode_t);                           \
+			va_end(ap);                                          \
+		}                                                            \
 	} while (0)
 
 XM_PUBLIC int open(const char *path, int flags, ...)

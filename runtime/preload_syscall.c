@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * preload_syscall.c - syscall(): a program's raw calls take the same way as the functions they stand for.
+ * preload_syscall.c - syscall(): a program's raw calls take the same way as the functions they
+ * stand for.
  *
- * Calls that make a process without sharing memory get the fork steps by hand, provided that the child returns on
- * the caller's stack; with a stack of its own, or sharing memory, the call must be the caller's last one on this
- * stack anyway and goes straight through. Calls that no library function makes (an inline system call
- * instruction) are not seen here; the userfaultfd's events are the second net.
+ * Calls that make a process without sharing memory get the fork steps by hand, provided that the
+ * child returns on the caller's stack; with a stack of its own, or sharing memory, the call must be
+ * the caller's last one on this stack anyway and goes straight through. Calls that no library
+ * function makes (an inline system call instruction) are not seen here; the userfaultfd's events
+ * are the second net.
  */
 #include "runtime/preload.h"
 
@@ -28,13 +30,12 @@ static bool is_fork_like(long nr, const long *a)
 	case SYS_fork:
 	case SYS_vfork: /* through this function its child would return into a frame that it then destroys */
 		return true;
-	case SYS_clone:
-		return !(a[0] & CLONE_VM) && !a[1];
+	case SYS_clone: return !(a[0] & CLONE_VM) && !a[1];
 	case SYS_clone3:
-		return a[1] >= (long)CLONE_ARGS_SIZE_VER0 && !(((struct clone_args *)a[0])->flags & CLONE_VM) &&
+		return a[1] >= (long)CLONE_ARGS_SIZE_VER0 &&
+		       !(((struct clone_args *)a[0])->flags & CLONE_VM) &&
 		       !((struct clone_args *)a[0])->stack;
-	default:
-		return false;
+	default: return false;
 	}
 }
 
@@ -75,56 +76,25 @@ static bool memory_call(long nr, const long *a, long *r)
 	size_t len = (size_t)a[1];
 
 	switch (nr) {
-	case SYS_mmap:
-		*r = (long)mmap(p, len, (int)a[2], (int)a[3], (int)a[4], a[5]);
-		return true;
-	case SYS_munmap:
-		*r = munmap(p, len);
-		return true;
-	case SYS_mremap:
-		*r = (long)mremap(p, len, (size_t)a[2], (int)a[3], (void *)a[4]);
-		return true;
-	case SYS_mprotect:
-		*r = mprotect(p, len, (int)a[2]);
-		return true;
-	case SYS_pkey_mprotect:
-		*r = pkey_mprotect(p, len, (int)a[2], (int)a[3]);
-		return true;
-	case SYS_madvise:
-		*r = madvise(p, len, (int)a[2]);
-		return true;
+	case SYS_mmap: *r = (long)mmap(p, len, (int)a[2], (int)a[3], (int)a[4], a[5]); return true;
+	case SYS_munmap: *r = munmap(p, len); return true;
+	case SYS_mremap: *r = (long)mremap(p, len, (size_t)a[2], (int)a[3], (void *)a[4]); return true;
+	case SYS_mprotect: *r = mprotect(p, len, (int)a[2]); return true;
+	case SYS_pkey_mprotect: *r = pkey_mprotect(p, len, (int)a[2], (int)a[3]); return true;
+	case SYS_madvise: *r = madvise(p, len, (int)a[2]); return true;
 	case SYS_process_madvise:
 		*r = process_madvise((int)a[0], (void *)a[1], (size_t)a[2], (int)a[3], (unsigned)a[4]);
 		return true;
-	case SYS_mincore:
-		*r = mincore(p, len, (void *)a[2]);
-		return true;
-	case SYS_msync:
-		*r = msync(p, len, (int)a[2]);
-		return true;
-	case SYS_mlock:
-		*r = mlock(p, len);
-		return true;
-	case SYS_mlock2:
-		*r = mlock2(p, len, (unsigned)a[2]);
-		return true;
-	case SYS_munlock:
-		*r = munlock(p, len);
-		return true;
-	case SYS_mlockall:
-		*r = mlockall((int)a[0]);
-		return true;
-	case SYS_munlockall:
-		*r = munlockall();
-		return true;
-	case SYS_shmat:
-		*r = (long)shmat((int)a[0], (void *)a[1], (int)a[2]);
-		return true;
-	case SYS_shmdt:
-		*r = shmdt(p);
-		return true;
-	default:
-		return false;
+	case SYS_mincore: *r = mincore(p, len, (void *)a[2]); return true;
+	case SYS_msync: *r = msync(p, len, (int)a[2]); return true;
+	case SYS_mlock: *r = mlock(p, len); return true;
+	case SYS_mlock2: *r = mlock2(p, len, (unsigned)a[2]); return true;
+	case SYS_munlock: *r = munlock(p, len); return true;
+	case SYS_mlockall: *r = mlockall((int)a[0]); return true;
+	case SYS_munlockall: *r = munlockall(); return true;
+	case SYS_shmat: *r = (long)shmat((int)a[0], (void *)a[1], (int)a[2]); return true;
+	case SYS_shmdt: *r = shmdt(p); return true;
+	default: return false;
 	}
 }
 
@@ -132,38 +102,19 @@ static bool memory_call(long nr, const long *a, long *r)
 static bool descriptor_call(long nr, const long *a, long *r)
 {
 	switch (nr) {
-	case SYS_close:
-		*r = close((int)a[0]);
-		return true;
-	case SYS_close_range:
-		*r = close_range((unsigned)a[0], (unsigned)a[1], (int)a[2]);
-		return true;
-	case SYS_dup:
-		*r = dup((int)a[0]);
-		return true;
-	case SYS_dup2:
-		*r = dup2((int)a[0], (int)a[1]);
-		return true;
-	case SYS_dup3:
-		*r = dup3((int)a[0], (int)a[1], (int)a[2]);
-		return true;
-	case SYS_fcntl:
-		*r = fcntl((int)a[0], (int)a[1], a[2]);
-		return true;
-	case SYS_open:
-		*r = open((const char *)a[0], (int)a[1], (mode_t)a[2]);
-		return true;
-	case SYS_openat:
-		*r = openat((int)a[0], (const char *)a[1], (int)a[2], (mode_t)a[3]);
-		return true;
-	case SYS_vmsplice:
-		*r = vmsplice((int)a[0], (void *)a[1], (size_t)a[2], (unsigned)a[3]);
-		return true;
+	case SYS_close: *r = close((int)a[0]); return true;
+	case SYS_close_range: *r = close_range((unsigned)a[0], (unsigned)a[1], (int)a[2]); return true;
+	case SYS_dup: *r = dup((int)a[0]); return true;
+	case SYS_dup2: *r = dup2((int)a[0], (int)a[1]); return true;
+	case SYS_dup3: *r = dup3((int)a[0], (int)a[1], (int)a[2]); return true;
+	case SYS_fcntl: *r = fcntl((int)a[0], (int)a[1], a[2]); return true;
+	case SYS_open: *r = open((const char *)a[0], (int)a[1], (mode_t)a[2]); return true;
+	case SYS_openat: *r = openat((int)a[0], (const char *)a[1], (int)a[2], (mode_t)a[3]); return true;
+	case SYS_vmsplice: *r = vmsplice((int)a[0], (void *)a[1], (size_t)a[2], (unsigned)a[3]); return true;
 	case SYS_setsockopt:
 		*r = setsockopt((int)a[0], (int)a[1], (int)a[2], (void *)a[3], (socklen_t)a[4]);
 		return true;
-	default:
-		return false;
+	default: return false;
 	}
 }
 
@@ -183,7 +134,8 @@ XM_PUBLIC long syscall(long nr, ...)
 			return r;
 		if (is_fork_like(nr, a))
 			return forked(nr, a);
-		if (nr == SYS_io_setup || nr == SYS_io_submit || nr == SYS_io_uring_setup || nr == SYS_io_uring_register)
+		if (nr == SYS_io_setup || nr == SYS_io_submit || nr == SYS_io_uring_setup ||
+		    nr == SYS_io_uring_register)
 			xm_pre_pins_announce("syscall");
 	}
 	return xm_pre_result(xm_sys6(nr, a[0], a[1], a[2], a[3], a[4], a[5]));

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * preload_thread.c - memory that the kernel writes by itself when a thread exits stays resident: thread stacks that
- * the program supplies (the thread descriptor with clear_child_tid lies at their top) and robust mutexes (the
- * list is walked by the kernel). A write to an absent page of those would be lost.
+ * preload_thread.c - memory that the kernel writes by itself when a thread exits stays resident:
+ * thread stacks that the program supplies (the thread descriptor with clear_child_tid lies at their
+ * top) and robust mutexes (the list is walked by the kernel). A write to an absent page of those
+ * would be lost.
  *
- * A stack is pinned from pthread_create until the thread was joined; one of a detached thread stays pinned until its
- * memory is unmapped, since nobody can tell when the kernel has written. stacks_lock (a spin lock: held for a few
- * instructions) guards the table. A full table only means that stacks stay pinned.
+ * A stack is pinned from pthread_create until the thread was joined; one of a detached thread stays
+ * pinned until its memory is unmapped, since nobody can tell when the kernel has written.
+ * stacks_lock (a spin lock: held for a few instructions) guards the table. A full table only means
+ * that stacks stay pinned.
  *
- * A program whose main thread calls pthread_exit ends with its last thread. libc counts the runtime's threads among
- * them, so that end is watched for here, by housekeeping, once the main thread has gone that way.
+ * A program whose main thread calls pthread_exit ends with its last thread. libc counts the
+ * runtime's threads among them, so that end is watched for here, by housekeeping, once the main
+ * thread has gone that way.
  */
 #include "runtime/preload.h"
 
@@ -131,7 +134,8 @@ static int create_for_runtime(pthread_t *thread, const pthread_attr_t *attr, voi
 			xm_store(&t->used, 0);
 		return r;
 	}
-	return real(thread, attr, fn, arg); /* not known to be the runtime's: such a process ends with its program */
+	return real(thread, attr, fn,
+		    arg); /* not known to be the runtime's: such a process ends with its program */
 }
 
 void xm_pre_threads_after_fork(void)
@@ -246,7 +250,8 @@ XM_PUBLIC int pthread_timedjoin_np(pthread_t thread, void **value, const struct 
 	return r;
 }
 
-XM_PUBLIC int pthread_clockjoin_np(pthread_t thread, void **value, clockid_t clock, const struct timespec *until)
+XM_PUBLIC int pthread_clockjoin_np(pthread_t thread, void **value, clockid_t clock,
+				   const struct timespec *until)
 {
 	int r = XM_NEXT(pthread_clockjoin_np)(thread, value, clock, until);
 
@@ -260,8 +265,8 @@ XM_PUBLIC int pthread_mutex_init(pthread_mutex_t *m, const pthread_mutexattr_t *
 	int robust = PTHREAD_MUTEX_STALLED;
 	int r = XM_NEXT(pthread_mutex_init)(m, attr);
 
-	if (!r && attr && xm_pre_active() && xm_ext_contains(m) && !pthread_mutexattr_getrobust(attr, &robust) &&
-	    robust == PTHREAD_MUTEX_ROBUST)
+	if (!r && attr && xm_pre_active() && xm_ext_contains(m) &&
+	    !pthread_mutexattr_getrobust(attr, &robust) && robust == PTHREAD_MUTEX_ROBUST)
 		xm_map_pin(m, sizeof(*m));
 	return r;
 }

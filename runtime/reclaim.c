@@ -6,9 +6,10 @@
  *   old, which leave with it (one write-protect, one drop, neighbouring slots). Age is the page's epoch: the
  *   insertion clock in eighths of the budget.
  *
- *   Watermarks: the reclaim thread works while fewer than reserve_pages frames are free; a faulting thread that
- *   finds the family over its budget reclaims a batch itself. Processes of a family reclaim in proportion to
- *   what they hold: whoever is short kicks the others.
+ *   Watermarks: the reclaim thread is woken when fewer than half of reserve_pages frames are free, and works until
+ *   the whole reserve is: one wake-up for many faults. A faulting thread that finds the family over its budget
+ *   reclaims a batch itself. Processes of a family reclaim in proportion to what they hold: whoever is short kicks
+ *   the others.
  *
  * Threads: the reclaim thread; handlers in direct reclaim. Locks: reclaim lock for a whole batch (never waited for
  * without limit by a handler), policy lock for moments.
@@ -25,6 +26,7 @@
 #define SEEDS 16
 #define SCAN_LIMIT 1024
 #define TICK_NS 1000000000ull
+#define SAMPLE_NS 200000000ull
 #define LOCK_WAIT_NS 100000000ull
 #define NO_VICTIM_WAIT_NS 5000000ull
 
@@ -42,7 +44,7 @@ bool xm_frame_charge(struct xm_runtime *rt, uint64_t n)
 	xm_stat_max(rt, external_pages_max, mine + rt->me->stats.remote_pages);
 	if (all > xm_load_relaxed(&f->resident_pages_max))
 		__atomic_store_n(&f->resident_pages_max, all, __ATOMIC_RELAXED);
-	if (all + rt->reserve_pages > budget)
+	if (all + rt->reserve_pages / 2 > budget)
 		xm_reclaim_kick(rt);
 	if (all <= budget)
 		return true;
@@ -234,6 +236,40 @@ uint64_t xm_reclaim_range(struct xm_runtime *rt, uint64_t page, uint64_t n)
 	return gone;
 }
 
+/* 0: no page of the range is resident or on its way; else what holds the first such page. */
+static int still_here(struct xm_runtime *rt, uint64_t page, uint64_t end)
+{
+	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end)) {
+		xm_pte word = xm_pg_load(&rt->pt[page]);
+
+		if (xm_pg_busy(word))
+			return -EAGAIN;
+		if (xm_pg_state(word) == XM_PG_RESIDENT)
+			return word & (XM_PG_PINNED | XM_PG_HOLD_MASK) ? -EBUSY : -ENOLINK;
+	}
+	return 0;
+}
+
+int xm_reclaim_all(struct xm_runtime *rt, uint64_t page, uint64_t n)
+{
+	uint64_t end = xm_now_ns() + rt->fam->cfg.lost_timeout_ns + 1000000000ull;
+	int rc;
+
+	for (;;) {
+		uint64_t gone;
+
+		xm_gate_enter(rt);
+		gone = xm_reclaim_range(rt, page, n);
+		xm_gate_leave(rt);
+		rc = still_here(rt, page, page + n);
+		/* BUSY for a moment: a fault whose thread has been woken before its words were settled */
+		if (rc == 0 || rc == -EBUSY || (rc == -ENOLINK && !gone) || xm_now_ns() > end)
+			return rc == -EAGAIN ? -ENOLINK : rc;
+		if (rc == -EAGAIN)
+			xm_sys_sleep(50000);
+	}
+}
+
 /* ---- when -------------------------------------------------------------------------------------------------- */
 
 static void wake_proc(struct xm_proc *p)
@@ -355,7 +391,7 @@ void xm_preload_housekeeping(void) __attribute__((weak));
 void *xm_reclaimer_main(void *arg)
 {
 	struct xm_runtime *rt = arg;
-	uint64_t tick = xm_now_ns();
+	uint64_t tick = xm_now_ns(), sampled = 0;
 
 	xm_in_runtime = 1;
 	xm_sys6(SYS_prctl, PR_SET_NAME, (long)"xmem-reclaim", 0, 0, 0, 0);
@@ -385,7 +421,10 @@ void *xm_reclaimer_main(void *arg)
 		xm_gate_leave(rt);
 		if (gone)
 			continue;
-		sample_local(rt);
+		if (xm_now_ns() - sampled > SAMPLE_NS) {
+			sampled = xm_now_ns();
+			sample_local(rt);
+		}
 		if (want)
 			ts.tv_nsec = 5000000; /* nothing could leave just now */
 		xm_sys6(SYS_futex, (long)&rt->me->wake, FUTEX_WAIT, seq, (long)&ts, 0, 0);

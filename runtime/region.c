@@ -220,13 +220,7 @@ static int write_back(struct xm_runtime *rt, struct xmem_region *r, uint64_t off
 {
 	uint64_t page = (r->base + offset - xm_ext_lo) >> XM_PAGE_SHIFT, n = len >> XM_PAGE_SHIFT;
 
-	xm_gate_enter(rt);
-	xm_reclaim_range(rt, page, n);
-	xm_gate_leave(rt);
-	for (uint64_t i = 0; i < n; i++)
-		if (xm_pg_state(xm_pg_load(&rt->pt[page + i])) == XM_PG_RESIDENT)
-			return -ENOLINK;
-	return 0;
+	return xm_reclaim_all(rt, page, n);
 }
 
 int xm_region_unuse(struct xm_runtime *rt, struct xmem_region *r, int kind, uint64_t offset, uint64_t len, bool keep)

@@ -21,7 +21,11 @@
 #define THREAD_STACK_BYTES (256u << 10)
 #define RESERVE_MAX_PAGES 4096u /* 16 MiB: more only keeps frames idle */
 
-struct xm_runtime xm_rt = { .uffd = -1, .epoll_fd = -1, .mem_fd = -1, .pidfd = -1, .stop_fd = -1 };
+#define NO_FDS                                                                                              \
+	{ .uffd = -1, .mem_fd = -1, .pidfd = -1, .stop_fd = -1,                                              \
+	  .handler = { [0 ... XM_HANDLERS_MAX - 1] = { .epoll_fd = -1 } } }
+
+struct xm_runtime xm_rt = NO_FDS;
 __thread int xm_in_runtime __attribute__((tls_model("initial-exec")));
 #ifdef XM_CHECKED
 __thread uint32_t xm_lock_held __attribute__((tls_model("initial-exec")));
@@ -86,14 +90,17 @@ void xm_pins_seen(const char *by)
 
 /* ---- descriptors ------------------------------------------------------------------------------------------------ */
 
+/* Handlers that have a processor each are all woken by a fault: the one on the faulting thread's own is there
+ * first, without an interrupt to another processor, and the others find nothing. Of those that have none, one. */
 static int make_epoll(struct xm_runtime *rt)
 {
-	struct epoll_event ev = { .events = EPOLLIN };
+	struct epoll_event ev = { .events = EPOLLIN | (rt->handlers_pinned ? 0 : EPOLLEXCLUSIVE) };
 	int fd = (int)xm_sys3(SYS_epoll_create1, EPOLL_CLOEXEC, 0, 0);
 
 	if (fd < 0)
 		return fd;
 	xm_sys6(SYS_epoll_ctl, fd, EPOLL_CTL_ADD, rt->uffd, (long)&ev, 0, 0);
+	ev.events = EPOLLIN;
 	xm_sys6(SYS_epoll_ctl, fd, EPOLL_CTL_ADD, rt->stop_fd, (long)&ev, 0, 0);
 	return fd;
 }
@@ -126,8 +133,8 @@ int xm_runtime_open_fds(struct xm_runtime *rt)
 	rc = replace_fd(&rt->uffd, xm_uffd_open(rt->fam->cfg.masked_features, &rt->features));
 	if (rc >= 0)
 		rc = replace_fd(&rt->stop_fd, (int)xm_sys3(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK, 0));
-	if (rc >= 0)
-		rc = replace_fd(&rt->epoll_fd, make_epoll(rt));
+	for (int i = 0; i < rt->nhandlers && rc >= 0; i++)
+		rc = replace_fd(&rt->handler[i].epoll_fd, make_epoll(rt));
 	if (rc < 0)
 		return rc;
 	replace_fd(&rt->mem_fd, xm_sys_open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
@@ -174,12 +181,16 @@ uint64_t xm_runtime_own_pages(struct xm_runtime *rt)
 	return (uint64_t)(rt->nhandlers + 1) * XM_BATCH;
 }
 
-static int handlers_wanted(struct xm_runtime *rt)
+static void choose_handlers(struct xm_runtime *rt)
 {
 	uint32_t n = rt->fam->cfg.handlers ? rt->fam->cfg.handlers : 2;
+	cpu_set_t set;
 
 	/* never one: a handler that reclaims may need another to answer it (fault.c, BUSY) */
-	return (int)xm_min(xm_max(n, 2u), (uint32_t)XM_HANDLERS_MAX);
+	rt->nhandlers = (int)xm_min(xm_max(n, 2u), (uint32_t)XM_HANDLERS_MAX);
+	CPU_ZERO(&set);
+	rt->handlers_pinned = xm_sys3(SYS_sched_getaffinity, 0, sizeof(set), &set) > 0 &&
+			      CPU_COUNT(&set) == rt->nhandlers;
 }
 
 int xm_runtime_threads(struct xm_runtime *rt)
@@ -193,7 +204,7 @@ int xm_runtime_threads(struct xm_runtime *rt)
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, THREAD_STACK_BYTES);
 	for (int i = 0; i < rt->nhandlers && rc == 0; i++)
-		rc = -pthread_create(&rt->handler[i], &attr, xm_handler_main, rt);
+		rc = -pthread_create(&rt->handler[i].thread, &attr, xm_handler_main, &rt->handler[i]);
 	if (rc == 0)
 		rc = -pthread_create(&rt->reclaimer, &attr, xm_reclaimer_main, rt);
 	pthread_attr_destroy(&attr);
@@ -237,6 +248,7 @@ static int start_steps(struct xm_runtime *rt, char *why)
 	rt->move_area = xm_local_alloc(XM_BATCH * XM_PAGE_SIZE);
 	if (!rt->zeros || !rt->move_area)
 		return -ENOMEM;
+	choose_handlers(rt);
 	rc = choose_policies(rt);
 	if (rc == 0)
 		rc = xm_mapping_init(rt);
@@ -249,7 +261,6 @@ static int start_steps(struct xm_runtime *rt, char *why)
 		rc = xm_remote_open(rt, why);
 	if (rc < 0)
 		return rc;
-	rt->nhandlers = handlers_wanted(rt);
 	xm_frame_charge(rt, xm_runtime_own_pages(rt));
 	return xm_runtime_threads(rt);
 }
@@ -321,14 +332,15 @@ void xm_runtime_stop(void)
 	xm_add(&rt->me->wake, 1);
 	xm_sys6(SYS_futex, (long)&rt->me->wake, 1 /* FUTEX_WAKE */, 1, 0, 0, 0);
 	for (int i = 0; i < rt->nhandlers; i++)
-		pthread_join(rt->handler[i], NULL);
+		pthread_join(rt->handler[i].thread, NULL);
 	pthread_join(rt->reclaimer, NULL);
 	xm_remote_close(rt);
 	xm_sys_munmap((void *)xm_ext_lo, xm_ext_hi - xm_ext_lo);
 	xm_ext_lo = xm_ext_hi = 0;
 	xm_family_proc_drop(rt->fam, rt->proc);
 	replace_fd(&rt->uffd, -1);
-	replace_fd(&rt->epoll_fd, -1);
+	for (int i = 0; i < rt->nhandlers; i++)
+		replace_fd(&rt->handler[i].epoll_fd, -1);
 	replace_fd(&rt->mem_fd, -1);
 	replace_fd(&rt->pidfd, -1);
 	replace_fd(&rt->stop_fd, -1);
@@ -337,6 +349,5 @@ void xm_runtime_stop(void)
 	xm_local_free(rt->zeros, XM_BATCH * XM_PAGE_SIZE);
 	xm_local_free(rt->move_area, XM_BATCH * XM_PAGE_SIZE);
 	xm_family_unmap(rt->fam);
-	memset(rt, 0, sizeof(*rt));
-	rt->uffd = rt->epoll_fd = rt->mem_fd = rt->pidfd = rt->stop_fd = -1;
+	*rt = (struct xm_runtime)NO_FDS;
 }

@@ -84,7 +84,12 @@ void xm_out_print(struct xm_out *o, const char *fmt, ...)
 /* Length of the well-formed UTF-8 sequence at s, 0: none */
 static size_t utf8_length(const unsigned char *s)
 {
-	size_t n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
+	size_t n = s[0] < 0x80	 ? 1
+		   : s[0] < 0xc2 ? 0
+		   : s[0] < 0xe0 ? 2
+		   : s[0] < 0xf0 ? 3
+		   : s[0] < 0xf5 ? 4
+				 : 0;
 
 	for (size_t i = 1; i < n; i++)
 		if ((s[i] & 0xc0) != 0x80)
@@ -178,17 +183,52 @@ struct field {
 	size_t offset;
 };
 
-#define F(name) { #name, offsetof(struct xm_proc_stats, name) }
+#define F(name)                                             \
+	{                                                   \
+#name, offsetof(struct xm_proc_stats, name) \
+	}
 
 static const struct field counters[] = {
-	F(faults_zero), F(faults_fetch), F(faults_write), F(faults_wait), F(faults_spurious), F(faults_bad),
-	F(faults_lost), F(zero_pages), F(fetched_pages), F(prefetched_pages), F(prefetch_hit_pages),
-	F(prefetch_waste_pages), F(evicted_pages), F(evicted_dirty_pages), F(evicted_clean_pages),
-	F(evicted_zero_pages), F(evict_refused_pages), F(freed_pages), F(fetched_bytes), F(written_bytes),
-	F(checksum_errors), F(link_errors), F(link_reconnects), F(install_calls), F(evict_calls),
-	F(message_reads), F(control_messages), F(reclaim_direct), F(reclaim_background),
-	F(over_budget_pages_max), F(stalls), F(stall_ns), F(forks), F(resident_pages), F(resident_pages_max),
-	F(mapped_pages), F(mapped_pages_max), F(remote_pages), F(remote_pages_max), F(external_pages_max),
+	F(faults_zero),
+	F(faults_fetch),
+	F(faults_write),
+	F(faults_wait),
+	F(faults_spurious),
+	F(faults_bad),
+	F(faults_lost),
+	F(zero_pages),
+	F(fetched_pages),
+	F(prefetched_pages),
+	F(prefetch_hit_pages),
+	F(prefetch_waste_pages),
+	F(evicted_pages),
+	F(evicted_dirty_pages),
+	F(evicted_clean_pages),
+	F(evicted_zero_pages),
+	F(evict_refused_pages),
+	F(freed_pages),
+	F(fetched_bytes),
+	F(written_bytes),
+	F(checksum_errors),
+	F(link_errors),
+	F(link_reconnects),
+	F(install_calls),
+	F(evict_calls),
+	F(message_reads),
+	F(control_messages),
+	F(reclaim_direct),
+	F(reclaim_background),
+	F(over_budget_pages_max),
+	F(stalls),
+	F(stall_ns),
+	F(forks),
+	F(resident_pages),
+	F(resident_pages_max),
+	F(mapped_pages),
+	F(mapped_pages_max),
+	F(remote_pages),
+	F(remote_pages_max),
+	F(external_pages_max),
 	F(anon_local_bytes),
 };
 
@@ -204,10 +244,10 @@ static void hist_json(struct xm_out *o, const char *name, const struct xm_hist *
 
 	xm_out_print(o, ", \"%s\": {\"count\": %llu, \"mean\": %llu", name, (unsigned long long)count,
 		     (unsigned long long)(count ? xm_load_relaxed(&h->sum) / count : 0));
-	xm_out_print(o, ", \"p50\": %llu, \"p99\": %llu, \"p999\": %llu, \"max\": %llu}",
-		     (unsigned long long)xm_hist_quantile(h, 0.5), (unsigned long long)xm_hist_quantile(h, 0.99),
-		     (unsigned long long)xm_hist_quantile(h, 0.999),
-		     (unsigned long long)xm_load_relaxed(&h->max));
+	xm_out_print(
+		o, ", \"p50\": %llu, \"p99\": %llu, \"p999\": %llu, \"max\": %llu}",
+		(unsigned long long)xm_hist_quantile(h, 0.5), (unsigned long long)xm_hist_quantile(h, 0.99),
+		(unsigned long long)xm_hist_quantile(h, 0.999), (unsigned long long)xm_load_relaxed(&h->max));
 }
 
 void xm_stats_block_json(struct xm_out *o, const struct xm_proc_stats *s)

@@ -16,11 +16,11 @@
  * buffer of the caller. On the caller's stack; one thread. */
 struct xm_out {
 	int fd;
-	int err;	 /* first -errno of write */
-	char *mem;	 /* fd -1: caller's buffer, always terminated */
+	int err;   /* first -errno of write */
+	char *mem; /* fd -1: caller's buffer, always terminated */
 	size_t mem_size;
-	size_t used;	 /* bytes in mem or room */
-	size_t wanted;	 /* bytes produced in all: > used when mem was too small */
+	size_t used;   /* bytes in mem or room */
+	size_t wanted; /* bytes produced in all: > used when mem was too small */
 	char room[2048];
 };
 
@@ -35,7 +35,7 @@ int xm_out_flush(struct xm_out *o);
 
 /* What became of the command, for the head of the block. */
 struct xm_stats_run {
-	const char *command;	/* "redis-server"; NULL: not known */
+	const char *command; /* "redis-server"; NULL: not known */
 	uint64_t wall_ns;
 	int wait_status;	/* as of waitpid */
 	uint32_t still_running; /* processes of the family that go on */

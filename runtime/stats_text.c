@@ -80,13 +80,15 @@ static void print_memory(struct text *t, struct xm_family *f, const struct xm_st
 	if (coverage < 0)
 		xm_out_print(t->o, "  coverage          not measured\n");
 	else
-		xm_out_print(t->o, "  coverage          %d.%d %% external; %s of private memory stayed local\n",
+		xm_out_print(t->o,
+			     "  coverage          %d.%d %% external; %s of private memory stayed local\n",
 			     coverage / 10, coverage % 10,
 			     xm_format_size(s->total.anon_local_bytes, t->a, sizeof(t->a)));
 	xm_out_print(t->o, "  processes         %llu in all, at most %u at once",
 		     (unsigned long long)s->processes, f->procs_live_max);
 	if (xm_load(&f->uncovered))
-		xm_out_print(t->o, "; %llu command(s) NOT covered", (unsigned long long)xm_load(&f->uncovered));
+		xm_out_print(t->o, "; %llu command(s) NOT covered",
+			     (unsigned long long)xm_load(&f->uncovered));
 	xm_out_print(t->o, "\n");
 }
 
@@ -99,7 +101,8 @@ static void print_latency(struct text *t, const char *name, uint64_t count, cons
 		xm_out_print(t->o, "\n");
 		return;
 	}
-	xm_out_print(t->o, " %10s %10s %10s %10s\n", xm_format_time(xm_hist_quantile(h, 0.5), t->a, sizeof(t->a)),
+	xm_out_print(t->o, " %10s %10s %10s %10s\n",
+		     xm_format_time(xm_hist_quantile(h, 0.5), t->a, sizeof(t->a)),
 		     xm_format_time(xm_hist_quantile(h, 0.99), t->b, sizeof(t->b)),
 		     xm_format_time(xm_hist_quantile(h, 0.999), t->c, sizeof(t->c)),
 		     xm_format_time(h->max, max, sizeof(max)));
@@ -107,7 +110,8 @@ static void print_latency(struct text *t, const char *name, uint64_t count, cons
 
 static void print_faults(struct text *t, const struct xm_proc_stats *s)
 {
-	xm_out_print(t->o, "  %-17s %13s %10s %10s %10s %10s\n", "faults", "count", "p50", "p99", "p99.9", "max");
+	xm_out_print(t->o, "  %-17s %13s %10s %10s %10s %10s\n", "faults", "count", "p50", "p99", "p99.9",
+		     "max");
 	print_latency(t, "fetched", s->faults_fetch, &s->fetch_ns);
 	print_latency(t, "first touch", s->faults_zero, &s->zero_ns);
 	print_latency(t, "write to clean", s->faults_write, &s->write_ns);
@@ -125,8 +129,8 @@ static void print_traffic(struct text *t, const struct xm_proc_stats *s)
 		     count_text(s->fetched_pages, t->a), xm_format_size(s->fetched_bytes, t->b, sizeof(t->b)),
 		     count_text(s->prefetched_pages, t->c));
 	if (s->prefetched_pages)
-		xm_out_print(t->o, "\n                    prefetch: %u.%u %% hit, %u.%u %% wasted", hit / 10, hit % 10,
-			     waste / 10, waste % 10);
+		xm_out_print(t->o, "\n                    prefetch: %u.%u %% hit, %u.%u %% wasted", hit / 10,
+			     hit % 10, waste / 10, waste % 10);
 	xm_out_print(t->o, "\n  evicted           %s pages: %s written (%s),\n",
 		     count_text(s->evicted_pages, t->a), count_text(s->evicted_dirty_pages, t->b),
 		     xm_format_size(s->written_bytes, t->c, sizeof(t->c)));
@@ -140,7 +144,8 @@ static void print_traffic(struct text *t, const struct xm_proc_stats *s)
 			     xm_format_time(xm_hist_quantile(&s->evict_ns, 0.99), t->c, sizeof(t->c)));
 	xm_out_print(t->o, "\n");
 	if (s->stalls)
-		xm_out_print(t->o, "  STALLS            %s waits for room, %s in all: --local or --size is small\n",
+		xm_out_print(t->o,
+			     "  STALLS            %s waits for room, %s in all: --local or --size is small\n",
 			     count_text(s->stalls, t->a), xm_format_time(s->stall_ns, t->b, sizeof(t->b)));
 }
 
@@ -161,7 +166,8 @@ static void print_errors(struct text *t, const struct xm_proc_stats *s)
 	for (size_t i = 0; i < XM_ARRAY_SIZE(err); i++) {
 		if (!err[i].n)
 			continue;
-		xm_out_print(t->o, "  %-17s %s %s\n", any ? "" : "ERRORS", count_text(err[i].n, t->a), err[i].what);
+		xm_out_print(t->o, "  %-17s %s %s\n", any ? "" : "ERRORS", count_text(err[i].n, t->a),
+			     err[i].what);
 		any = true;
 	}
 	if (!any)
@@ -180,10 +186,11 @@ static void print_appliances(struct text *t, struct xm_family *f)
 			xm_out_print(t->o, "                    NOT REACHABLE: %s\n", xm_strerror(a->status));
 			continue;
 		}
-		xm_out_print(t->o, "                    %s of %s in use",
-			     xm_format_size(a->stat.total_bytes - xm_min(a->stat.free_bytes, a->stat.total_bytes),
-					    t->a, sizeof(t->a)),
-			     xm_format_size(a->stat.total_bytes, t->b, sizeof(t->b)));
+		xm_out_print(
+			t->o, "                    %s of %s in use",
+			xm_format_size(a->stat.total_bytes - xm_min(a->stat.free_bytes, a->stat.total_bytes),
+				       t->a, sizeof(t->a)),
+			xm_format_size(a->stat.total_bytes, t->b, sizeof(t->b)));
 		if (a->stat.reads || a->stat.writes)
 			xm_out_print(t->o, "; served %s reads, %s writes", count_text(a->stat.reads, t->c),
 				     count_text(a->stat.writes, t->d));

@@ -83,7 +83,8 @@ static void check_kernel(struct check *c)
 	if (major > 5 || (major == 5 && minor >= 7))
 		say(c, OK, "kernel", "%s", u.release);
 	else
-		say(c, MISSING, "kernel", "%s; 5.7 is the oldest with write-protect faults: upgrade the kernel", u.release);
+		say(c, MISSING, "kernel",
+		    "%s; 5.7 is the oldest with write-protect faults: upgrade the kernel", u.release);
 }
 
 /* A userfaultfd by either way; the errno of each that failed. */
@@ -125,7 +126,8 @@ static void check_uffd(struct check *c)
 	} else {
 		say(c, MISSING, "userfaultfd",
 		    "not permitted: setfacl -m u:%s:rw /dev/userfaultfd    (or: sysctl -w "
-		    "vm.unprivileged_userfaultfd=1)", c->user);
+		    "vm.unprivileged_userfaultfd=1)",
+		    c->user);
 	}
 }
 
@@ -139,7 +141,8 @@ static void check_features(struct check *c)
 	} f[] = {
 		{ "write-protect", UFFD_FEATURE_PAGEFAULT_FLAG_WP, NOTE,
 		  "none: every resident page counts as dirty and is written when evicted (kernel 5.7+ on x86-64)" },
-		{ "thread ids", UFFD_FEATURE_THREAD_ID, NOTE, "none: sequences are detected for a process, not a thread" },
+		{ "thread ids", UFFD_FEATURE_THREAD_ID, NOTE,
+		  "none: sequences are detected for a process, not a thread" },
 		{ "MOVE", UFFD_FEATURE_MOVE, NOTE,
 		  "none: pages that the kernel has pinned cannot be recognised; direct I/O keeps its pages local "
 		  "(kernel 6.8+)" },
@@ -177,13 +180,14 @@ static void check_process_madvise(struct check *c)
 	char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct iovec iov = { p, 4096 };
 	int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
-	long ret = fd < 0 || p == MAP_FAILED ? -1 : syscall(SYS_process_madvise, fd, &iov, 1ul, MADV_DONTNEED, 0);
+	long ret = fd < 0 || p == MAP_FAILED ? -1
+					     : syscall(SYS_process_madvise, fd, &iov, 1ul, MADV_DONTNEED, 0);
 
 	if (ret >= 0)
 		say(c, OK, "process_madvise", "drops scattered pages in one call");
 	else
-		say(c, NOTE, "process_madvise", "does not drop pages (%s): one call a run instead (kernel 6.13+)",
-		    xm_strerror(errno));
+		say(c, NOTE, "process_madvise",
+		    "does not drop pages (%s): one call a run instead (kernel 6.13+)", xm_strerror(errno));
 	if (fd >= 0)
 		close(fd);
 	if (p != MAP_FAILED)
@@ -209,8 +213,10 @@ static void check_limits(struct check *c)
 		say(c, NOTE, "open files", "only %llu: ulimit -n 256", (unsigned long long)l.rlim_cur);
 	getrlimit(RLIMIT_FSIZE, &l);
 	if (l.rlim_cur < XM_FAM_BYTES)
-		say(c, MISSING, "file size limit", "%s is less than the (sparse) shared object of a family: ulimit -f "
-		    "unlimited", limit_text(l.rlim_cur, a));
+		say(c, MISSING, "file size limit",
+		    "%s is less than the (sparse) shared object of a family: ulimit -f "
+		    "unlimited",
+		    limit_text(l.rlim_cur, a));
 	getrlimit(RLIMIT_AS, &l);
 	if (l.rlim_cur < XM_FAM_BYTES + XM_EXT_BYTES)
 		say(c, MISSING, "address space limit", "%s: ulimit -v unlimited", limit_text(l.rlim_cur, a));
@@ -220,8 +226,10 @@ static void check_limits(struct check *c)
 	if (l.rlim_cur >= 64 << 10)
 		say(c, OK, "locked memory", "%s", limit_text(l.rlim_cur, a));
 	else
-		say(c, NOTE, "locked memory", "%s is little for appliances over verbs: ulimit -l unlimited (or memlock in "
-		    "/etc/security/limits.conf)", limit_text(l.rlim_cur, a));
+		say(c, NOTE, "locked memory",
+		    "%s is little for appliances over verbs: ulimit -l unlimited (or memlock in "
+		    "/etc/security/limits.conf)",
+		    limit_text(l.rlim_cur, a));
 }
 
 static void check_settings(struct check *c)
@@ -231,19 +239,24 @@ static void check_settings(struct check *c)
 
 	read_line("/proc/sys/vm/overcommit_memory", text, sizeof(text));
 	if (strcmp(text, "2") == 0)
-		say(c, MISSING, "overcommit", "strict accounting counts external memory as local: sysctl -w "
+		say(c, MISSING, "overcommit",
+		    "strict accounting counts external memory as local: sysctl -w "
 		    "vm.overcommit_memory=0");
 	else
 		say(c, OK, "overcommit", "mode %s", text[0] ? text : "unknown");
 	v = strtol(read_line("/proc/sys/vm/max_map_count", text, sizeof(text)), NULL, 10);
 	if (v && v < 65530)
-		say(c, NOTE, "max_map_count", "%ld is little for programs with many mappings: sysctl -w "
-		    "vm.max_map_count=65530", v);
+		say(c, NOTE, "max_map_count",
+		    "%ld is little for programs with many mappings: sysctl -w "
+		    "vm.max_map_count=65530",
+		    v);
 	else
 		say(c, OK, "max_map_count", "%ld", v);
 	read_line("/sys/kernel/mm/transparent_hugepage/enabled", text, sizeof(text));
-	say(c, OK, "huge pages", "%s (external memory uses 4 KiB pages in any mode)", text[0] ? text : "none");
-	say(c, OK, "memory", "%s in this machine or cgroup", xm_format_size(xm_machine_memory_bytes(), text, 32));
+	say(c, OK, "huge pages", "%s (external memory uses 4 KiB pages in any mode)",
+	    text[0] ? text : "none");
+	say(c, OK, "memory", "%s in this machine or cgroup",
+	    xm_format_size(xm_machine_memory_bytes(), text, 32));
 }
 
 /* ---- parts of xmem and appliances --------------------------------------------------------------------- */
@@ -269,8 +282,8 @@ static void check_preload(struct check *c)
 	if (run_find_preload(path) == 0)
 		say(c, OK, "preload object", "%.300s", path);
 	else
-		say(c, MISSING, "preload object", "%.200s: not there: build or install xmem, or name it by XMEM_PRELOAD",
-		    path);
+		say(c, MISSING, "preload object",
+		    "%.200s: not there: build or install xmem, or name it by XMEM_PRELOAD", path);
 }
 
 /* Reaches an appliance and has a slab from it for a moment. */
@@ -290,10 +303,11 @@ static void check_appliance(struct check *c, const char *name, const char *uri)
 	xm_peer_info(peer, &info);
 	ret = xm_peer_region_create(peer, info.slab_bytes, "", 0, &region);
 	if (ret)
-		say(c, MISSING, name, "%.120s: no region of one slab: %s (more --memory, or fewer clients)", uri,
-		    xm_strerror(ret));
+		say(c, MISSING, name, "%.120s: no region of one slab: %s (more --memory, or fewer clients)",
+		    uri, xm_strerror(ret));
 	else
-		say(c, OK, name, "%.120s, lends %s", uri, xm_format_size(info.total_bytes, total, sizeof(total)));
+		say(c, OK, name, "%.120s, lends %s", uri,
+		    xm_format_size(info.total_bytes, total, sizeof(total)));
 	xm_peer_close(peer);
 }
 
@@ -333,6 +347,7 @@ int run_check(const struct run_options *o)
 	for (int i = 0; i < o->appliances.n; i++)
 		check_appliance(&c, "appliance", o->appliances.v[i]);
 	if (c.missing)
-		xm_err("%d thing%s missing: commands cannot be run like this", c.missing, c.missing == 1 ? " is" : "s are");
+		xm_err("%d thing%s missing: commands cannot be run like this", c.missing,
+		       c.missing == 1 ? " is" : "s are");
 	return c.missing ? XM_RUN_FAILED : 0;
 }

@@ -26,7 +26,8 @@ static struct sigaction original_chld;
 
 void run_signals_init(void)
 {
-	static const int never[] = { SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS };
+	static const int never[] = { SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE,
+				     SIGILL,  SIGTRAP, SIGABRT, SIGSYS };
 	struct sigaction dfl = { .sa_handler = SIG_DFL };
 
 	sigfillset(&waited);
@@ -78,7 +79,7 @@ static bool is_elf(const char *path)
 
 static void become(struct run_child *c)
 {
-	char *sh[3] = { (char *)(uintptr_t)"/bin/sh", c->path, NULL };
+	char *sh[3] = { (char *)(uintptr_t) "/bin/sh", c->path, NULL };
 	int argc = 0;
 	char **argv;
 

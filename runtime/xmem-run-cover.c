@@ -34,10 +34,11 @@ static enum cover_verdict probe(const char *path, char *why)
 	struct stat st;
 
 	if (stat(path, &st) != 0) {
-		enum cover_verdict v = errno == ENOENT || errno == ENOTDIR ? COVER_NOT_FOUND :
-									     COVER_NOT_EXECUTABLE;
+		enum cover_verdict v = errno == ENOENT || errno == ENOTDIR ? COVER_NOT_FOUND
+									   : COVER_NOT_EXECUTABLE;
 
-		xm_snprintf(why, WHY_MAX, "%s", v == COVER_NOT_FOUND ? "command not found" : xm_strerror(errno));
+		xm_snprintf(why, WHY_MAX, "%s",
+			    v == COVER_NOT_FOUND ? "command not found" : xm_strerror(errno));
 		return v;
 	}
 	if (S_ISDIR(st.st_mode)) {
@@ -67,7 +68,8 @@ static enum cover_verdict find(const char *command, char *path, char *why)
 	for (dirs = dirs ? dirs : "/bin:/usr/bin"; dirs; dirs = *end ? end + 1 : NULL) {
 		end = strchrnul(dirs, ':');
 		/* an empty element is the current directory */
-		xm_snprintf(path, PATH_MAX, "%.*s%s%s", (int)(end - dirs), dirs, end == dirs ? "./" : "/", command);
+		xm_snprintf(path, PATH_MAX, "%.*s%s%s", (int)(end - dirs), dirs, end == dirs ? "./" : "/",
+			    command);
 		v = probe(path, said);
 		if (v == COVER_OK)
 			return v;
@@ -139,7 +141,8 @@ static enum cover_verdict judge_elf(int fd, const unsigned char *head, const cha
 	Elf64_Ehdr eh;
 
 	if (head[EI_CLASS] != ELFCLASS64) {
-		xm_snprintf(why, WHY_MAX, "it is a %s program", head[EI_CLASS] == ELFCLASS32 ? "32-bit" : "foreign");
+		xm_snprintf(why, WHY_MAX, "it is a %s program",
+			    head[EI_CLASS] == ELFCLASS32 ? "32-bit" : "foreign");
 		return COVER_NOT;
 	}
 	memcpy(&eh, head, sizeof(eh));

@@ -45,14 +45,14 @@ static const struct xm_opt options[] = {
 	  .percent_of = xm_machine_memory_bytes },
 	{ "min-map", 0, XM_OPT_SIZE, &opt.min_map_bytes, "SIZE",
 	  "smallest anonymous mmap that becomes external (default 256K)", .min = 4096, .max = 1ull << 40 },
-	{ "fault", 0, XM_OPT_ENUM, &opt.fault, "MODE", "how faults are resolved: thread, auto (default thread)",
-	  .names = fault_names },
+	{ "fault", 0, XM_OPT_ENUM, &opt.fault, "MODE",
+	  "how faults are resolved: thread, auto (default thread)", .names = fault_names },
 	{ "evict", 0, XM_OPT_ENUM, &opt.evict, "NAME", "eviction policy: s3fifo, clock (default s3fifo)",
 	  .names = xm_evict_names },
 	{ "prefetch", 0, XM_OPT_ENUM, &opt.prefetch, "NAME",
 	  "prefetch policy: majority, stride, none (default majority)", .names = xm_prefetch_names },
-	{ "handlers", 0, XM_OPT_U64, &opt.handlers, "N", "fault handler threads a process (default 0: chosen)",
-	  .max = 8 },
+	{ "handlers", 0, XM_OPT_U64, &opt.handlers, "N",
+	  "fault handler threads a process (default 0: chosen)", .max = 8 },
 	{ "stall", 0, XM_OPT_TIME, &opt.stall_ns, "TIME",
 	  "how long a page without room waits before SIGBUS (default 10s)", .max = 3600000000000ull },
 	{ "lost-timeout", 0, XM_OPT_TIME, &opt.lost_timeout_ns, "TIME",
@@ -63,12 +63,12 @@ static const struct xm_opt options[] = {
 	  .max = 0 },
 	{ "check", 0, XM_OPT_FLAG, &opt.check, NULL, "say what this machine lacks, and run nothing",
 	  .command_line_only = true },
-	{ "verify", 0, XM_OPT_FLAG, &opt.verify, NULL, "checksum every page, also over shm (default: not over shm)",
-	  .max = 0 },
+	{ "verify", 0, XM_OPT_FLAG, &opt.verify, NULL,
+	  "checksum every page, also over shm (default: not over shm)", .max = 0 },
 	{ "log-level", 0, XM_OPT_ENUM, &opt.log_level, "LEVEL", "error, warn, info or debug (default warn)",
 	  .names = level_names },
-	{ "inject", 0, XM_OPT_STRING, &opt.inject, "SPEC", "for tests: delays, errors, disconnects, corruption",
-	  .max = 0 },
+	{ "inject", 0, XM_OPT_STRING, &opt.inject, "SPEC",
+	  "for tests: delays, errors, disconnects, corruption", .max = 0 },
 	{ "mask", 0, XM_OPT_STRING, &opt.mask, "LIST",
 	  "for tests: do without move, wp_async, poison, pagemap_scan, wp, madvise_vec, event_fork",
 	  .max = 0 },
@@ -78,8 +78,9 @@ static const struct xm_opt options[] = {
 static const struct xm_opt_program program = {
 	.name = "xmem-run",
 	.synopsis = "[OPTION]... [--] COMMAND [ARGUMENT]...\n       xmem-run --check",
-	.summary = "Runs a command whose heap may be larger than the local memory it is allowed; the rest of its "
-		   "pages live on a memory appliance and come back when they are touched.",
+	.summary =
+		"Runs a command whose heap may be larger than the local memory it is allowed; the rest of its "
+		"pages live on a memory appliance and come back when they are touched.",
 	.epilog = "Sizes: 256M, 1.5G, or 25% of this machine's memory. Times: 500us, 10ms, 2.5s.\n"
 		  "Settings with the same names are read from /etc/xmem/xmem-run.conf and\n"
 		  "~/.config/xmem/xmem-run.conf; the command line wins.\n\n"
@@ -191,7 +192,8 @@ static int check_local(void)
 	}
 	if (opt.local_bytes > ram) {
 		xm_err("--local: %s is more than the memory of this machine or cgroup (%s): give at most that, or e.g. "
-		       "--local 50%%", text, xm_format_size(ram, have, sizeof(have)));
+		       "--local 50%%",
+		       text, xm_format_size(ram, have, sizeof(have)));
 		return -EINVAL;
 	}
 	if (opt.size_bytes && opt.size_bytes < XM_RUN_LOCAL_MIN) {
@@ -208,9 +210,13 @@ static int parse_mask(uint32_t *mask)
 		const char *name;
 		uint32_t bit;
 	} known[] = {
-		{ "move", XM_FEAT_MOVE }, { "wp_async", XM_FEAT_WP_ASYNC }, { "poison", XM_FEAT_POISON },
-		{ "pagemap_scan", XM_FEAT_PAGEMAP_SCAN }, { "wp", XM_FEAT_WP },
-		{ "madvise_vec", XM_FEAT_MADVISE_VEC }, { "event_fork", XM_FEAT_EVENT_FORK },
+		{ "move", XM_FEAT_MOVE },
+		{ "wp_async", XM_FEAT_WP_ASYNC },
+		{ "poison", XM_FEAT_POISON },
+		{ "pagemap_scan", XM_FEAT_PAGEMAP_SCAN },
+		{ "wp", XM_FEAT_WP },
+		{ "madvise_vec", XM_FEAT_MADVISE_VEC },
+		{ "event_fork", XM_FEAT_EVENT_FORK },
 	};
 	const char *p = opt.mask ? opt.mask : getenv("XMEM_MASK");
 	size_t len, i;
@@ -222,7 +228,8 @@ static int parse_mask(uint32_t *mask)
 				break;
 		if (i == XM_ARRAY_SIZE(known)) {
 			xm_err("--mask: '%.*s' is no feature (want move, wp_async, poison, pagemap_scan, wp, "
-			       "madvise_vec or event_fork)", (int)xm_min(len, (size_t)60), p);
+			       "madvise_vec or event_fork)",
+			       (int)xm_min(len, (size_t)60), p);
 			return -EINVAL;
 		}
 		*mask |= known[i].bit;
@@ -361,8 +368,7 @@ static void report(struct xm_family *f, const struct xm_stats_run *run)
 static bool admit(const char *command, enum cover_verdict verdict, const char *why, int *status)
 {
 	switch (verdict) {
-	case COVER_OK:
-		return true;
+	case COVER_OK: return true;
 	case COVER_NOT_FOUND:
 		xm_err("%s: %s", command, why);
 		*status = XM_RUN_NOT_FOUND;
@@ -371,8 +377,7 @@ static bool admit(const char *command, enum cover_verdict verdict, const char *w
 		xm_err("%s: %s", command, why);
 		*status = XM_RUN_NOT_EXECUTABLE;
 		return false;
-	default:
-		break;
+	default: break;
 	}
 	if (opt.strict) {
 		xm_err("%s cannot be covered: %s", command, why);

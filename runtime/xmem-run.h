@@ -12,7 +12,7 @@
 #include "opt.h"
 #include "runtime/keeper.h"
 
-#define XM_RUN_FAILED 125	/* xmem-run itself failed */
+#define XM_RUN_FAILED 125 /* xmem-run itself failed */
 #define XM_RUN_NOT_EXECUTABLE 126
 #define XM_RUN_NOT_FOUND 127
 
@@ -38,8 +38,8 @@ int run_find_appliance(char *path);
 
 enum cover_verdict {
 	COVER_OK,
-	COVER_NOT,	  /* runs, but its own memory stays local; what it starts may be covered */
-	COVER_HARMFUL,	  /* must not even see the preload object (another C library) */
+	COVER_NOT,     /* runs, but its own memory stays local; what it starts may be covered */
+	COVER_HARMFUL, /* must not even see the preload object (another C library) */
 	COVER_NOT_FOUND,
 	COVER_NOT_EXECUTABLE,
 };
@@ -56,8 +56,8 @@ struct run_child {
 	const char *preload; /* NULL: without */
 	const char *family;
 	pid_t pid;
-	int go;		     /* the command starts when this is written, dies when it is closed */
-	int failed;	     /* carries errno of a failed exec */
+	int go;	    /* the command starts when this is written, dies when it is closed */
+	int failed; /* carries errno of a failed exec */
 };
 
 /* Remembers signal dispositions and mask, blocks what has to be forwarded. Before anything is forked. */

@@ -96,8 +96,8 @@ void top_refresh(struct top *t)
 		if (!at || at[6] < '0' || at[6] > '9')
 			continue;
 		at[strcspn(at, "\n")] = 0;
-		if (strlen(at + 1) < sizeof(t->family[0]->name) && asked_for(t, at + 1) && !known(t, at + 1) &&
-		    t->n < TOP_FAMILIES)
+		if (strlen(at + 1) < sizeof(t->family[0]->name) && asked_for(t, at + 1) &&
+		    !known(t, at + 1) && t->n < TOP_FAMILIES)
 			attach(t, at + 1);
 	}
 	if (list)

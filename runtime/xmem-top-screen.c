@@ -27,15 +27,31 @@ enum color { PLAIN, TITLE, LOCAL_BAR, REMOTE_BAR, LABEL, BAD, GOOD };
 
 struct screen {
 	struct top *t;
-	int chosen;  /* family */
-	int scroll;  /* first process shown */
+	int chosen; /* family */
+	int scroll; /* first process shown */
 	int line;
 	bool frozen; /* space: the figures stand still */
 };
 
 static void color(enum color c)
 {
-	attrset(has_colors() ? COLOR_PAIR(c) | (c == TITLE || c == BAD ? A_BOLD : 0) : c == TITLE ? A_BOLD : A_NORMAL);
+	attrset(has_colors() ? COLOR_PAIR(c) | (c == TITLE || c == BAD ? A_BOLD : 0)
+		: c == TITLE ? A_BOLD
+			     : A_NORMAL);
+}
+
+/* At the cursor, cut at the right edge: output would go on in the next line */
+static void put(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+static void put(const char *fmt, ...)
+{
+	char text[256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	xm_vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	addnstr(text, xm_max(COLS - 1 - getcurx(stdscr), 0));
 }
 
 static void label(struct screen *s, const char *text)
@@ -57,7 +73,7 @@ static void bar(const char *text, uint64_t part, uint64_t whole, enum color c)
 	for (int i = 0; i < width; i++)
 		addch(i < filled ? '|' : ' ');
 	color(PLAIN);
-	printw("] %s", text);
+	put("] %s", text);
 }
 
 static const char *pages(uint64_t n, char *buf)
@@ -96,8 +112,8 @@ static void draw_title(struct screen *s, const struct top_family *v)
 	mvhline(0, 0, ' ', COLS);
 	mvprintw(0, 1, "xmem-top");
 	if (v)
-		printw("  %s   family %d of %d   keeper %d%s", top_title(v), s->chosen + 1, s->t->n, v->f->keeper_pid,
-		       s->frozen ? "   FROZEN" : "");
+		put("  %s   family %d of %d   keeper %d%s", top_title(v), s->chosen + 1, s->t->n,
+		    v->f->keeper_pid, s->frozen ? "   FROZEN" : "");
 	if (COLS > 70)
 		mvprintw(0, COLS - 10, "%s", clock);
 	color(PLAIN);
@@ -120,15 +136,15 @@ static void draw_memory(struct screen *s, const struct top_family *v)
 			    xm_format_size(total, b, sizeof(b)));
 		bar(text, remote << XM_PAGE_SHIFT, total, REMOTE_BAR);
 	} else {
-		printw("%s", pages(remote, a));
+		put("%s", pages(remote, a));
 	}
 	label(s, "external");
-	printw("peak %s", pages(v->now.external_pages_max, a));
+	put("peak %s", pages(v->now.external_pages_max, a));
 	if (coverage >= 0)
-		printw("   coverage %d.%d %%", coverage / 10, coverage % 10);
+		put("   coverage %d.%d %%", coverage / 10, coverage % 10);
 	if (xm_load_relaxed(&v->f->uncovered)) {
 		color(BAD);
-		printw("   %llu command(s) not covered", (unsigned long long)v->f->uncovered);
+		put("   %llu command(s) not covered", (unsigned long long)v->f->uncovered);
 		color(PLAIN);
 	}
 }
@@ -139,20 +155,20 @@ static void draw_rates(struct screen *s, const struct top_family *v)
 	char a[32], b[32], c[32], d[32];
 
 	label(s, "faults/s");
-	printw("fetch %-7s first touch %-7s write %-7s waited %s", short_count(r->fetch, a), short_count(r->zero, b),
-	       short_count(r->write, c), short_count(r->wait, d));
+	put("fetch %-7s first touch %-7s write %-7s waited %s", short_count(r->fetch, a),
+	    short_count(r->zero, b), short_count(r->write, c), short_count(r->wait, d));
 	label(s, "latency");
-	printw("fetch p50 %-9s p99 %-9s", time_or_dash(r->fetch_p50_ns, a), time_or_dash(r->fetch_p99_ns, b));
-	printw(" first p50 %-9s p99 %s", time_or_dash(r->zero_p50_ns, c), time_or_dash(r->zero_p99_ns, d));
+	put("fetch p50 %-9s p99 %-9s", time_or_dash(r->fetch_p50_ns, a), time_or_dash(r->fetch_p99_ns, b));
+	put(" first p50 %-9s p99 %s", time_or_dash(r->zero_p50_ns, c), time_or_dash(r->zero_p99_ns, d));
 	label(s, "moved/s");
-	printw("in %-11s out %-11s", xm_format_size(r->in_bytes, a, sizeof(a)),
-	       xm_format_size(r->out_bytes, b, sizeof(b)));
+	put("in %-11s out %-11s", xm_format_size(r->in_bytes, a, sizeof(a)),
+	    xm_format_size(r->out_bytes, b, sizeof(b)));
 	if (r->prefetch_hit_percent >= 0)
-		printw(" prefetch hits %d %%", r->prefetch_hit_percent);
+		put(" prefetch hits %d %%", r->prefetch_hit_percent);
 	label(s, "evicted/s");
-	printw("%-7s (written %s, clean %s, zero %s)", short_count(r->evict, a), short_count(r->evict_dirty, b),
-	       short_count(r->evict_clean, c), short_count(r->evict_zero, d));
-	printw("  in faults %s", short_count(r->reclaim_direct, a));
+	put("%-7s (written %s, clean %s, zero %s)", short_count(r->evict, a), short_count(r->evict_dirty, b),
+	    short_count(r->evict_clean, c), short_count(r->evict_zero, d));
+	put("  in faults %s", short_count(r->reclaim_direct, a));
 }
 
 static void draw_history(struct screen *s, const struct top_family *v)
@@ -169,7 +185,7 @@ static void draw_history(struct screen *s, const struct top_family *v)
 	for (int i = first; i < v->nhistory; i++)
 		addch((chtype)steps[v->history[i] ? 1 + v->history[i] * 6 / most : 0]);
 	color(PLAIN);
-	printw(" max %s/s", short_count(most, a));
+	put(" max %s/s", short_count(most, a));
 }
 
 static void draw_trouble(struct screen *s, const struct top_family *v)
@@ -178,9 +194,9 @@ static void draw_trouble(struct screen *s, const struct top_family *v)
 	const struct {
 		const char *what;
 		uint64_t n;
-	} bad[] = { { "lost pages", t->faults_lost },	    { "bad touches", t->faults_bad },
+	} bad[] = { { "lost pages", t->faults_lost },	       { "bad touches", t->faults_bad },
 		    { "wrong checksums", t->checksum_errors }, { "link errors", t->link_errors },
-		    { "reconnects", t->link_reconnects },     { "stalls", t->stalls } };
+		    { "reconnects", t->link_reconnects },      { "stalls", t->stalls } };
 	bool any = false;
 
 	label(s, "trouble");
@@ -188,19 +204,19 @@ static void draw_trouble(struct screen *s, const struct top_family *v)
 		if (!v->f->appliance[i].valid || !v->f->appliance[i].status)
 			continue;
 		color(BAD);
-		printw("appliance %u: %s   ", i + 1, xm_strerror(v->f->appliance[i].status));
+		put("appliance %u: %s   ", i + 1, xm_strerror(v->f->appliance[i].status));
 		any = true;
 	}
 	for (size_t i = 0; i < XM_ARRAY_SIZE(bad); i++) {
 		if (!bad[i].n)
 			continue;
 		color(BAD);
-		printw("%s %llu   ", bad[i].what, (unsigned long long)bad[i].n);
+		put("%s %llu   ", bad[i].what, (unsigned long long)bad[i].n);
 		any = true;
 	}
 	if (!any) {
 		color(GOOD);
-		printw("none");
+		put("none");
 	}
 	color(PLAIN);
 }
@@ -214,20 +230,22 @@ static void draw_processes(struct screen *s, const struct top_family *v)
 	s->line++;
 	attrset(A_REVERSE);
 	mvhline(s->line, 0, ' ', COLS);
-	mvprintw(s->line++, 1, "%7s %-15s %10s %10s %7s %7s %7s %9s", "PID", "COMMAND", "RESIDENT", "REMOTE", "FETCH/s",
-		 "FIRST/s", "EVICT/s", "P99");
+	move(s->line++, 1);
+	put("%7s %-15s %10s %10s %7s %7s %7s %9s", "PID", "COMMAND", "RESIDENT", "REMOTE", "FETCH/s",
+	    "FIRST/s", "EVICT/s", "P99");
 	color(PLAIN);
 	for (int i = s->scroll; i < v->nprocesses && s->line < LINES - 1; i++) {
 		const struct top_process *p = &v->process[i];
 
-		mvprintw(s->line++, 1, "%7d %-15s %10s %10s %7s %7s %7s %9s", p->pid, p->comm,
-			 pages(p->resident_pages, a), pages(p->remote_pages, b), short_count(p->fetch_per_s, c),
-			 short_count(p->zero_per_s, d), short_count(p->evict_per_s, e),
-			 time_or_dash(p->fetch_p99_ns, f));
+		move(s->line++, 1);
+		put("%7d %-15s %10s %10s %7s %7s %7s %9s", p->pid, p->comm, pages(p->resident_pages, a),
+		    pages(p->remote_pages, b), short_count(p->fetch_per_s, c), short_count(p->zero_per_s, d),
+		    short_count(p->evict_per_s, e), time_or_dash(p->fetch_p99_ns, f));
 	}
 	color(LABEL);
-	mvprintw(LINES - 1, 1, "q quit   left/right family   up/down processes   space freeze   %d process%s",
-		 v->nprocesses, v->nprocesses == 1 ? "" : "es");
+	move(LINES - 1, 1);
+	put("q quit   left/right family   up/down processes   space freeze   %d process%s", v->nprocesses,
+	    v->nprocesses == 1 ? "" : "es");
 	color(PLAIN);
 }
 
@@ -260,8 +278,7 @@ static bool key(struct screen *s, int k)
 {
 	switch (k) {
 	case 'q':
-	case 'Q':
-		return false;
+	case 'Q': return false;
 	case KEY_RIGHT:
 	case '\t':
 		s->chosen = s->chosen + 1 < s->t->n ? s->chosen + 1 : 0;
@@ -271,17 +288,10 @@ static bool key(struct screen *s, int k)
 		s->chosen = s->chosen > 0 ? s->chosen - 1 : xm_max(s->t->n - 1, 0);
 		s->scroll = 0;
 		break;
-	case KEY_DOWN:
-		s->scroll++;
-		break;
-	case KEY_UP:
-		s->scroll = xm_max(s->scroll - 1, 0);
-		break;
-	case ' ':
-		s->frozen = !s->frozen;
-		break;
-	default:
-		break;
+	case KEY_DOWN: s->scroll++; break;
+	case KEY_UP: s->scroll = xm_max(s->scroll - 1, 0); break;
+	case ' ': s->frozen = !s->frozen; break;
+	default: break;
 	}
 	return true;
 }

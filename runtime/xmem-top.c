@@ -22,15 +22,16 @@ static struct {
 } opt = { .interval_ns = 1000000000ull };
 
 static const struct xm_opt options[] = {
-	{ "interval", 'd', XM_OPT_TIME, &opt.interval_ns, "TIME", "time between looks (default 1s, at least 100ms)",
-	  .min = 100000000, .max = 3600000000000ull },
-	{ "once", '1', XM_OPT_FLAG, &opt.once, NULL, "print the figures of every family once and end", .max = 0 },
+	{ "interval", 'd', XM_OPT_TIME, &opt.interval_ns, "TIME",
+	  "time between looks (default 1s, at least 100ms)", .min = 100000000, .max = 3600000000000ull },
+	{ "once", '1', XM_OPT_FLAG, &opt.once, NULL, "print the figures of every family once and end",
+	  .max = 0 },
 	{ "json", 0, XM_OPT_FLAG, &opt.json, NULL, "with --once: one JSON object a family", .max = 0 },
 	{ "batch", 'b', XM_OPT_FLAG, &opt.batch, NULL, "print a line per family and interval", .max = 0 },
 	{ "count", 'n', XM_OPT_U64, &opt.count, "N", "with --batch: end after N intervals (default 0: never)",
 	  .max = 0 },
-	{ "family", 'f', XM_OPT_STRING, &opt.family, "NAME", "only this family: its name, or the pid of its xmem-run",
-	  .max = 0 },
+	{ "family", 'f', XM_OPT_STRING, &opt.family, "NAME",
+	  "only this family: its name, or the pid of its xmem-run", .max = 0 },
 	{ .name = NULL },
 };
 
@@ -38,8 +39,9 @@ static const struct xm_opt_program program = {
 	.name = "xmem-top",
 	.synopsis = "[OPTION]...",
 	.summary = "Shows what programs started by xmem-run do with their external memory.",
-	.epilog = "Keys: q quits, left and right choose a family, up and down scroll its processes, space freezes.\n"
-		  "Only families of the same user are seen; root sees all.\n",
+	.epilog =
+		"Keys: q quits, left and right choose a family, up and down scroll its processes, space freezes.\n"
+		"Only families of the same user are seen; root sees all.\n",
 	.opts = options,
 };
 
@@ -88,8 +90,9 @@ static int print_batch(struct top *t)
 		top_sample(t);
 		xm_out_to_fd(&o, 1);
 		if (n % 20 == 0)
-			xm_out_print(&o, "%-15s %9s %9s %8s %8s %8s %11s %11s %8s %8s\n", "FAMILY", "RESIDENT",
-				     "REMOTE", "FETCH/s", "FIRST/s", "EVICT/s", "IN", "OUT", "P50", "P99");
+			xm_out_print(&o, "%-15s %9s %9s %8s %8s %8s %11s %11s %8s %8s\n", "FAMILY",
+				     "RESIDENT", "REMOTE", "FETCH/s", "FIRST/s", "EVICT/s", "IN", "OUT",
+				     "P50", "P99");
 		for (int i = 0; i < t->n; i++)
 			batch_line(&o, t->family[i]);
 		ret = xm_out_flush(&o);

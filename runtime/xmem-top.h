@@ -23,17 +23,18 @@ struct top_process {
 };
 
 struct top_rates {
-	uint64_t fetch, zero, write, wait; /* faults a second */
-	uint64_t in_bytes, out_bytes;	   /* a second, over the links */
+	uint64_t fetch, zero, write, wait;				     /* faults a second */
+	uint64_t in_bytes, out_bytes;					     /* a second, over the links */
 	uint64_t evict, evict_dirty, evict_clean, evict_zero, evict_refused; /* pages a second */
 	uint64_t reclaim_background, reclaim_direct;
-	uint64_t fetch_p50_ns, fetch_p99_ns, zero_p50_ns, zero_p99_ns; /* of the interval; 0: nothing happened */
+	uint64_t fetch_p50_ns, fetch_p99_ns, zero_p50_ns,
+		zero_p99_ns;	  /* of the interval; 0: nothing happened */
 	int prefetch_hit_percent; /* of the interval; -1: no prefetch */
 };
 
 struct top_family {
-	char name[96];	/* "xmem-4711-0123456789ab" */
-	int sock;	/* kept open: the keeper then keeps asking the appliances */
+	char name[96]; /* "xmem-4711-0123456789ab" */
+	int sock;      /* kept open: the keeper then keeps asking the appliances */
 	bool ended;
 	struct xm_family *f; /* read-only */
 	uint64_t sampled_ns, before_ns;
@@ -51,7 +52,7 @@ struct top_family {
 struct top {
 	struct top_family *family[TOP_FAMILIES]; /* in the order they were found */
 	int n;
-	int denied; /* families of other users seen at the last look */
+	int denied;	  /* families of other users seen at the last look */
 	const char *only; /* NULL, or the name or keeper's pid that was asked for */
 };
 

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <libgen.h>
 #include <limits.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -232,20 +233,145 @@ static inline int test_wait(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-static inline bool test_is_error(const void *p)
+/* ---- pages ------------------------------------------------------------------------------------------------- */
+
+static inline uint64_t test_value(uint64_t seed, uint64_t page, unsigned i)
 {
-	return (intptr_t)p < 0 && (intptr_t)p > -4096;
+	return (seed + 1) * 0x9e3779b97f4a7c15ull + page * 0x100000001b3ull + i;
 }
 
-/* Words of this process's page table that are not 0: what nobody has cleaned up. */
+static inline void test_fill(void *at, uint64_t pages, uint64_t seed)
+{
+	for (uint64_t p = 0; p < pages; p++)
+		for (unsigned i = 0; i < XM_PAGE_SIZE / 8; i++)
+			((uint64_t *)at)[p * (XM_PAGE_SIZE / 8) + i] = test_value(seed, p, i);
+}
+
+/* Pages that do not hold what test_fill put there; first_page: number of the first one at that time. */
+static inline uint64_t test_wrong(const void *at, uint64_t pages, uint64_t seed, uint64_t first_page)
+{
+	uint64_t wrong = 0;
+
+	for (uint64_t p = 0; p < pages; p++) {
+		for (unsigned i = 0; i < XM_PAGE_SIZE / 8; i++) {
+			if (((const uint64_t *)at)[p * (XM_PAGE_SIZE / 8) + i] != test_value(seed, first_page + p, i)) {
+				wrong++;
+				break;
+			}
+		}
+	}
+	return wrong;
+}
+
+static inline uint64_t test_not_zero(const void *at, uint64_t pages)
+{
+	uint64_t n = 0;
+
+	for (uint64_t p = 0; p < pages; p++) {
+		for (unsigned i = 0; i < XM_PAGE_SIZE / 8; i++) {
+			if (((const uint64_t *)at)[p * (XM_PAGE_SIZE / 8) + i]) {
+				n++;
+				break;
+			}
+		}
+	}
+	return n;
+}
+
+static inline uint64_t test_pages_in(const void *at, uint64_t pages, enum xm_page_state state)
+{
+	uint64_t first = xm_page_of(at), n = 0;
+
+	for (uint64_t p = first; p < first + pages; p++)
+		n += xm_rt.touch[p >> XM_TOUCH_SHIFT] ? xm_pg_state(xm_pg_load(&xm_rt.pt[p])) == state :
+							state == XM_PG_EMPTY;
+	return n;
+}
+
+/* Evicts every page of the range; how many would not go. A page may be settled a moment after its first use. */
+static inline uint64_t test_evict(void *at, uint64_t pages)
+{
+	uint64_t left = 1;
+
+	for (int tries = 0; left && tries < 1000; tries++) {
+		xm_map_advise(at, pages * XM_PAGE_SIZE, 21 /* MADV_PAGEOUT */);
+		left = pages - test_pages_in(at, pages, XM_PG_REMOTE) - test_pages_in(at, pages, XM_PG_EMPTY);
+		if (left)
+			usleep(1000);
+	}
+	return left;
+}
+
+static sigjmp_buf test_back;
+
+static inline void test_on_signal(int sig)
+{
+	siglongjmp(test_back, sig);
+}
+
+/* The signal that one access to *p raises, or 0. */
+static inline int test_signal_of(volatile char *p, bool write)
+{
+	struct sigaction sa = { .sa_handler = test_on_signal }, segv, bus;
+	int sig;
+
+	sigaction(SIGSEGV, &sa, &segv);
+	sigaction(SIGBUS, &sa, &bus);
+	sig = sigsetjmp(test_back, 1);
+	if (sig == 0) {
+		if (write)
+			*p = 1;
+		else
+			(void)*p;
+	}
+	sigaction(SIGSEGV, &segv, NULL);
+	sigaction(SIGBUS, &bus, NULL);
+	return sig;
+}
+
+/* Words of this process's page table that are more than a mark of the policy: what nobody has cleaned up. */
 static inline uint64_t test_words_left(void)
 {
 	uint64_t left = 0;
 
 	for (uint64_t page = xm_pte_skip(&xm_rt, 0, XM_EXT_PAGES); page < XM_EXT_PAGES;
 	     page = xm_pte_skip(&xm_rt, page + 1, XM_EXT_PAGES))
-		left += xm_pg_load(&xm_rt.pt[page]) != 0;
+		left += (xm_pg_load(&xm_rt.pt[page]) & ~XM_PG_QUEUED) != 0;
 	return left;
+}
+
+/* What is left of external memory when every mapping is gone; 0 when nothing is. Says what it finds. */
+static inline unsigned test_left_over(void)
+{
+	struct xm_runtime *rt = &xm_rt;
+	uint64_t own = (uint64_t)(rt->nhandlers + 1) * XM_BATCH;
+	const struct {
+		const char *what;
+		uint64_t left;
+	} left[] = {
+		{ "resident pages of the process", rt->me->resident - own },
+		{ "resident pages of the family", rt->fam->resident_pages - own },
+		{ "remote pages", rt->me->stats.remote_pages },
+		{ "mapped pages", rt->me->stats.mapped_pages },
+		{ "slots", rt->fam->slots_used },
+		{ "pinned pages", rt->pinned_pages },
+		{ "charged pages", rt->fam->committed_pages },
+		{ "page words", test_words_left() },
+	};
+	unsigned bad = 0;
+
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(left); i++) {
+		if (!left[i].left)
+			continue;
+		fprintf(stderr, "left over: %lld %s\n", (long long)left[i].left, left[i].what);
+		bad++;
+	}
+	return bad;
+}
+
+static inline bool test_is_error(const void *p)
+{
+	return (intptr_t)p < 0 && (intptr_t)p > -4096;
 }
 
 /* XMEM_MASK: names separated by commas */

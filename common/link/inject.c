@@ -30,7 +30,7 @@ struct inject {
 	struct xm_link link;
 	struct xm_link *inner;
 	struct xm_inject_spec spec;
-	uint64_t state;	   /* of the generator */
+	uint64_t state; /* of the generator */
 	unsigned used, held;
 	struct entry entry[XM_LINK_DEPTH];
 };
@@ -179,7 +179,8 @@ static int submitted(struct inject *j, unsigned index, int ret)
 	return ret;
 }
 
-static int inject_read(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off, uint64_t cookie)
+static int inject_read(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off,
+		       uint64_t cookie)
 {
 	struct inject *j = inject_of(l);
 	unsigned i;

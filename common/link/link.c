@@ -60,7 +60,8 @@ static int finish_sync(struct xm_link *l, uint64_t timeout_ns)
 	return c.status;
 }
 
-int xm_link_read_sync(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off, uint64_t timeout_ns)
+int xm_link_read_sync(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off,
+		      uint64_t timeout_ns)
 {
 	int ret = l->ops->read(l, dst, len, region, off, 0);
 

@@ -101,19 +101,19 @@ struct xm_link {
 /* ---- peer: the session and its control connection --------------------------------------------------- */
 
 struct xm_session_id {
-	uint64_t id;	     /* 0: make a new session */
-	uint8_t token[16];   /* secret that lets another process or connection attach to it */
-	uint8_t boot[16];    /* names the appliance's run: another value means it was restarted */
+	uint64_t id;	   /* 0: make a new session */
+	uint8_t token[16]; /* secret that lets another process or connection attach to it */
+	uint8_t boot[16];  /* names the appliance's run: another value means it was restarted */
 };
 
 struct xm_peer_config {
-	const char *uri;	    /* shm:PATH (PATH of "@name": abstract socket) or tcp:HOST:PORT */
-	const char *client_name;    /* for the appliance's log, <= 31 bytes */
+	const char *uri;	      /* shm:PATH (PATH of "@name": abstract socket) or tcp:HOST:PORT */
+	const char *client_name;      /* for the appliance's log, <= 31 bytes */
 	struct xm_session_id session; /* id 0: new */
 	uint64_t connect_timeout_ns;  /* 0: 5 s */
 	uint64_t lost_timeout_ns; /* how long a lost connection is retried before -ENOLINK; 0: the lease */
-	const char *inject;	    /* NULL, or a specification for the inject decorator (see inject.h) */
-	int (*place_fd)(int fd);    /* NULL, or moves a descriptor out of the program's way: returns the new
+	const char *inject;	  /* NULL, or a specification for the inject decorator (see inject.h) */
+	int (*place_fd)(int fd);  /* NULL, or moves a descriptor out of the program's way: returns the new
 				       number (the old one closed), used for every socket the peer keeps */
 };
 
@@ -158,7 +158,8 @@ int xm_peer_region_create(struct xm_peer *p, uint64_t size_bytes, const char *na
 			  struct xm_region_info *out);
 int xm_peer_region_open(struct xm_peer *p, const char *name, struct xm_region_info *out);
 /* sets the size; growth adds slabs at the end, shrinking drops slabs at the end */
-int xm_peer_region_resize(struct xm_peer *p, uint64_t region, uint64_t size_bytes, struct xm_region_info *out);
+int xm_peer_region_resize(struct xm_peer *p, uint64_t region, uint64_t size_bytes,
+			  struct xm_region_info *out);
 int xm_peer_region_drop_slabs(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count);
 int xm_peer_region_free(struct xm_peer *p, uint64_t region);
 int xm_peer_region_info(struct xm_peer *p, uint64_t region, struct xm_region_info *out);
@@ -168,17 +169,17 @@ int xm_peer_region_info(struct xm_peer *p, uint64_t region, struct xm_region_inf
 int xm_peer_region_attach(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count);
 /* What the appliance says of itself. The asking session and its connection are counted. */
 struct xm_appliance_stat {
-	uint64_t total_bytes, free_bytes;  /* free: not promised to any region */
-	uint64_t warm_bytes;		   /* prepared ahead of requests */
+	uint64_t total_bytes, free_bytes; /* free: not promised to any region */
+	uint64_t warm_bytes;		  /* prepared ahead of requests */
 	uint64_t slab_bytes;
 	uint64_t sessions, regions;
-	uint64_t slabs_used;		   /* promised to regions: 0 when no client holds memory */
-	uint64_t slabs_backed;		   /* slabs that occupy memory now: used, warm or about to be freed */
-	uint64_t connections;		   /* all; data_connections is the part that carries the tcp data path */
+	uint64_t slabs_used;   /* promised to regions: 0 when no client holds memory */
+	uint64_t slabs_backed; /* slabs that occupy memory now: used, warm or about to be freed */
+	uint64_t connections;  /* all; data_connections is the part that carries the tcp data path */
 	uint64_t data_connections;
-	uint64_t reads, writes, atomics;   /* served over tcp; one-sided access over shm is seen by nobody */
-	uint64_t refused;		   /* requests answered with an error, connections turned away */
-	uint64_t read_bytes, write_bytes;  /* over tcp */
+	uint64_t reads, writes, atomics;  /* served over tcp; one-sided access over shm is seen by nobody */
+	uint64_t refused;		  /* requests answered with an error, connections turned away */
+	uint64_t read_bytes, write_bytes; /* over tcp */
 	uint64_t uptime_ns;
 };
 int xm_peer_appliance_stat(struct xm_peer *p, struct xm_appliance_stat *out);

@@ -97,14 +97,15 @@ int xm_peer_open(const struct xm_peer_config *cfg, struct xm_peer **out, char *w
 	set_process(p);
 	if (getrandom(&p->nonce, sizeof(p->nonce), GRND_NONBLOCK) != (ssize_t)sizeof(p->nonce))
 		p->nonce = xm_now_ns() ^ (uint64_t)p->pid << 40;
-	ret = xm_peer_connect(p, XM_WIRE_ROLE_CONTROL, &cfg->session, xm_now_ns() + p->connect_timeout_ns, &p->fd,
-			      why);
+	ret = xm_peer_connect(p, XM_WIRE_ROLE_CONTROL, &cfg->session, xm_now_ns() + p->connect_timeout_ns,
+			      &p->fd, why);
 	if (ret < 0)
 		goto release;
 	if (cfg->session.id && memcmp(cfg->session.boot, no_boot, sizeof(no_boot)) != 0 &&
 	    memcmp(cfg->session.boot, p->rep.u.hello_reply.boot, sizeof(no_boot)) != 0) {
 		if (why)
-			xm_snprintf(why, XM_WHY_MAX, "%.70s: the appliance was restarted meanwhile", p->uri_text);
+			xm_snprintf(why, XM_WHY_MAX, "%.70s: the appliance was restarted meanwhile",
+				    p->uri_text);
 		ret = -ESTALE;
 		goto close_fd;
 	}

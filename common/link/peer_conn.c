@@ -91,7 +91,9 @@ static int recv_all(int fd, uint8_t *bytes, size_t len, uint64_t deadline_ns, in
 			char room[CMSG_SPACE(XM_WIRE_FDS * sizeof(int))];
 		} control;
 		struct iovec iov = { bytes, len };
-		struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room,
+		struct msghdr msg = { .msg_iov = &iov,
+				      .msg_iovlen = 1,
+				      .msg_control = control.room,
 				      .msg_controllen = sizeof(control.room) };
 		ssize_t n = xm_sys_recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 

@@ -25,9 +25,9 @@
 
 #include <pthread.h>
 
-#define XM_PEER_REGIONS 256u	/* regions a client can have open on one appliance; a power of two */
-#define XM_CHUNK_SLABS 64u	/* bits of a word */
-#define XM_REGION_CHUNKS 4096u	/* 262144 slabs: 16 TiB of 64 MiB slabs; the appliance has the same limit */
+#define XM_PEER_REGIONS 256u   /* regions a client can have open on one appliance; a power of two */
+#define XM_CHUNK_SLABS 64u     /* bits of a word */
+#define XM_REGION_CHUNKS 4096u /* 262144 slabs: 16 TiB of 64 MiB slabs; the appliance has the same limit */
 #define XM_REGION_GONE UINT64_MAX
 
 struct xm_chunk {

@@ -14,8 +14,8 @@
 
 void *xm_link_alloc(size_t bytes)
 {
-	return xm_sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-			   0);
+	return xm_sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			   -1, 0);
 }
 
 void xm_link_release(void *p, size_t bytes)
@@ -204,8 +204,8 @@ void xm_peer_slabs_drop(struct xm_peer *p, uint64_t region, uint64_t first, uint
 		if (!(c->mapped & bit))
 			continue;
 		__atomic_fetch_and(&c->mapped, ~bit, __ATOMIC_ACQ_REL);
-		xm_sys_mmap(c->base + ((slab % XM_CHUNK_SLABS) << p->slab_shift), 1ull << p->slab_shift, PROT_NONE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+		xm_sys_mmap(c->base + ((slab % XM_CHUNK_SLABS) << p->slab_shift), 1ull << p->slab_shift,
+			    PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 	}
 }
 

@@ -123,14 +123,17 @@ static int find_cause(struct xm_peer *p, uint64_t region, uint64_t at, uint64_t 
 	return -EFAULT;
 }
 
-static int copy(struct xm_link *l, const struct iovec *local, int n, uint64_t region, uint64_t off, uint64_t len,
-		int writing)
+struct range {
+	uint64_t region, off, len;
+};
+
+static int copy(struct xm_link *l, const struct iovec *local, int n, struct range at, int writing)
 {
 	struct xm_peer *p = l->peer;
 	struct iovec remote[PIECES];
 
 	for (int attempt = 0; attempt <= PIECES; attempt++) {
-		int pieces = locate(p, region, off, len, remote);
+		int pieces = locate(p, at.region, at.off, at.len, remote);
 		ssize_t done;
 		int ret;
 
@@ -140,11 +143,11 @@ static int copy(struct xm_link *l, const struct iovec *local, int n, uint64_t re
 			done = xm_sys_vm_writev(p->pid, local, (unsigned)n, remote, (unsigned)pieces);
 		else
 			done = xm_sys_vm_readv(p->pid, local, (unsigned)n, remote, (unsigned)pieces);
-		if (xm_likely(done == (ssize_t)len))
+		if (xm_likely(done == (ssize_t)at.len))
 			return 0;
 		if (done < 0 && done != -EFAULT)
 			return done == -ENOMEM ? -ENOMEM : -EIO;
-		ret = find_cause(p, region, off + (uint64_t)xm_max(done, 0), off + len);
+		ret = find_cause(p, at.region, at.off + (uint64_t)xm_max(done, 0), at.off + at.len);
 		if (ret < 0)
 			return ret;
 	}
@@ -161,7 +164,7 @@ static int shm_read(struct xm_link *l, void *dst, size_t len, uint64_t region, u
 		return ret;
 	s->stats.reads++;
 	s->stats.read_bytes += len;
-	complete(s, cookie, copy(l, &local, 1, region, off, len, 0), (uint32_t)len, 0);
+	complete(s, cookie, copy(l, &local, 1, (struct range){ region, off, len }, 0), (uint32_t)len, 0);
 	return 0;
 }
 
@@ -181,7 +184,7 @@ static int shm_writev(struct xm_link *l, const struct iovec *iov, int n, uint64_
 		return ret;
 	s->stats.writes++;
 	s->stats.write_bytes += len;
-	complete(s, cookie, copy(l, iov, n, region, off, len, 1), (uint32_t)len, 0);
+	complete(s, cookie, copy(l, iov, n, (struct range){ region, off, len }, 1), (uint32_t)len, 0);
 	return 0;
 }
 

@@ -43,9 +43,9 @@ struct tcp_link {
 	struct xm_completion done[XM_LINK_DEPTH];
 	struct xm_link_stats stats;
 
-	uint8_t *send;	      /* SEND_BYTES */
-	size_t sent, queued;  /* send[sent, queued) waits for the socket */
-	size_t send_high;     /* touched since the last trim */
+	uint8_t *send;	     /* SEND_BYTES */
+	size_t sent, queued; /* send[sent, queued) waits for the socket */
+	size_t send_high;    /* touched since the last trim */
 
 	struct slot *filling; /* read whose payload is arriving */
 	uint32_t filled;
@@ -105,7 +105,8 @@ static void trim_send(struct tcp_link *t)
 static void push(struct tcp_link *t)
 {
 	while (t->fd >= 0 && t->sent < t->queued) {
-		ssize_t n = xm_sys_send(t->fd, t->send + t->sent, t->queued - t->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = xm_sys_send(t->fd, t->send + t->sent, t->queued - t->sent,
+					MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n == -EINTR)
 			continue;
@@ -178,7 +179,9 @@ static void enqueue(struct tcp_link *t, struct xm_wire_request *r, size_t payloa
 static int tcp_read(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off, uint64_t cookie)
 {
 	struct tcp_link *t = tcp_of(l);
-	struct xm_wire_request r = { .op = XM_WIRE_READ, .len = (uint32_t)len, .region = region, .offset = off };
+	struct xm_wire_request r = {
+		.op = XM_WIRE_READ, .len = (uint32_t)len, .region = region, .offset = off
+	};
 	int ret = admit(t, len);
 
 	if (ret < 0)
@@ -259,10 +262,8 @@ static int known_status(int status)
 	case -EACCES:
 	case -EINVAL:
 	case -EIO:
-	case -ENOMEM:
-		return status;
-	default:
-		return -EIO;
+	case -ENOMEM: return status;
+	default: return -EIO;
 	}
 }
 
@@ -464,7 +465,8 @@ static int connect_once(struct tcp_link *t, uint64_t deadline_ns)
 	pthread_mutex_lock(&p->mutex);
 	ret = xm_load(&p->conn) == XM_PEER_LOST ? -ENOLINK : 0;
 	if (ret == 0) {
-		ret = xm_peer_connect(p, XM_WIRE_ROLE_DATA, &p->info.session, xm_min(limit, deadline_ns), &fd, NULL);
+		ret = xm_peer_connect(p, XM_WIRE_ROLE_DATA, &p->info.session, xm_min(limit, deadline_ns), &fd,
+				      NULL);
 		if (ret == 0)
 			t->fd = fd;
 		else

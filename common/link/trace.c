@@ -38,13 +38,18 @@ static int record_op(struct trace *t, struct xm_trace_entry with)
 	return with.status;
 }
 
-static int trace_read(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off, uint64_t cookie)
+static int trace_read(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off,
+		      uint64_t cookie)
 {
 	struct trace *t = trace_of(l);
 	int ret = t->inner->ops->read(t->inner, dst, len, region, off, cookie);
 
-	return record_op(t, (struct xm_trace_entry){ .what = XM_TRACE_READ, .status = ret, .region = region,
-						     .off = off, .cookie = cookie, .len = (uint32_t)len });
+	return record_op(t, (struct xm_trace_entry){ .what = XM_TRACE_READ,
+						     .status = ret,
+						     .region = region,
+						     .off = off,
+						     .cookie = cookie,
+						     .len = (uint32_t)len });
 }
 
 static int trace_writev(struct xm_link *l, const struct iovec *iov, int n, uint64_t region, uint64_t off,
@@ -56,8 +61,12 @@ static int trace_writev(struct xm_link *l, const struct iovec *iov, int n, uint6
 
 	for (int i = 0; i < n; i++)
 		len += iov[i].iov_len;
-	return record_op(t, (struct xm_trace_entry){ .what = XM_TRACE_WRITE, .status = ret, .region = region,
-						     .off = off, .cookie = cookie, .len = (uint32_t)len });
+	return record_op(t, (struct xm_trace_entry){ .what = XM_TRACE_WRITE,
+						     .status = ret,
+						     .region = region,
+						     .off = off,
+						     .cookie = cookie,
+						     .len = (uint32_t)len });
 }
 
 static int trace_cas(struct xm_link *l, uint64_t region, uint64_t off, uint64_t expect, uint64_t desired,
@@ -66,8 +75,12 @@ static int trace_cas(struct xm_link *l, uint64_t region, uint64_t off, uint64_t 
 	struct trace *t = trace_of(l);
 	int ret = t->inner->ops->cas(t->inner, region, off, expect, desired, cookie);
 
-	return record_op(t, (struct xm_trace_entry){ .what = XM_TRACE_CAS, .status = ret, .region = region,
-						     .off = off, .cookie = cookie, .len = 8 });
+	return record_op(t, (struct xm_trace_entry){ .what = XM_TRACE_CAS,
+						     .status = ret,
+						     .region = region,
+						     .off = off,
+						     .cookie = cookie,
+						     .len = 8 });
 }
 
 static int trace_faa(struct xm_link *l, uint64_t region, uint64_t off, uint64_t add, uint64_t cookie)
@@ -75,8 +88,12 @@ static int trace_faa(struct xm_link *l, uint64_t region, uint64_t off, uint64_t 
 	struct trace *t = trace_of(l);
 	int ret = t->inner->ops->faa(t->inner, region, off, add, cookie);
 
-	return record_op(t, (struct xm_trace_entry){ .what = XM_TRACE_FAA, .status = ret, .region = region,
-						     .off = off, .cookie = cookie, .len = 8 });
+	return record_op(t, (struct xm_trace_entry){ .what = XM_TRACE_FAA,
+						     .status = ret,
+						     .region = region,
+						     .off = off,
+						     .cookie = cookie,
+						     .len = 8 });
 }
 
 static const void *trace_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)
@@ -84,8 +101,11 @@ static const void *trace_direct(struct xm_link *l, uint64_t region, uint64_t off
 	struct trace *t = trace_of(l);
 	const void *p = t->inner->ops->direct(t->inner, region, off, len);
 
-	record_op(t, (struct xm_trace_entry){ .what = XM_TRACE_DIRECT, .status = p ? 0 : -ENXIO,
-					      .region = region, .off = off, .len = (uint32_t)len });
+	record_op(t, (struct xm_trace_entry){ .what = XM_TRACE_DIRECT,
+					      .status = p ? 0 : -ENXIO,
+					      .region = region,
+					      .off = off,
+					      .len = (uint32_t)len });
 	return p;
 }
 

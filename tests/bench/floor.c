@@ -5,9 +5,10 @@
  *   fault      message-mode userfaultfd, one thread reading absent pages in random order, one handler thread that
  *              answers each by UFFDIO_COPY of one local page. Placement: both on one processor, on two, or free.
  *              Pages are dropped by the faulting thread between rounds, outside the timed part
- *   copy       UFFDIO_COPY of local memory in runs of 64 pages, each page then read: the most that a sequential
- *              reader can be given
+ *   copy       UFFDIO_COPY of local memory in runs of 64 pages; and the same with each page then read and dropped,
+ *              the most that a sequential reader of a set larger than memory can be given by one processor
  *   touch      first touch of fresh memory by the kernel itself
+ *   policy     not a time: bytes of state that each eviction policy keeps for a budget of the pages named
  *   tcp        4 KiB asked for by 32 bytes and answered on a loopback socket (TCP_NODELAY), two threads that block
  *
  * Threads: the main one and one handler or server; no locks.
@@ -31,6 +32,7 @@
 #include <unistd.h>
 
 #include "hist.h"
+#include "runtime/policy/policy.h"
 #include "util.h"
 
 #define PAGES 16384u
@@ -174,31 +176,43 @@ static double fault_us(int faulter, int handler)
 	return (double)xm_hist_quantile(&h, 0.5) / 1000;
 }
 
-static double copy_mib_per_s(void)
+struct copy_rates {
+	double copy, stream; /* MiB/s */
+};
+
+static double mib_per_s(uint64_t ns, unsigned rounds)
+{
+	return (double)rounds * PAGES * XM_PAGE_SIZE / ((double)ns / 1e9) / (1 << 20);
+}
+
+static struct copy_rates copy_rates(void)
 {
 	char *mem = map_pages(PAGES), *src = map_pages(PAGES);
 	int uffd;
-	uint64_t start, ns = 0, sum = 0;
+	uint64_t copy_ns = 0, all_ns = 0, sum = 0;
 
 	memset(src, 1, PAGES * XM_PAGE_SIZE);
 	uffd = open_uffd(mem, PAGES);
 	for (int round = 0; round < 4; round++) {
-		start = xm_now_ns();
+		uint64_t start = xm_now_ns();
+
 		for (unsigned i = 0; i < PAGES; i += RUN_PAGES) {
+			uint64_t before = xm_now_ns();
+
 			copy_in(uffd, mem + i * XM_PAGE_SIZE, src + i * XM_PAGE_SIZE, RUN_PAGES);
+			copy_ns += xm_now_ns() - before;
 			for (char *p = mem + i * XM_PAGE_SIZE, *end = p + RUN_PAGES * XM_PAGE_SIZE; p < end; p += 8)
 				sum += *(uint64_t *)(void *)p;
 		}
-		/* the reader of a set larger than memory must also lose what it has read */
 		madvise(mem, PAGES * XM_PAGE_SIZE, MADV_DONTNEED);
-		ns += xm_now_ns() - start;
+		all_ns += xm_now_ns() - start;
 	}
 	if (sum == 0)
 		die("content");
 	close(uffd);
 	munmap(mem, PAGES * XM_PAGE_SIZE);
 	munmap(src, PAGES * XM_PAGE_SIZE);
-	return 4.0 * PAGES * XM_PAGE_SIZE / ((double)ns / 1e9) / (1 << 20);
+	return (struct copy_rates){ mib_per_s(copy_ns, 4), mib_per_s(all_ns, 4) };
 }
 
 /* ---- the socket ------------------------------------------------------------------------------------------- */
@@ -281,38 +295,74 @@ static double touch_ns_per_page(void)
 	return (double)ns / 5 / PAGES;
 }
 
-/* Where the threads may run is restored between the parts, since each pins as it likes. */
-int main(int argc, char **argv)
+/* ---- parts -------------------------------------------------------------------------------------------------- */
+
+/* Where the threads may run is restored behind it, since each measurement pins as it likes. */
+static void part_fault(void)
 {
 	cpu_set_t whole;
 	int cpu[2];
-	const char *part = argc > 1 ? argv[1] : "all";
-	bool all = strcmp(part, "all") == 0, any = false;
 
 	two_cpus(cpu);
 	sched_getaffinity(0, sizeof(whole), &whole);
-	printf("{");
-	if (all || strcmp(part, "fault") == 0) {
-		printf("\"fault_same_us\":%.3f", fault_us(cpu[0], cpu[0]));
-		printf(",\"fault_other_us\":%.3f", fault_us(cpu[0], cpu[1]));
-		sched_setaffinity(0, sizeof(whole), &whole);
-		printf(",\"fault_free_us\":%.3f", fault_us(-1, -1));
+	printf("\"fault_same_us\":%.3f", fault_us(cpu[0], cpu[0]));
+	printf(",\"fault_other_us\":%.3f", fault_us(cpu[0], cpu[1]));
+	sched_setaffinity(0, sizeof(whole), &whole);
+	printf(",\"fault_free_us\":%.3f", fault_us(-1, -1));
+}
+
+static void part_copy(void)
+{
+	struct copy_rates r = copy_rates();
+
+	printf("\"copy_mib_per_s\":%.1f,\"stream_mib_per_s\":%.1f", r.copy, r.stream);
+}
+
+static void part_touch(void)
+{
+	printf("\"touch_ns_per_page\":%.1f", touch_ns_per_page());
+}
+
+static void part_tcp(void)
+{
+	printf("\"tcp_us\":%.3f", tcp_us());
+}
+
+static uint64_t policy_pages = PAGES;
+
+static void part_policy(void)
+{
+	printf("\"policy_pages\":%llu", (unsigned long long)policy_pages);
+	for (int i = 0; xm_evict_names[i]; i++)
+		printf(",\"%s_bytes\":%zu", xm_evict_names[i],
+		       (size_t)xm_evict_find(xm_evict_names[i])->state_bytes(policy_pages));
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		void (*run)(void);
+	} parts[] = {
+		{ "fault", part_fault }, { "copy", part_copy },	    { "touch", part_touch },
+		{ "tcp", part_tcp },	 { "policy", part_policy },
+	};
+	const char *which = argc > 1 ? argv[1] : "all";
+	bool any = false;
+
+	if (argc > 2)
+		policy_pages = strtoull(argv[2], NULL, 10);
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(parts); i++) {
+		if (strcmp(which, "all") != 0 && strcmp(which, parts[i].name) != 0)
+			continue;
+		printf(any ? "," : "{");
+		parts[i].run();
 		any = true;
 	}
-	if (all || strcmp(part, "copy") == 0) {
-		printf("%s\"copy_mib_per_s\":%.1f", any ? "," : "", copy_mib_per_s());
-		any = true;
-	}
-	if (all || strcmp(part, "touch") == 0) {
-		printf("%s\"touch_ns_per_page\":%.1f", any ? "," : "", touch_ns_per_page());
-		any = true;
-	}
-	if (all || strcmp(part, "tcp") == 0) {
-		printf("%s\"tcp_us\":%.3f", any ? "," : "", tcp_us());
-		any = true;
+	if (!any) {
+		fprintf(stderr, "usage: floor [all|fault|copy|touch|tcp|policy [PAGES]]\n");
+		return 2;
 	}
 	printf("}\n");
-	if (!any)
-		fprintf(stderr, "usage: floor [all|fault|copy|touch|tcp]\n");
-	return any ? 0 : 2;
+	return 0;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * check.h - for the programs of this folder. They are ordinary programs that know nothing of xmem: each checks what
- * the system promises, must pass when run by itself, and must pass just so under xmem-run with a small budget.
- * Exit status 0: all as promised. CHECK counts and goes on; FATAL ends the program.
+ * check.h - for the programs of this folder. They are ordinary programs that know nothing of xmem:
+ * each checks what the system promises, must pass when run by itself, and must pass just so under
+ * xmem-run with a small budget. Exit status 0: all as promised. CHECK counts and goes on; FATAL
+ * ends the program.
  */
 #ifndef XM_IT_CHECK_H
 #define XM_IT_CHECK_H
@@ -26,25 +27,26 @@ static int check_failures;
 __attribute__((unused, noinline)) static void check_failed(const char *file, int line, const char *text)
 {
 	char buf[300];
-	int n = snprintf(buf, sizeof(buf), "%s:%d: %s (pid %d, errno %d)\n", file, line, text, getpid(), errno);
+	int n = snprintf(buf, sizeof(buf), "%s:%d: %s (pid %d, errno %d)\n", file, line, text, getpid(),
+			 errno);
 
 	if (write(2, buf, (size_t)(n < 299 ? n : 299)) < 0)
 		_exit(99);
 	__atomic_fetch_add(&check_failures, 1, __ATOMIC_RELAXED);
 }
 
-#define CHECK(c)                                                                                             \
-	do {                                                                                                 \
-		if (!(c))                                                                                    \
-			check_failed(__FILE__, __LINE__, #c);                                                \
+#define CHECK(c)                                              \
+	do {                                                  \
+		if (!(c))                                     \
+			check_failed(__FILE__, __LINE__, #c); \
 	} while (0)
 #define CHECK_ERR(call, err) CHECK((errno = 0, (long)(call) == -1) && errno == (err))
-#define FATAL(c)                                                                                             \
-	do {                                                                                                 \
-		if (!(c)) {                                                                                  \
-			check_failed(__FILE__, __LINE__, #c);                                                \
-			_exit(98);                                                                           \
-		}                                                                                            \
+#define FATAL(c)                                              \
+	do {                                                  \
+		if (!(c)) {                                   \
+			check_failed(__FILE__, __LINE__, #c); \
+			_exit(98);                            \
+		}                                             \
 	} while (0)
 
 static sigjmp_buf check_jump;

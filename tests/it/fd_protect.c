@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fd_protect [MIB] - programs that close every descriptor they do not know, or take any number they like, work, and
- * their memory goes on working afterwards. A system may keep a few numbers for itself: dup2 onto those says EBUSY.
+ * fd_protect [MIB] - programs that close every descriptor they do not know, or take any number they
+ * like, work, and their memory goes on working afterwards. A system may keep a few numbers for
+ * itself: dup2 onto those says EBUSY.
  */
 #include "check.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fork_semantics [MIB] - whoever makes a process, and however: the child has the memory as it was at that moment, for
- * as long as it lives, and neither sees what the other writes. Both sides can allocate, and the program's own fork
- * handlers may use the heap.
+ * fork_semantics [MIB] - whoever makes a process, and however: the child has the memory as it was
+ * at that moment, for as long as it lives, and neither sees what the other writes. Both sides can
+ * allocate, and the program's own fork handlers may use the heap.
  */
 #include "check.h"
 

@@ -63,7 +63,7 @@ class Sort(Program):
         rng = random.Random(SEED)
         pad = bytes(rng.choice(b"abcdefghijklmnop") for _ in range(1 << 16))
         with open(self.file("in"), "wb") as f:
-            for _ in range(130000):
+            for _ in range(140000):
                 at = rng.randrange(len(pad) - 2000)
                 f.write(b"%016x" % rng.getrandbits(64) + pad[at:at + 1983] + b"\n")
 
@@ -78,13 +78,13 @@ class Python(Program):
 import hashlib, random
 rng = random.Random(%d)
 d = {}
-for i in range(180000):
+for i in range(200000):
     k = "key%%d" %% i
     d[k] = [i, k * 3, (i, str(i * 7919)), b"%%08d" %% i * 110]
 print(len(d), sum(v[0] for v in d.values()), sum(len(v[2][1]) for v in d.values()))
-for k in rng.sample(range(180000), 9000):
+for k in rng.sample(range(200000), 9000):
     d["key%%d" %% k][1] = "changed" * 20
-for k in range(0, 180000, 5):
+for k in range(0, 200000, 5):
     del d["key%%d" %% k]
 order = sorted(d, key=lambda k: d[k][0] * 2654435761 %% 4294967296)[:4000]
 h = hashlib.sha256()
@@ -112,7 +112,7 @@ a = rng.random(24 << 20, dtype=np.float32)           # 96 MiB, fill
 b = np.empty(24 << 20, dtype=np.float32)
 np.multiply(a, 2.5, out=b)                           # stream
 b += a
-c = np.arange(16 << 20, dtype=np.int32)              # 64 MiB
+c = np.arange(12 << 20, dtype=np.int32)              # 48 MiB
 c *= np.int32(-1640531535)
 c.sort()
 print(float(b[::4097].sum()), int(c[12345]), int(c.astype(np.int64).sum()))
@@ -131,7 +131,7 @@ class Sqlite(Program):
     name, need, version = "sqlite", ("sqlite3",), ("/usr/bin/sqlite3", "--version")
     text = """
 CREATE TABLE t(id INTEGER PRIMARY KEY, k INT, v TEXT);
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 90000)
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
 INSERT INTO t SELECT i, (i * 2654435761) % 1000003, printf('%d-%.*c', i * 7919, 2600, char(97 + i % 26)) FROM n;
 CREATE INDEX tk ON t(k);
 SELECT count(*), sum(k), sum(length(v)), min(v), max(substr(v, 1, 12)) FROM t;
@@ -231,7 +231,6 @@ class Redis(Program):
         for k in range(2000):
             i = rng.randrange(self.keys)
             r.pipeline([("SET", f"key:{i}", self.value(i, 1)), ("DEL", f"key:{(i * 7) % self.keys}")])
-        r("FLUSHALL") if False else None
         self.wait_saved(r)
         after = r("DEBUG", "DIGEST")
         x.check(at_fork != after, "the writes after the fork changed nothing")
@@ -278,19 +277,23 @@ class Redis(Program):
 
 
 class Gcc(Program):
-    """cc1 on a file with large tables and many functions."""
+    """cc1 on a file with large tables of strings and numbers, and functions."""
 
     name, need, version = "gcc", ("gcc",), ("gcc", "--version")
 
     def prepare(self):
         rng = random.Random(SEED)
+        pad = "".join(rng.choice("abcdefghijklmnop0123456789") for _ in range(70000))
         with open(self.file("big.c"), "w") as f:
-            for t in range(24):
-                f.write(f"const double t{t}[] = {{\n")
-                for _ in range(2800):
-                    f.write(",".join(str(rng.getrandbits(28) / 16) for _ in range(8)) + ",\n")
-                f.write("};\n")
-            for n in range(700):
+            f.write("const char *const table[] = {\n")
+            for k in range(22000):
+                at = rng.randrange(60000)
+                f.write(f'"{k} {pad[at:at + 2400]}",\n')
+            f.write("};\nconst int numbers[] = {\n")
+            for _ in range(25000):
+                f.write(",".join(str(rng.getrandbits(30)) for _ in range(8)) + ",\n")
+            f.write("};\n")
+            for n in range(150):
                 f.write(f"int f{n}(int a, int b)\n{{\n")
                 for k in range(16):
                     f.write(f"\ta = (a * {rng.randrange(1, 9999)}) ^ (b + {rng.randrange(9999)});\n"
@@ -348,15 +351,15 @@ const crypto = require('crypto');
 let s = %d >>> 0;
 const rnd = () => { s = (Math.imul(s, 1664525) + 1013904223) >>> 0; return s; };
 const m = new Map(), big = [];
-for (let i = 0; i < 120; i++) {
+for (let i = 0; i < 130; i++) {
   const b = new Float64Array(128 * 1024);
   for (let k = 0; k < b.length; k++) b[k] = i * 1.5 + k;
   big.push(b);
 }
-for (let i = 0; i < 250000; i++) m.set('k' + i, { id: i, name: 'n' + rnd(), list: [i, i + 1, rnd() %% 1000], next: null });
+for (let i = 0; i < 400000; i++) m.set('k' + i, { id: i, name: 'n' + rnd(), list: [i, i + 1, rnd() %% 1000], next: null });
 let sum = 0;
 for (const v of m.values()) sum += v.list[2] + v.name.length;
-for (let i = 0; i < 250000; i += 3) m.delete('k' + i);
+for (let i = 0; i < 400000; i += 3) m.delete('k' + i);
 for (let n = 0; n < 4000; n++) { const b = big[rnd() %% big.length]; sum += b[rnd() %% b.length]; }
 const h = crypto.createHash('sha256');
 for (const b of big) h.update(new Uint8Array(b.buffer));
@@ -377,7 +380,7 @@ class Pipeline(Program):
     version = ("sh", "-c", "sort --version | head -1; awk -W version 2>&1 | head -1")
     text = """
 awk 'BEGIN { s = %d; p = sprintf("%%1800s", "x"); gsub(/ /, "y", p)
-  for (i = 0; i < 90000; i++) { s = (s * 16807) %% 2147483647; print s, i, p } }' |
+  for (i = 0; i < 100000; i++) { s = (s * 16807) %% 2147483647; print s, i, p } }' |
 sort -S 300M -n |
 awk '{ n[$1 %% 60000] = n[$1 %% 60000] substr($3, 1, 900); c += NF } END { for (k in n) t += length(n[k]); print c, t }
      NR %% 1000 == 0 { print $1, $2 }' | sha256sum

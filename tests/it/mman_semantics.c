@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * mman_semantics [MIB] - the memory management calls on anonymous private mappings mean what the kernel says, also
- * when most of the pages are far away. Around every group of calls a large pattern is kept and verified, so
- * that with a small budget the pages in question have been evicted in between.
+ * mman_semantics [MIB] - the memory management calls on anonymous private mappings mean what the
+ * kernel says, also when most of the pages are far away. Around every group of calls a large
+ * pattern is kept and verified, so that with a small budget the pages in question have been evicted
+ * in between.
  */
 #include "check.h"
 
@@ -149,7 +150,8 @@ static void test_file_over_own_range(void)
 	CHECK(nonzero(at, 16 * PAGE) == 0);
 	CHECK(munmap(p + 40 * PAGE, 8 * PAGE) == 0);
 	CHECK_ERR(mmap(at, 16 * PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd, 0), EEXIST);
-	CHECK(mmap(p + 40 * PAGE, 8 * PAGE, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0) == p + 40 * PAGE);
+	CHECK(mmap(p + 40 * PAGE, 8 * PAGE, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0) ==
+	      p + 40 * PAGE);
 	CHECK(differs(p + 40 * PAGE, 8 * PAGE, 7) == 0);
 	CHECK(munmap(p, LEN) == 0);
 	close(fd);
@@ -162,7 +164,8 @@ static void test_shared_over_own_range(void)
 
 	fill(p, LEN, 8);
 	press();
-	CHECK(mmap(at, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == at);
+	CHECK(mmap(at, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+	      at);
 	at[0] = 1;
 	pid = fork();
 	if (!pid) {
@@ -280,9 +283,9 @@ static void test_free_advice(void)
 
 static void test_harmless_advice(void)
 {
-	static const int advice[] = { MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WILLNEED, MADV_COLD,
-				      MADV_PAGEOUT, MADV_NOHUGEPAGE, MADV_DONTDUMP, MADV_DODUMP,
-				      MADV_POPULATE_READ };
+	static const int advice[] = { MADV_NORMAL, MADV_RANDOM,	      MADV_SEQUENTIAL, MADV_WILLNEED,
+				      MADV_COLD,   MADV_PAGEOUT,      MADV_NOHUGEPAGE, MADV_DONTDUMP,
+				      MADV_DODUMP, MADV_POPULATE_READ };
 	char *p = map(LEN);
 	struct iovec iov[2] = { { p, 8 * PAGE }, { p + 64 * PAGE, 4 * PAGE } };
 	int self;
@@ -490,7 +493,8 @@ static size_t resident_pages(char *p, size_t pages)
 	return n;
 }
 
-/* A limit on locked memory (RLIMIT_MEMLOCK, or the budget) may say no; then nothing else is to be checked. */
+/* A limit on locked memory (RLIMIT_MEMLOCK, or the budget) may say no; then nothing else is to
+ * be checked. */
 static void test_lock(void)
 {
 	char *p = map(LEN), *q;
@@ -583,14 +587,16 @@ static void test_system_calls_on_pages(void)
 
 static void test_raw_calls(void)
 {
-	char *p = (char *)syscall(SYS_mmap, NULL, LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *p = (char *)syscall(SYS_mmap, NULL, LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+				  -1, 0);
 
 	FATAL(p != MAP_FAILED);
 	fill(p, LEN, 30);
 	press();
 	CHECK(syscall(SYS_mprotect, p, PAGE, PROT_READ) == 0 && WRITE_FAULTS(p));
 	CHECK(differs(p, LEN, 30) == 0);
-	CHECK(syscall(SYS_mremap, p + 64 * PAGE, 8 * PAGE, 8 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, p) == (long)p);
+	CHECK(syscall(SYS_mremap, p + 64 * PAGE, 8 * PAGE, 8 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, p) ==
+	      (long)p);
 	CHECK(((uint64_t *)p)[0] == pattern(30, 64 * PAGE / 8));
 	CHECK(syscall(SYS_munmap, p, LEN) == 0 && READ_FAULTS(p));
 	CHECK_ERR(syscall(SYS_munmap, p + 1, LEN), EINVAL);
@@ -599,12 +605,27 @@ static void test_raw_calls(void)
 int main(int argc, char **argv)
 {
 	static void (*const test[])(void) = {
-		test_map_is_zero_and_keeps, test_unmap_in_the_middle, test_fixed_over_own_range,
-		test_file_over_own_range, test_shared_over_own_range, test_protect, test_reserve_then_commit,
-		test_dontneed, test_free_advice, test_harmless_advice, test_fork_advice,
-		test_remap_grow_and_shrink, test_remap_fixed, test_remap_dontunmap, test_remap_small_onto_large,
+		test_map_is_zero_and_keeps,
+		test_unmap_in_the_middle,
+		test_fixed_over_own_range,
+		test_file_over_own_range,
+		test_shared_over_own_range,
+		test_protect,
+		test_reserve_then_commit,
+		test_dontneed,
+		test_free_advice,
+		test_harmless_advice,
+		test_fork_advice,
+		test_remap_grow_and_shrink,
+		test_remap_fixed,
+		test_remap_dontunmap,
+		test_remap_small_onto_large,
 		test_remap_of_a_file_inside,
-		test_mincore, test_lock, test_msync, test_shm_segment_inside, test_system_calls_on_pages,
+		test_mincore,
+		test_lock,
+		test_msync,
+		test_shm_segment_inside,
+		test_system_calls_on_pages,
 		test_raw_calls,
 	};
 

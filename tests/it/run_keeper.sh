@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# time limit: 120 s
+# time limit: 180 s
 # The keeper: how long it lives, what it does not hold on to, what it takes back.
 . "$(dirname "$0")/librun.sh"
 
@@ -140,4 +140,94 @@ kill -KILL "$keeper"
 check "the private appliance dies with its keeper" gone "${appl% }"
 echo >"$tmp/hold"
 wait $pid 2>/dev/null
+
+# a member that executes a program which cannot be covered: its former memory is given back while it lives
+if printf '#include <stdio.h>\nint main(int c, char **v) { FILE *f = fopen(v[1], "r"); return f ? getc(f) < 0 : 1; }\n' \
+	>"$tmp/s.c" && gcc -static -o "$tmp/static" "$tmp/s.c" 2>/dev/null && [ -e "$top" ]; then
+	"$run" --local 8M -- python3 -c "
+import os
+a = [os.urandom(65536) for i in range(256)]
+os.execv('$tmp/static', ['static', '$tmp/hold'])" &
+	pid=$!
+	used=-1
+	for _ in $(seq 300); do
+		"$top" --json --family $pid 2>/dev/null >"$tmp/j" || break
+		used=$(python3 -c 'import json,sys; f=json.load(open(sys.argv[1]))["family"]
+print(f["slots_used"] if f["slots_used_max"] else -1)' "$tmp/j" 2>/dev/null)
+		[ "$used" != 0 ] || break
+		sleep 0.1
+	done
+	check "memory of a former program is given back" [ "$used" = 0 ]
+	echo >"$tmp/hold"
+	wait $pid
+	check "and the process was let alone" [ $? = 0 ]
+fi
+
+# other namespaces
+work='import os
+a = [os.urandom(65536) for i in range(256)]
+print("sum", sum(x[7] for x in a) > 0)'
+if [ "$(id -u)" = 0 ] && unshare -pf --mount-proc true 2>/dev/null; then
+	try "$run" --local 8M --stats="$tmp/s.json" -- unshare -pf --mount-proc python3 -c "$work"
+	check "another pid namespace" [ "$rc-$(cat "$tmp/out")" = "0-sum True" ]
+	check "its members are found and taken back" python3 -c 'import json,sys; j=json.load(open(sys.argv[1]))
+f = j["family"]
+p = [x for x in j["processes"] if x["comm"].startswith("python3")]
+assert p and p[0]["pid"] > 1 and p[0]["state"] == "ended", p
+assert f["slots_used"] == 0 and f["slots_used_max"] > 0, f' "$tmp/s.json"
+fi
+if [ "$(id -u)" = 0 ] && unshare -n true 2>/dev/null; then
+	try "$run" --local 8M -- unshare -n python3 -c "$work"
+	check "another network namespace: runs, not covered" [ "$rc-$(cat "$tmp/out")" = "0-sum True" ]
+	check "and says so" grep -q 'local memory only' "$tmp/err"
+fi
+
+# requests from strangers
+"$run" --local 8M -- sh -c "echo started \$XMEM_FAMILY; : mark-eight; read x <'$tmp/hold'; exec sh -c 'exit 4'" >"$tmp/log" &
+pid=$!
+await "$tmp/log" started
+check "the keeper refuses strangers and goes on" python3 - "$(awk '{ print $2 }' "$tmp/log")" <<'PY'
+import os, random, socket, struct, sys
+name, token = sys.argv[1].split(":")
+addr = "\0" + name[1:]
+good = bytes.fromhex(token)
+
+def talk(data):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    s.settimeout(20)
+    s.connect(addr)
+    try:
+        s.send(data)
+        return s.recv(64)
+    except (BrokenPipeError, ConnectionResetError):
+        return b""
+
+def request(op, index=0, tok=good, text=b""):
+    return struct.pack("<II16s96s", op, index, tok, text)
+
+status = lambda r: struct.unpack("<iIQ", r)[0]
+assert status(talk(request(1))) == 0
+assert status(talk(request(1, tok=bytes(16)))) == -13
+assert status(talk(request(2, tok=bytes(16)))) == -13
+assert status(talk(request(99))) == -95
+for index in (5, 1023, 1024, 2**31, 2**32 - 1):
+    assert talk(request(2, index)) == b""
+assert talk(b"x") == b""
+assert talk(request(1) + b"y") == b""
+assert talk(request(4, text=b"\xff" * 96)) == b""
+seed = random.randrange(1 << 32)
+print("seed", seed)
+random.seed(seed)
+for n in range(500):
+    talk(random.randbytes(random.randrange(1, 300)))
+held = []
+for n in range(400):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    s.connect(addr)
+    held.append(s)
+assert status(talk(request(1))) == 0
+PY
+echo >"$tmp/hold"
+wait $pid
+check "and the family ends as usual" [ $? = 4 ]
 finish

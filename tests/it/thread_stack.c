@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * thread_stack [MIB] - what the kernel writes or reads by itself in the program's memory: the word that it clears when
- * a thread exits (in a stack that the program supplied), robust mutexes whose owner dies, futexes with sleepers, signal
- * frames on an alternate stack, coroutine stacks. Hangs where such a write is lost: an alarm ends it.
+ * thread_stack [MIB] - what the kernel writes or reads by itself in the program's memory: the word
+ * that it clears when a thread exits (in a stack that the program supplied), robust mutexes whose
+ * owner dies, futexes with sleepers, signal frames on an alternate stack, coroutine stacks. Hangs
+ * where such a write is lost: an alarm ends it.
  */
 #include "check.h"
 
@@ -204,6 +205,34 @@ static void test_sleepers(void)
 	free(q);
 }
 
+/* ---- the last thread ends the process ------------------------------------------------------------------------ */
+
+static void *last_thread(void *arg)
+{
+	pthread_join(*(pthread_t *)arg, NULL);
+	press();
+	if (check_failures)
+		_exit(1);
+	return NULL;
+}
+
+static void test_main_thread_ends_first(void)
+{
+	pthread_t *self = malloc(sizeof(*self)), thread;
+	pid_t pid;
+
+	FATAL(self);
+	pid = fork();
+	if (!pid) {
+		alarm(60);
+		*self = pthread_self();
+		FATAL(!pthread_create(&thread, NULL, last_thread, self));
+		pthread_exit(NULL);
+	}
+	CHECK(wait_for(pid) == 0);
+	free(self);
+}
+
 /* ---- frames that the kernel pushes, stacks that the program switches ---------------------------------------- */
 
 static volatile sig_atomic_t signals_seen;
@@ -278,6 +307,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < 5; i++)
 		test_robust_mutex();
 	test_sleepers();
+	test_main_thread_ends_first();
 	test_alternate_stack();
 	test_coroutine();
 	return check_finish("thread_stack");

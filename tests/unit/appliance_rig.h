@@ -44,19 +44,23 @@ struct rig {
 	char shm[160], tcp[160];
 };
 
-static struct rig_options rig_defaults(void)
+static inline struct rig_options rig_defaults(void)
 {
-	return (struct rig_options){ .memory_bytes = 64 * RIG_SLAB, .lease_ns = 30000000000ull, .connections = 1024,
-				     .strangers = 64, .hello_ns = 5000000000ull, .stall_ns = 5000000000ull };
+	return (struct rig_options){ .memory_bytes = 64 * RIG_SLAB,
+				     .lease_ns = 30000000000ull,
+				     .connections = 1024,
+				     .strangers = 64,
+				     .hello_ns = 5000000000ull,
+				     .stall_ns = 5000000000ull };
 }
 
-static void rig_die(const char *what)
+static inline void rig_die(const char *what)
 {
 	fprintf(stderr, "rig: %s\n", what);
 	_exit(3);
 }
 
-static void rig_child(const struct rig_options *o, const char *shm, int ready)
+static inline void rig_child(const struct rig_options *o, const char *shm, int ready)
 {
 	static struct xm_appliance a;
 	struct xm_slab_kind kind = { .bytes = RIG_SLAB, .numa = XM_NUMA_OFF };
@@ -70,13 +74,15 @@ static void rig_child(const struct rig_options *o, const char *shm, int ready)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	xm_log_init("rig", getenv("RIG_DEBUG") ? XM_LOG_DEBUG : XM_LOG_ERROR);
 	signal(SIGPIPE, SIG_IGN);
-	if (xm_pool_init(&a.pool, &kind, o->memory_bytes, 2) < 0 || xm_appliance_init(&a, "rig", o->lease_ns) < 0)
+	if (xm_pool_init(&a.pool, &kind, o->memory_bytes, 2) < 0 ||
+	    xm_appliance_init(&a, "rig", o->lease_ns) < 0)
 		rig_die("cannot start");
 	if (xm_data_create(&a, &data) < 0)
 		rig_die("no io_uring");
 	if (xm_ctl_create(&a, data, &limits, &ctl) < 0)
 		rig_die("no control");
-	if ((shm[0] && xm_listen(shm, &l[0], why) < 0) || xm_listen(o->tcp ? o->tcp : "tcp:0", &l[1], why) < 0)
+	if ((shm[0] && xm_listen(shm, &l[0], why) < 0) ||
+	    xm_listen(o->tcp ? o->tcp : "tcp:0", &l[1], why) < 0)
 		rig_die(why);
 	for (int i = 0; i < 2; i++)
 		if (l[i].fd >= 0 && xm_ctl_listen(ctl, &l[i]) < 0)
@@ -89,7 +95,7 @@ static void rig_child(const struct rig_options *o, const char *shm, int ready)
 	_exit(0);
 }
 
-static void rig_start(struct rig *r, const struct rig_options *o)
+static inline void rig_start(struct rig *r, const struct rig_options *o)
 {
 	static unsigned count;
 	int fds[2];
@@ -114,7 +120,7 @@ static void rig_start(struct rig *r, const struct rig_options *o)
 	close(fds[0]);
 }
 
-static void rig_kill(struct rig *r)
+static inline void rig_kill(struct rig *r)
 {
 	if (r->pid <= 0)
 		return;
@@ -124,17 +130,17 @@ static void rig_kill(struct rig *r)
 }
 
 /* Repeats until the expression holds; fails the test if it never does. */
-#define rig_until(expression)                                                                                \
-	do {                                                                                                 \
-		uint64_t end_ = xm_now_ns() + RIG_WAIT_NS;                                                   \
-		while (!(expression)) {                                                                      \
-			if (xm_now_ns() > end_)                                                              \
-				fail_msg("never: %s", #expression);                                          \
-			usleep(500);                                                                         \
-		}                                                                                            \
+#define rig_until(expression)                                       \
+	do {                                                        \
+		uint64_t end_ = xm_now_ns() + RIG_WAIT_NS;          \
+		while (!(expression)) {                             \
+			if (xm_now_ns() > end_)                     \
+				fail_msg("never: %s", #expression); \
+			usleep(500);                                \
+		}                                                   \
 	} while (0)
 
-static struct xm_peer *rig_peer_with(const char *uri, struct xm_peer_config cfg)
+static inline struct xm_peer *rig_peer_with(const char *uri, struct xm_peer_config cfg)
 {
 	char why[XM_WHY_MAX] = "";
 	struct xm_peer *p = NULL;
@@ -145,13 +151,13 @@ static struct xm_peer *rig_peer_with(const char *uri, struct xm_peer_config cfg)
 	return p;
 }
 
-static struct xm_peer *rig_peer(const char *uri)
+static inline struct xm_peer *rig_peer(const char *uri)
 {
 	return rig_peer_with(uri, (struct xm_peer_config){ .client_name = "test" });
 }
 
 /* What the appliance says to somebody else. */
-static struct xm_appliance_stat rig_stat(struct rig *r)
+static inline struct xm_appliance_stat rig_stat(struct rig *r)
 {
 	struct xm_appliance_stat st = { 0 };
 	struct xm_peer *p = rig_peer(r->tcp);

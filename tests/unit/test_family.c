@@ -178,8 +178,12 @@ static void test_create_beyond_file_size_limit_is_efbig(void **state)
 
 static void test_join_malformed_or_dead_name_fails(void **state)
 {
-	static const char *const bad[] = { "", "xmem:00", "@x", "@:00000000000000000000000000000000",
-					   "@x:0000000000000000000000000000000g", NULL };
+	static const char *const bad[] = { "",
+					   "xmem:00",
+					   "@x",
+					   "@:00000000000000000000000000000000",
+					   "@x:0000000000000000000000000000000g",
+					   NULL };
 	int err;
 
 	for (int i = 0; bad[i]; i++) {
@@ -286,23 +290,30 @@ struct held {
 	uint64_t shared_slot; /* one that the parent's page table names as well */
 };
 
+/* The page's word, entered in the touch map as the runtime does. */
+static xm_pte *word(struct xm_family *f, uint32_t index, uint64_t page)
+{
+	xm_family_touch(f, index)[page >> XM_TOUCH_SHIFT] = 1;
+	return &xm_family_pt(f, index)[page];
+}
+
 /* Takes slots at both ends of the page table and one that is shared, as a program that evicts would. */
 static void hold_slots(struct xm_family *f, void *arg)
 {
 	static const uint64_t pages[] = { 0, 1, 511, 512, 100000, XM_EXT_PAGES - 1 };
 	struct held *h = arg;
-	xm_pte *pt = xm_family_pt(f, h->index);
 	uint64_t slots[6];
 	uint32_t hint = 0;
 
 	if (xm_family_proc_live(f, h->index) || xm_slots_alloc(f, &hint, slots, 6) != 6)
 		_exit(1);
 	for (int i = 0; i < 6; i++)
-		pt[pages[i]] = xm_pg_with_slot(XM_PG_REMOTE, slots[i]);
-	pt[700] = xm_pg_with_slot(XM_PG_EVICTING, h->shared_slot);
+		*word(f, h->index, pages[i]) = xm_pg_with_slot(XM_PG_REMOTE, slots[i]);
+	*word(f, h->index, 700) = xm_pg_with_slot(XM_PG_EVICTING, h->shared_slot);
 	xm_slots_get(f, h->shared_slot);
-	pt[701] = xm_pg_with_slot(XM_PG_REMOTE, (2ull << XM_SLAB_SLOT_SHIFT) | 9); /* explicit */
-	pt[702] = XM_PG_RESIDENT | XM_PG_DIRTY;
+	*word(f, h->index, 701) = xm_pg_with_slot(XM_PG_REMOTE,
+						  (2ull << XM_SLAB_SLOT_SHIFT) | 9); /* explicit */
+	*word(f, h->index, 702) = XM_PG_RESIDENT | XM_PG_DIRTY;
 	f->proc[h->index].pt_pages_high = XM_EXT_PAGES;
 	f->proc[h->index].resident = 50;
 	xm_add(&f->resident_pages, 50);
@@ -353,6 +364,7 @@ static void test_reap_punches_the_page_table_out(void **state)
 	struct xm_family *f = *state;
 	struct held h = { .shared_slot = take_slot(f) };
 	unsigned char there[2] = { 1, 1 };
+	uint8_t touched = 1;
 	pid_t pid;
 
 	h.index = (uint32_t)xm_family_proc_claim(f);
@@ -362,6 +374,8 @@ static void test_reap_punches_the_page_table_out(void **state)
 	assert_int_equal(mincore(xm_family_pt(f, h.index), 8192, there), 0);
 	assert_int_equal(there[0] & 1, 0);
 	assert_int_equal(there[1] & 1, 0);
+	assert_int_equal(mincore(xm_family_touch(f, h.index), 1, &touched), 0);
+	assert_int_equal(touched & 1, 0);
 }
 
 static void test_reap_of_a_zombie_works_before_it_is_waited_for(void **state)
@@ -477,14 +491,12 @@ static void test_reap_of_a_scribbled_page_table_is_survived(void **state)
 {
 	struct xm_family *f = *state;
 	struct held h = { .shared_slot = take_slot(f) };
-	xm_pte *pt;
 	pid_t pid;
 
 	h.index = (uint32_t)xm_family_proc_claim(f);
 	pid = start_child(hold_slots, f, &h);
-	pt = xm_family_pt(f, h.index);
-	pt[3000] = ~0ull;
-	pt[3001] = xm_pg_with_slot(XM_PG_REMOTE, 12345); /* a slot that is free */
+	*word(f, h.index, 3000) = ~0ull;
+	*word(f, h.index, 3001) = xm_pg_with_slot(XM_PG_REMOTE, 12345); /* a slot that is free */
 	kill_child(pid);
 	assert_true(xm_family_reap(f, h.index));
 	assert_int_equal(f->slots_used, 1);
@@ -501,21 +513,27 @@ int main(void)
 		cmocka_unit_test(test_join_malformed_or_dead_name_fails),
 		cmocka_unit_test_setup_teardown(test_claim_then_live_names_this_process, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drop_gives_an_unused_entry_back, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_claim_when_all_taken_reuses_ended_and_keeps_their_sums, setup,
-						teardown),
+		cmocka_unit_test_setup_teardown(test_claim_when_all_taken_reuses_ended_and_keeps_their_sums,
+						setup, teardown),
 		cmocka_unit_test_setup_teardown(test_live_after_exec_drops_the_former_image, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_commit_beyond_limit_is_enomem_and_uncommit_makes_room, setup,
+		cmocka_unit_test_setup_teardown(test_commit_beyond_limit_is_enomem_and_uncommit_makes_room,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(test_reap_of_a_killed_child_gives_everything_back, setup,
 						teardown),
-		cmocka_unit_test_setup_teardown(test_reap_of_a_killed_child_gives_everything_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reap_punches_the_page_table_out, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_reap_of_a_zombie_works_before_it_is_waited_for, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_reap_of_a_zombie_works_before_it_is_waited_for, setup,
+						teardown),
 		cmocka_unit_test(test_reap_with_network_appliance_lets_slots_rest),
 		cmocka_unit_test_setup_teardown(
 			test_reap_of_an_entry_whose_claimer_died_waits_for_the_child_to_be, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_reap_is_taken_over_from_a_killed_reaper, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_reap_of_another_pid_namespace_never_happens, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_reap_of_a_reused_pid_notices_the_start_time, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_reap_of_a_scribbled_page_table_is_survived, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_reap_is_taken_over_from_a_killed_reaper, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_reap_of_another_pid_namespace_never_happens, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_reap_of_a_reused_pid_notices_the_start_time, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_reap_of_a_scribbled_page_table_is_survived, setup,
+						teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

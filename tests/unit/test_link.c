@@ -345,7 +345,8 @@ static void test_full_depth_completes_each_cookie_once(void **unused)
 	for (unsigned round = 0; round < 20; round++) {
 		memset(seen, 0, sizeof(seen));
 		for (uint64_t i = 0; i < XM_LINK_DEPTH; i++)
-			assert_int_equal(f.link->ops->read(f.link, buf[i], PAGE, f.region.id, i * PAGE, i), 0);
+			assert_int_equal(f.link->ops->read(f.link, buf[i], PAGE, f.region.id, i * PAGE, i),
+					 0);
 		assert_int_equal(f.link->ops->read(f.link, buf[0], PAGE, f.region.id, 0, 999), -EAGAIN);
 		for (total = 0; total < XM_LINK_DEPTH;) {
 			int n;
@@ -380,7 +381,8 @@ static void test_full_depth_of_largest_writes_arrives(void **unused)
 		struct iovec iov = { data, XM_LINK_OP_MAX };
 
 		fill(data, XM_LINK_OP_MAX, i);
-		assert_int_equal(f.link->ops->writev(f.link, &iov, 1, f.region.id, (i % 40) * RIG_SLAB, i), 0);
+		assert_int_equal(f.link->ops->writev(f.link, &iov, 1, f.region.id, (i % 40) * RIG_SLAB, i),
+				 0);
 	}
 	while (done < XM_LINK_DEPTH) {
 		assert_int_equal(one_completion(f.link).status, 0);
@@ -408,6 +410,61 @@ static void test_data_path_sends_no_control_messages(void **unused)
 	for (unsigned i = 0; i < 200; i++)
 		assert_int_equal(put(f.link, page, PAGE, f.region.id, (uint64_t)i * PAGE), 0);
 	assert_int_equal(xm_peer_control_messages(f.peer), before);
+	close_fixture(&f);
+}
+
+struct worker {
+	struct fixture *f;
+	unsigned index;
+	int error;
+};
+
+/* Its own link, its own slab, the session's other slabs read on the side. */
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+	uint8_t page[PAGE], back[PAGE];
+	uint64_t base = w->index * RIG_SLAB, region = w->f->region.id;
+	struct xm_link *l;
+
+	w->error = xm_link_open(w->f->peer, &l);
+	for (unsigned i = 0; i < 300 && !w->error; i++) {
+		fill(page, PAGE, seed + w->index * 1000 + i);
+		w->error = put(l, page, PAGE, region, base + (i % 200) * PAGE);
+		if (!w->error)
+			w->error = get(l, back, PAGE, region, base + (i % 200) * PAGE);
+		if (!w->error && memcmp(page, back, PAGE) != 0)
+			w->error = -EBADMSG;
+		if (!w->error)
+			w->error = get(l, back, PAGE, region, (i % 4) * RIG_SLAB + 300 * 512);
+	}
+	if (l)
+		l->ops->close(l);
+	return NULL;
+}
+
+static void test_threads_with_links_of_one_peer_do_not_disturb_each_other(void **unused)
+{
+	struct worker w[4];
+	pthread_t thread[4];
+	struct xm_region_info r;
+	struct fixture f;
+
+	open_fixture(&f, 4);
+	for (unsigned i = 0; i < 4; i++) {
+		w[i] = (struct worker){ .f = &f, .index = i };
+		assert_int_equal(pthread_create(&thread[i], NULL, work, &w[i]), 0);
+	}
+	for (unsigned i = 0; i < 30; i++) { /* control calls meanwhile */
+		assert_int_equal(xm_peer_region_create(f.peer, 2 * RIG_SLAB, NULL, 0, &r), 0);
+		assert_int_equal(xm_peer_region_attach(f.peer, r.id, 0, 2), 0);
+		xm_peer_tick(f.peer);
+		assert_int_equal(xm_peer_region_free(f.peer, r.id), 0);
+	}
+	for (unsigned i = 0; i < 4; i++) {
+		pthread_join(thread[i], NULL);
+		assert_int_equal(w[i].error, 0);
+	}
 	close_fixture(&f);
 }
 
@@ -828,7 +885,8 @@ static void test_injected_trouble_completes_once_and_keeps_order_of_data(void **
 				uint64_t at = c[i].cookie;
 
 				assert_true(at < 64 && submitted[at] && !seen[at]++);
-				assert_true(c[i].status == 0 || c[i].status == -EIO || c[i].status == -ENOLINK);
+				assert_true(c[i].status == 0 || c[i].status == -EIO ||
+					    c[i].status == -ENOLINK);
 				errors += c[i].status != 0;
 				if (is_write[at] && c[i].status == 0)
 					memcpy(model[at], want[at], PAGE);
@@ -870,7 +928,8 @@ static void test_inject_specification_is_checked(void **unused)
 {
 	struct xm_inject_spec s;
 
-	assert_int_equal(xm_inject_parse("seed=7,delay=200us:0.01,error=0.001,disconnect=0.0005,corrupt=1", &s), 0);
+	assert_int_equal(
+		xm_inject_parse("seed=7,delay=200us:0.01,error=0.001,disconnect=0.0005,corrupt=1", &s), 0);
 	assert_int_equal(s.seed, 7);
 	assert_int_equal(s.delay_ns, 200000);
 	assert_true(s.delay > 0.0099 * 4294967296.0 && s.delay < 0.0101 * 4294967296.0);
@@ -951,6 +1010,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_full_depth_completes_each_cookie_once),
 	cmocka_unit_test(test_full_depth_of_largest_writes_arrives),
 	cmocka_unit_test(test_data_path_sends_no_control_messages),
+	cmocka_unit_test(test_threads_with_links_of_one_peer_do_not_disturb_each_other),
 	cmocka_unit_test(test_other_session_cannot_touch_region),
 	cmocka_unit_test(test_attach_with_token_shares_and_without_is_refused),
 	cmocka_unit_test(test_fork_child_keeps_session_after_parent_leaves),

@@ -113,7 +113,9 @@ static char text[1 << 20];
 
 static int setup(void **state)
 {
-	struct xm_family_config cfg = { .budget_bytes = 64 << 20, .appliances = 1, .evict = "s3fifo",
+	struct xm_family_config cfg = { .budget_bytes = 64 << 20,
+					.appliances = 1,
+					.evict = "s3fifo",
 					.prefetch = "majority",
 					.appliance = { { .uri = "shm:/run/\"x\"\\y" } } };
 	int err = 0;
@@ -204,8 +206,16 @@ static void test_json_of_a_busy_family_is_json_and_names_every_counter(void **st
 
 static void test_json_string_of_any_bytes_is_json(void **state)
 {
-	static const char *const odd[] = { "", "a\"\\\n\x01\x7f", "\xc3\xa4", "\xff\xfe", "\xc0\x80", "\xed\xa0\x80",
-					   "\xf0\x9f\x98\x80", "\xf4\x90\x80\x80", "\xe2\x82", NULL };
+	static const char *const odd[] = { "",
+					   "a\"\\\n\x01\x7f",
+					   "\xc3\xa4",
+					   "\xff\xfe",
+					   "\xc0\x80",
+					   "\xed\xa0\x80",
+					   "\xf0\x9f\x98\x80",
+					   "\xf4\x90\x80\x80",
+					   "\xe2\x82",
+					   NULL };
 	unsigned seed = (unsigned)getpid();
 	char bytes[64];
 	struct xm_out o;
@@ -354,15 +364,17 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_judge_when_given_no_json_says_so),
 		cmocka_unit_test_setup_teardown(test_json_of_an_empty_family_is_json, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_json_of_a_busy_family_is_json_and_names_every_counter, setup,
-						teardown),
+		cmocka_unit_test_setup_teardown(test_json_of_a_busy_family_is_json_and_names_every_counter,
+						setup, teardown),
 		cmocka_unit_test(test_json_string_of_any_bytes_is_json),
 		cmocka_unit_test(test_json_string_keeps_utf8_and_replaces_the_rest),
-		cmocka_unit_test_setup_teardown(test_sum_adds_processes_and_those_whose_entries_were_reused, setup,
-						teardown),
+		cmocka_unit_test_setup_teardown(test_sum_adds_processes_and_those_whose_entries_were_reused,
+						setup, teardown),
 		cmocka_unit_test(test_coverage_is_external_over_all_private),
-		cmocka_unit_test_setup_teardown(test_text_of_a_quiet_family_says_errors_none, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_text_of_trouble_names_it_and_fits_the_screen, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_text_of_a_quiet_family_says_errors_none, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_text_of_trouble_names_it_and_fits_the_screen, setup,
+						teardown),
 		cmocka_unit_test(test_output_when_buffer_is_small_is_cut_and_counted),
 		cmocka_unit_test(test_output_to_a_pipe_arrives_whole),
 	};

@@ -17,9 +17,10 @@
 static struct xm_wire_msg in, out;
 static uint8_t bytes[XM_WIRE_MAX];
 
-static const uint16_t types[] = { XM_WIRE_HELLO,	 XM_WIRE_PING,	      XM_WIRE_BYE,	   XM_WIRE_REGION_CREATE,
-				  XM_WIRE_REGION_OPEN,	 XM_WIRE_REGION_RESIZE, XM_WIRE_REGION_DROP, XM_WIRE_REGION_FREE,
-				  XM_WIRE_REGION_INFO,	 XM_WIRE_REGION_LIST, XM_WIRE_SLAB_MAP,	   XM_WIRE_STAT,
+static const uint16_t types[] = { XM_WIRE_HELLO,	 XM_WIRE_PING,	      XM_WIRE_BYE,
+				  XM_WIRE_REGION_CREATE, XM_WIRE_REGION_OPEN, XM_WIRE_REGION_RESIZE,
+				  XM_WIRE_REGION_DROP,	 XM_WIRE_REGION_FREE, XM_WIRE_REGION_INFO,
+				  XM_WIRE_REGION_LIST,	 XM_WIRE_SLAB_MAP,    XM_WIRE_STAT,
 				  XM_WIRE_ERROR };
 
 static void begin(uint16_t type, uint16_t flags, int32_t status)
@@ -53,8 +54,12 @@ static void test_hello_when_encoded_then_fields_return(void **unused)
 	struct xm_wire_hello *h = &in.u.hello;
 
 	begin(XM_WIRE_HELLO, 0, 0);
-	*h = (struct xm_wire_hello){ .magic = XM_WIRE_MAGIC, .major = 1, .minor = 9, .role = XM_WIRE_ROLE_DATA,
-				     .features = 0xdeadbeef, .session = 0x1122334455667788ull };
+	*h = (struct xm_wire_hello){ .magic = XM_WIRE_MAGIC,
+				     .major = 1,
+				     .minor = 9,
+				     .role = XM_WIRE_ROLE_DATA,
+				     .features = 0xdeadbeef,
+				     .session = 0x1122334455667788ull };
 	fill(h->token, sizeof(h->token));
 	h->proc = (struct xm_procid){ 4711, 1ull << 50, 3, 4 };
 	strcpy(h->name, "a client");
@@ -70,7 +75,8 @@ static void test_hello_when_encoded_then_fields_return(void **unused)
 /* The first bytes are the part of the format that no version may change. */
 static void test_hello_bytes_are_as_documented(void **unused)
 {
-	static const uint8_t want[] = { 0, 0, 0, 0, 1, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0, 0, 'X', 'M', 'E', 'M', 1, 0, 0, 0 };
+	static const uint8_t want[] = { 0, 0, 0, 0, 1,	 0,   0,   0,	4, 3, 2, 1,
+					0, 0, 0, 0, 'X', 'M', 'E', 'M', 1, 0, 0, 0 };
 	int len;
 
 	begin(XM_WIRE_HELLO, 0, 0);
@@ -170,7 +176,8 @@ static void test_every_truncation_is_refused(void **unused)
 			int len;
 
 			begin(types[t], reply, 0);
-			in.u.hello.magic = XM_WIRE_MAGIC; /* the same place as other first fields: harmless there */
+			in.u.hello.magic =
+				XM_WIRE_MAGIC; /* the same place as other first fields: harmless there */
 			if (types[t] == XM_WIRE_HELLO && !reply)
 				in.u.hello.major = XM_WIRE_MAJOR;
 			else
@@ -178,7 +185,8 @@ static void test_every_truncation_is_refused(void **unused)
 			len = xm_wire_encode(&in, bytes, sizeof(bytes));
 			assert_true(len > 0);
 			for (int cut = 0; cut < len; cut++) {
-				assert_true(xm_wire_decode(bytes, (size_t)cut, &out) < 0); /* length disagrees */
+				assert_true(xm_wire_decode(bytes, (size_t)cut, &out) <
+					    0); /* length disagrees */
 				if (cut < (int)XM_WIRE_HEADER)
 					continue;
 				bytes[0] = (uint8_t)cut;
@@ -277,7 +285,9 @@ static void test_random_bytes_never_crash_and_reencode_alike(void **unused)
 
 static void test_data_headers_when_packed_then_fields_return(void **unused)
 {
-	struct xm_wire_request r = { XM_WIRE_FAA, 3, 0x12345678, 1ull << 60, 2ull << 50, 0xfedcba9876543210ull }, r2;
+	struct xm_wire_request
+		r = { XM_WIRE_FAA, 3, 0x12345678, 1ull << 60, 2ull << 50, 0xfedcba9876543210ull },
+		r2;
 	struct xm_wire_response s = { -ENXIO, 77, 0x1111222233334444ull, 0x5555666677778888ull }, s2;
 	uint8_t b[XM_WIRE_REQUEST];
 

@@ -1,0 +1,146 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+# time limit: 1100 s
+# time limit, all: 14400 s
+"""Real programs at a quarter of the memory they need: {program} x {link} x {eviction} x {prefetch} x {feature that the
+kernel is said to lack}. At level check a set of runs in which every pair of values of two factors occurs, at level
+all the full product. Each run must have the output of an ordinary run, sits in a memory cgroup that could not hold
+the program, and must have moved pages: see check_travelled() in lib_xmem.py.
+
+    tests/it/programs.py [--list] [PROGRAM | FACTOR=VALUE]...    for some of the runs only
+"""
+import itertools
+import sys
+import time
+
+import lib_programs
+import lib_xmem as x
+
+FACTORS = {
+    "program": [p.name for p in lib_programs.ALL],
+    "link": ["shm", "tcp"],
+    "evict": ["s3fifo", "clock"],
+    "prefetch": ["majority", "stride", "none"],
+    "mask": ["none", "move", "wp_async", "poison", "pagemap_scan", "madvise_vec"],
+}
+NAMES = list(FACTORS)
+
+
+def pairs_of(row):
+    return set(itertools.combinations(zip(NAMES, row), 2))
+
+
+def pairwise():
+    """Greedy and deterministic: the row with most new pairs, until none is missing. Over tcp programs are slower: of
+    rows that are equally good the first one, with shm, is taken."""
+    product = [(row, pairs_of(row)) for row in itertools.product(*FACTORS.values())]
+    missing = set().union(*(p for _, p in product))
+    rows = []
+    while missing:
+        row, got = max(product, key=lambda rp: len(rp[1] & missing))
+        rows.append(row)
+        missing -= got
+    return sorted(rows, key=lambda r: [FACTORS[n].index(v) for n, v in zip(NAMES, r)])
+
+
+def wanted(row, args):
+    values = dict(zip(NAMES, row))
+    for name in NAMES:
+        chosen = [a.split("=", 1)[-1] for a in args if ("=" in a and a.startswith(name + "=")) or
+                  ("=" not in a and name == "program")]
+        if chosen and values[name] not in chosen:
+            return False
+    return True
+
+
+class Bench:
+    """One program: its ordinary run, its uncovered memory, then as many covered runs as are asked for."""
+
+    def __init__(self, program, appliances):
+        self.p, self.appliances = program, appliances
+        program.prepare()
+        self.plain = x.run_plain(program.command(), program.user, program.dir, program.env, program.drive)
+        self.expected = program.result(self.plain.out)
+        self.budget = self.plain.peak // 4 & ~4095
+        x.say(f"{program.name}: {program.version_text()}; ordinary run {self.plain.seconds:.1f} s, peak "
+              f"{self.plain.peak // x.MIB} MiB")
+        x.check(self.plain.peak >= 256 * x.MIB, f"{program.name}: the peak is below 256 MiB")
+        first = self.covered("shm", [], measure=True)
+        self.uncovered = first.uncovered
+        x.say(f"{program.name}: budget {self.budget // x.MIB} MiB, uncovered {self.uncovered // x.MIB} MiB, memory "
+              f"limit {self.limit() // x.MIB} MiB, {first.seconds:.1f} s")
+
+    def limit(self):
+        return (self.budget + self.uncovered + x.SLACK) & ~4095
+
+    def covered(self, link, options, **how):
+        p, app = self.p, self.appliances[self.p.user]
+        before = app.stat()
+        r = x.run_xmem(p.command(), self.budget, ["--appliance", app.uri[link], *options], user=p.user, cwd=p.dir,
+                       env=p.env, drive=p.drive, **how)
+        after = app.stat()
+        got = p.result(r.out)
+        x.check(got == self.expected, f"output {got[:300]!r}, of the ordinary run {self.expected[:300]!r}")
+        x.check_travelled(r, self.plain.peak, self.budget, before, after, link)
+        x.check_covered(r)
+        x.check_budget(r, self.budget)
+        app.wait_empty(5)
+        return r
+
+    def row(self, link, evict, prefetch, mask):
+        options = ["--evict", evict, "--prefetch", prefetch]
+        if mask != "none":
+            options += ["--mask", mask]
+        return self.covered(link, options, limit=self.limit())
+
+
+def run_program(cls, rows, appliances):
+    try:
+        bench = Bench(cls(), appliances)
+    except (x.Failed, OSError) as e:
+        x.failures.append(f"{cls.name}: {e}")
+        x.say(f"FAILED {cls.name}: {e}")
+        return
+    for row in rows:
+        name = " ".join(row)
+        try:
+            r = bench.row(*row[1:])
+        except (x.Failed, OSError) as e:
+            x.failures.append(f"{name}: {e}")
+            x.say(f"FAILED {name}: {e}")
+            continue
+        t = r.stats["family"]["total"]
+        x.say(f"ok {name}: {r.seconds:.1f} s, {t['written_bytes'] // x.MIB} MiB out, {t['fetched_bytes'] // x.MIB} in")
+
+
+def main():
+    args = [a for a in sys.argv[1:] if not a.startswith("-")]
+    rows = list(itertools.product(*FACTORS.values())) if x.LEVEL == "all" else pairwise()
+    rows = [r for r in rows if wanted(r, args)]
+    if "--list" in sys.argv:
+        print("\n".join(" ".join(r) for r in rows))
+        return
+    x.init(["unshare", "setpriv"])
+    x.say(f"{len(rows)} runs; seed {lib_programs.SEED} (XMEM_SEED)")
+    if not x.Cgroup.make():
+        x.say("no memory cgroup can be made here: programs run without a limit")
+    no_user = x.user_possible()
+    appliances = {False: x.Appliance()}
+    if not no_user:
+        appliances[True] = x.Appliance(user=x.NOBODY)
+    start = time.monotonic()
+    for cls in lib_programs.ALL:
+        mine = [r for r in rows if r[0] == cls.name]
+        lacking = [n for n in cls.need if not x.shutil.which(n)]
+        if not mine:
+            continue
+        if lacking or (cls.user and no_user):
+            x.failures.append(f"{cls.name}: {no_user if not lacking else lacking[0] + ' is not installed'}")
+            continue
+        run_program(cls, mine, appliances)
+    x.say(f"{len(rows)} runs in {time.monotonic() - start:.0f} s, {len(x.failures)} failed")
+    x.finish()
+
+
+if __name__ == "__main__":
+    main()
