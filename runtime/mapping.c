@@ -551,16 +551,22 @@ static int remap_move(struct xm_runtime *rt, struct remap *m, int flags)
 }
 
 /* Out of the range: into ordinary local memory, by a copy (the faults are served meanwhile). */
-static void *remap_outside(const struct remap *m)
+static void *remap_outside(const struct remap *m, bool keep_old)
 {
 	void *to = (void *)m->to;
 	size_t len = xm_min(m->old_len, m->new_len);
 
 	if (!xm_sys_mmap(to, m->new_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0))
 		return (void *)(intptr_t)-ENOMEM;
+	xm_sys3(SYS_mprotect, m->old, len, PROT_READ | PROT_WRITE); /* whatever it was: to be read */
 	memcpy(to, (void *)m->old, len);
 	xm_sys3(SYS_mprotect, to, m->new_len, m->prot);
-	xm_map_unmap((void *)m->old, m->old_len);
+	if (keep_old) {
+		xm_map_discard((void *)m->old, m->old_len);
+		xm_sys3(SYS_mprotect, m->old, len, m->prot);
+	} else {
+		xm_map_unmap((void *)m->old, m->old_len);
+	}
 	return to;
 }
 
@@ -596,7 +602,7 @@ void *xm_map_remap(void *old, size_t old_len, size_t new_len, int flags, void *n
 		m.flags = xm_value_flags(r->value[0]);
 		if ((flags & MREMAP_FIXED) && !xm_ext_overlaps(new_addr, m.new_len)) {
 			xm_map_end();
-			return remap_outside(&m);
+			return remap_outside(&m, (flags & MREMAP_DONTUNMAP) != 0);
 		}
 		rc = must_move ? -ENOMEM : remap_in_place(rt, &m);
 		if (rc == 0)

@@ -288,6 +288,16 @@ int xm_runtime_start(struct xm_family *fam, const char *env)
 	return 0;
 }
 
+/* As it was when the program began: programs clear their environment. */
+static char first_env[160];
+
+__attribute__((constructor)) static void remember_env(void)
+{
+	const char *env = getenv(XM_ENV_FAMILY);
+
+	xm_snprintf(first_env, sizeof(first_env), "%s", env ? env : "");
+}
+
 int xm_runtime_start_env(void)
 {
 	static uint32_t lock; /* 0 nobody, 1 somebody is starting */
@@ -302,7 +312,7 @@ int xm_runtime_start_env(void)
 		xm_sys_sleep(100000);
 	rc = xm_load(&xm_rt.state);
 	if (rc == 0) {
-		env = getenv(XM_ENV_FAMILY);
+		env = first_env[0] ? first_env : getenv(XM_ENV_FAMILY);
 		fam = env ? xm_family_join(env, &err) : NULL;
 		if (fam) {
 			rc = xm_runtime_start(fam, env);

@@ -9,6 +9,7 @@ import atexit
 import ctypes
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -411,10 +412,26 @@ def user_possible():
 
 
 class Result:
-    """What a run left: its output, seconds, and for xmem-run the statistics."""
+    """What a run left: its output, how long it took, and for xmem-run the statistics."""
 
-    def __init__(self, out, seconds, peak=0, stats=None, uncovered=0):
-        self.out, self.seconds, self.peak, self.stats, self.uncovered = out, seconds, peak, stats, uncovered
+    def __init__(self, out, clock, peak=0, stats=None, uncovered=0):
+        self.out, self.peak, self.stats, self.uncovered = out, peak, stats, uncovered
+        self.seconds, self.cpu = clock.read()
+
+
+class Clock:
+    """Time that passes, and processor time of processes that have been waited for."""
+
+    def __init__(self):
+        self.start, self.start_cpu = time.monotonic(), self.children()
+
+    @staticmethod
+    def children():
+        r = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return r.ru_utime + r.ru_stime
+
+    def read(self):
+        return time.monotonic() - self.start, self.children() - self.start_cpu
 
 
 def _launch(argv, group, user, cwd, env):
@@ -460,7 +477,7 @@ def _drive(p, drive, seconds, what):
 def run_plain(argv, user=False, cwd=None, env=None, drive=None, seconds=120):
     """An ordinary run: output and the peak of its anonymous memory."""
     group = Cgroup.make()
-    start = time.monotonic()
+    clock = Clock()
     p = _launch(argv, group, user, cwd, env)
     look = group.anon if group else lambda: anon_of(descendants(p.pid))
     sampler = Sampler(look, 0.005 if group else 0.02)
@@ -471,7 +488,7 @@ def run_plain(argv, user=False, cwd=None, env=None, drive=None, seconds=120):
         peak = sampler.result()
         if group:
             group.remove()
-    return Result(out, time.monotonic() - start, peak)
+    return Result(out, clock, peak)
 
 
 def run_xmem(argv, budget, options=(), limit=None, measure=False, user=False, cwd=None, env=None, drive=None,
@@ -481,7 +498,7 @@ def run_xmem(argv, budget, options=(), limit=None, measure=False, user=False, cw
     stats = tempfile.NamedTemporaryFile(prefix="stats-", suffix=".json", dir=work)
     os.chmod(stats.name, 0o666)
     full = [path_of("xmem-run"), "--strict", "--local", str(budget), f"--stats={stats.name}", *options, "--"] + argv
-    start = time.monotonic()
+    clock = Clock()
     p = _launch(full, group, user, cwd, env)
     sampler = None
     if measure:
@@ -500,7 +517,7 @@ def run_xmem(argv, budget, options=(), limit=None, measure=False, user=False, cw
     with open(stats.name) as f:
         text = f.read()
     check(text, "xmem-run wrote no statistics")
-    return Result(out, time.monotonic() - start, stats=json.loads(text), uncovered=uncovered)
+    return Result(out, clock, stats=json.loads(text), uncovered=uncovered)
 
 
 # ---- what a pass-through fails -----------------------------------------------------------------------

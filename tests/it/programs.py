@@ -62,13 +62,13 @@ class Bench:
         self.plain = x.run_plain(program.command(), program.user, program.dir, program.env, program.drive)
         self.expected = program.result(self.plain.out)
         self.budget = self.plain.peak // 4 & ~4095
-        x.say(f"{program.name}: {program.version_text()}; ordinary run {self.plain.seconds:.1f} s, peak "
-              f"{self.plain.peak // x.MIB} MiB")
+        x.say(f"{program.name}: {program.version_text()}; ordinary run {self.plain.seconds:.1f} s (cpu "
+              f"{self.plain.cpu:.1f}), peak {self.plain.peak // x.MIB} MiB")
         x.check(self.plain.peak >= 256 * x.MIB, f"{program.name}: the peak is below 256 MiB")
         first = self.covered("shm", [], measure=True)
         self.uncovered = first.uncovered
         x.say(f"{program.name}: budget {self.budget // x.MIB} MiB, uncovered {self.uncovered // x.MIB} MiB, memory "
-              f"limit {self.limit() // x.MIB} MiB, {first.seconds:.1f} s")
+              f"limit {self.limit() // x.MIB} MiB, {first.seconds:.1f} s (cpu {first.cpu:.1f})")
 
     def limit(self):
         return (self.budget + self.uncovered + x.SLACK) & ~4095
@@ -110,7 +110,8 @@ def run_program(cls, rows, appliances):
             x.say(f"FAILED {name}: {e}")
             continue
         t = r.stats["family"]["total"]
-        x.say(f"ok {name}: {r.seconds:.1f} s, {t['written_bytes'] // x.MIB} MiB out, {t['fetched_bytes'] // x.MIB} in")
+        x.say(f"ok {name}: {r.seconds:.1f} s (cpu {r.cpu:.1f}), {t['written_bytes'] // x.MIB} MiB out, "
+              f"{t['fetched_bytes'] // x.MIB} in")
 
 
 def main():

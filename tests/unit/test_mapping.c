@@ -299,21 +299,39 @@ static void test_remap_when_moved_then_contents_follow(void **state)
 	unmap(to, 64);
 }
 
-/* The kernel merges the moved mapping with its neighbours: they must stay external. */
-static void test_remap_when_between_neighbours_then_theirs_stay(void **state)
+/* The kernel merges a moved mapping that was never touched with its neighbours, and would take theirs out of the
+ * userfaultfd together with it: they must stay external. */
+static void check_neighbours(char *p, uint64_t seed)
 {
-	char *all = map(96, RW), *p = mixed(32, 11);
+	char *all = map(96, RW);
 
 	test_fill(all, 96, 10);
 	assert_int_equal(test_evict(all, 96), 0);
 	assert_ptr_equal(xm_map_remap(p, 32 * PAGE, 32 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, all + 32 * PAGE),
 			 all + 32 * PAGE);
 	assert_int_equal(test_wrong(all, 32, 10, 0), 0);
-	assert_int_equal(test_wrong(all + 32 * PAGE, 32, 11, 0), 0);
+	if (seed)
+		assert_int_equal(test_wrong(all + 32 * PAGE, 32, seed, 0), 0);
+	else
+		assert_int_equal(test_not_zero(all + 32 * PAGE, 32), 0);
 	assert_int_equal(test_wrong(all + 64 * PAGE, 32, 10, 64), 0);
 	assert_int_equal(test_evict(all, 96), 0);
 	assert_int_equal(test_wrong(all + 64 * PAGE, 32, 10, 64), 0);
 	unmap(all, 96);
+}
+
+static void test_remap_when_between_neighbours_then_theirs_stay(void **state)
+{
+	check_neighbours(mixed(32, 11), 11);
+}
+
+static void test_remap_when_fresh_between_neighbours_then_theirs_stay(void **state)
+{
+	char *p = map(34, PROT_NONE); /* so that the kernel's mapping in the middle is one of its own */
+
+	assert_int_equal(xm_map_protect(p + PAGE, 32 * PAGE, RW), 0);
+	check_neighbours(p + PAGE, 0);
+	unmap(p, 34);
 }
 
 static void test_remap_when_grown_then_old_contents_and_zeros(void **state)
@@ -418,6 +436,7 @@ int main(void)
 		T(test_charge_when_mixed_mapping_moves_then_exact),
 		T(test_remap_when_moved_then_contents_follow),
 		T(test_remap_when_between_neighbours_then_theirs_stay),
+		T(test_remap_when_fresh_between_neighbours_then_theirs_stay),
 		T(test_remap_when_grown_then_old_contents_and_zeros),
 		T(test_remap_when_dontunmap_then_old_place_is_zeros),
 		T(test_remap_when_target_outside_then_ordinary_memory),
