@@ -381,7 +381,8 @@ static uint32_t count_live(struct xm_family *f)
 	uint32_t n = 0, high = xm_load(&f->procs_high);
 
 	for (uint32_t i = 0; i < high; i++)
-		n += xm_load_relaxed(&f->proc[i].state) == XM_PROC_LIVE;
+		n += xm_load_relaxed(&f->proc[i].state) == XM_PROC_LIVE &&
+		     !xm_load_relaxed(&f->proc[i].ended_ns);
 	return n;
 }
 

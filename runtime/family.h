@@ -219,8 +219,8 @@ struct xm_family {
 	uint32_t procs_live_max; /* atomic: most processes at once */
 	uint64_t pidns;		 /* inode of the creator's pid namespace; 0: unknown */
 	uint64_t created_ns;
-	uint64_t reap_grace_ns;	     /* slots of the dead rest this long: what the dead process had sent over
-					a network may still be on its way to them */
+	/* slots (not frames) of the dead rest so long: what they had sent over a network may still be on its way */
+	uint64_t reap_grace_ns;
 	uint64_t external_pages_max; /* atomic: resident + remote of all, sampled by the keeper */
 	struct xm_family_appliance appliance[XM_MAX_APPLIANCES];
 	struct xm_slab_desc slab[XM_MAX_SLABS];

@@ -116,14 +116,20 @@ static void clear_page_table(struct xm_family *f, uint32_t index)
 	xm_sys_madvise(xm_family_touch(f, index), XM_TOUCH_BYTES, MADV_REMOVE);
 }
 
+/* Frames and charge of the dead are free at once, also while its slots rest. */
+static void give_back_charges(struct xm_family *f, struct xm_proc *p)
+{
+	xm_sub_to_zero(&f->resident_pages, __atomic_exchange_n(&p->resident, 0, __ATOMIC_ACQ_REL));
+	xm_sub_to_zero(&f->committed_pages, __atomic_exchange_n(&p->committed, 0, __ATOMIC_ACQ_REL));
+}
+
 /* With the entry locked and in state REAPING. */
 static void give_back(struct xm_family *f, uint32_t index)
 {
 	struct xm_proc *p = &f->proc[index];
 
 	clear_page_table(f, index);
-	xm_sub_to_zero(&f->resident_pages, __atomic_exchange_n(&p->resident, 0, __ATOMIC_ACQ_REL));
-	xm_sub_to_zero(&f->committed_pages, __atomic_exchange_n(&p->committed, 0, __ATOMIC_ACQ_REL));
+	give_back_charges(f, p);
 	p->stats.resident_pages = p->stats.mapped_pages = p->stats.remote_pages = 0;
 	if (!p->ended_ns)
 		p->ended_ns = xm_now_ns();
@@ -162,8 +168,14 @@ static bool reap(struct xm_family *f, uint32_t index, const struct xm_procid *se
 	switch (state) {
 	case XM_PROC_STARTING:
 	case XM_PROC_LIVE:
-		if (mode == REAP_IF_DEAD && (!dead(f, p, self) || !grace_over(f, p, state)))
+		if (mode == REAP_IF_DEAD && !dead(f, p, self))
 			break;
+		if (mode == REAP_IF_DEAD && !grace_over(f, p, state)) {
+			/* a claimed entry may still become somebody's */
+			if (state == XM_PROC_LIVE)
+				give_back_charges(f, p);
+			break;
+		}
 		xm_store(&p->state, XM_PROC_REAPING);
 		give_back(f, index);
 		done = true;

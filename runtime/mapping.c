@@ -536,8 +536,8 @@ static int remap_move(struct xm_runtime *rt, struct remap *m, int flags)
 		rc = extend(rt, m, m->to + len, m->new_len - len);
 	if (rc < 0)
 		return rc;
-	if (keep && (m->flags & XM_MAP_CHARGED) && xm_family_commit(rt->fam, rt->proc, len >> XM_PAGE_SHIFT) < 0)
-		rc = -ENOMEM;
+	if (keep)
+		rc = xm_family_commit(rt->fam, rt->proc, pages_with(rt, m->old, m->old + len, XM_MAP_CHARGED));
 	if (rc == 0)
 		rc = move_pages(rt, m->old, m->to, len, keep);
 	if (rc < 0) {

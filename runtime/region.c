@@ -165,7 +165,7 @@ int xm_region_resize(struct xm_runtime *rt, struct xmem_region *r, uint64_t byte
 }
 
 /* First use of pages: their words get their slots. A page that was used before is where it was. */
-static void give_slots(struct xm_runtime *rt, struct xmem_region *r, uint64_t offset, uint64_t len, int kind)
+static void give_slots(struct xm_runtime *rt, struct xmem_region *r, uint64_t offset, uint64_t len)
 {
 	uint64_t page = (r->base + offset - xm_ext_lo) >> XM_PAGE_SHIFT;
 
@@ -175,12 +175,12 @@ static void give_slots(struct xm_runtime *rt, struct xmem_region *r, uint64_t of
 
 		/* BUSY for a moment: a run of first touches of a neighbour has reached here */
 		while (xm_pg_busy(seen) || !(seen & XM_PG_HAS_SLOT)) {
-			xm_pte to = xm_pg_with_slot(kind == 2 ? XM_PG_REMOTE : XM_PG_EMPTY, slot_of(r, offset + at));
+			xm_pte to = xm_pg_with_slot(XM_PG_EMPTY, slot_of(r, offset + at));
 
 			if (xm_pg_busy(seen))
 				seen = xm_pg_load(p);
-			else if (xm_pg_cas(p, &seen, to) && kind == 2)
-				xm_stat_add(rt, remote_pages, 1);
+			else if (xm_pg_cas(p, &seen, to))
+				break;
 		}
 	}
 }
@@ -206,7 +206,7 @@ int xm_region_use(struct xm_runtime *rt, struct xmem_region *r, int kind, uint64
 	if (rc == 0 && kind == 1) /* zeros, whatever a mapping left there */
 		rc = xm_map_discard((void *)(r->base + *offset), len);
 	if (rc == 0) {
-		give_slots(rt, r, *offset, len, kind);
+		give_slots(rt, r, *offset, len);
 		rc = xm_map_protect((void *)(r->base + *offset), len, PROT_READ | PROT_WRITE);
 		if (rc < 0)
 			xm_rangemap_clear(&r->used, *offset, *offset + len);

@@ -158,7 +158,8 @@ void xm_stats_sum(struct xm_family *f, struct xm_stats_sum *sum)
 			continue;
 		xm_proc_stats_merge(&sum->total, &p->stats);
 		sum->processes++;
-		sum->live += state == XM_PROC_LIVE || state == XM_PROC_STARTING;
+		sum->live += (state == XM_PROC_LIVE || state == XM_PROC_STARTING) &&
+			     !xm_load_relaxed(&p->ended_ns);
 		one = xm_max(one, p->stats.external_pages_max);
 	}
 	/* sampled each second: one process's own peak, which is exact, may be above it */

@@ -28,8 +28,9 @@
 #define TOUCH_MAX 192
 #define THREADS_MAX 16
 #define CHILDREN_MAX 2
+#define CHILDREN_ALL 3	/* at once, of all threads: they share one budget */
 #define WINDOW_PAGES 512
-#define HANG_S 40
+#define HANG_S 60
 #define PORTIONS_BYTES (32ull << 20)
 
 struct worker {
@@ -59,6 +60,7 @@ static struct xmem_region *portions, *windows;
 static pthread_rwlock_t world = PTHREAD_RWLOCK_INITIALIZER; /* operations: read; a fork that stops the world: write */
 static uint32_t stopping;				    /* atomic */
 static uint64_t forks;
+static uint32_t children; /* atomic */
 
 static uint64_t rnd(struct worker *w, uint64_t below)
 {
@@ -587,6 +589,7 @@ static void child_main(struct worker *w, bool all, unsigned depth)
 
 	stress_in_child = true;
 	pthread_rwlock_init(&world, NULL);
+	children = 0;
 	for (unsigned i = lo; i < hi; i++)
 		child_view(&worker[i]);
 	memset(w->child, 0, sizeof(w->child));
@@ -619,6 +622,7 @@ static int reap(struct worker *w, unsigned i, int flags)
 	if (!w->child[i] || waitpid(w->child[i], &status, flags) == 0)
 		return 0;
 	w->child[i] = 0;
+	xm_sub(&children, 1);
 	if (status != 0)
 		broken(w, "a forked child ended with status %#x", (unsigned)status);
 	return 0;
@@ -637,7 +641,7 @@ static void op_fork(struct worker *w)
 		if (!w->child[i])
 			slot = i;
 	}
-	if (slot == CHILDREN_MAX)
+	if (slot == CHILDREN_MAX || xm_load(&children) >= CHILDREN_ALL)
 		return;
 	if (all) { /* nobody is in an operation: the child can verify everything */
 		pthread_rwlock_unlock(&world);
@@ -653,6 +657,7 @@ static void op_fork(struct worker *w)
 	if (pid < 0)
 		broken(w, "fork: %s", strerror(errno));
 	w->child[slot] = pid;
+	xm_add(&children, 1);
 	xm_add(&forks, 1);
 }
 
@@ -800,7 +805,7 @@ static void reap_children(void)
 
 	do {
 		xm_family_reap_dead(xm_rt.fam);
-		if (xm_load(&xm_rt.fam->resident_pages) == own)
+		if (xm_load(&xm_rt.fam->resident_pages) == own && !xm_load(&xm_rt.fam->slots_used))
 			return;
 		usleep(20000);
 	} while (xm_now_ns() < end);

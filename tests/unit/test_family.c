@@ -406,8 +406,12 @@ static void test_reap_with_network_appliance_lets_slots_rest(void **state)
 	f->reap_grace_ns = 3600ull * 1000000000;
 	pid = start_child(hold_slots, f, &h);
 	kill_child(pid);
+	assert_int_equal(f->resident_pages, 50);
 	assert_false(xm_family_reap(f, h.index));
 	assert_int_equal(f->slots_used, 7);
+	/* its frames are free all the same */
+	assert_int_equal(f->resident_pages, 0);
+	assert_int_equal(f->committed_pages, 0);
 	f->reap_grace_ns = 1;
 	assert_true(xm_family_reap(f, h.index));
 	assert_int_equal(f->slots_used, 1);
