@@ -45,8 +45,13 @@
 #define XM_SLAB_SLOTS_MAX (1u << XM_SLAB_SLOT_SHIFT)
 #define XM_MAX_SLOTS ((uint64_t)XM_MAX_SLABS << XM_SLAB_SLOT_SHIFT)
 
+#if defined(__SANITIZE_THREAD__) /* the thread sanitizer keeps most of the address space for itself */
+#define XM_EXT_BASE 0ull	 /* the kernel chooses */
+#define XM_EXT_BYTES (1ull << 37)
+#else
 #define XM_EXT_BASE 0x200000000000ull /* free below mmap_base, also with address sanitizer */
 #define XM_EXT_BYTES (1ull << 40)
+#endif
 #define XM_EXT_PAGES (XM_EXT_BYTES >> XM_PAGE_SHIFT)
 #define XM_PT_BYTES (XM_EXT_PAGES * 8)
 #define XM_TOUCH_SHIFT 9 /* pages per entry of the touch map: one page of page table */

@@ -619,9 +619,10 @@ void *xm_map_remap(void *old, size_t old_len, size_t new_len, int flags, void *n
 int xm_mapping_init(struct xm_runtime *rt)
 {
 	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-	void *at = xm_sys_mmap((void *)XM_EXT_BASE, XM_EXT_BYTES, PROT_NONE, flags | MAP_FIXED_NOREPLACE, -1, 0);
+	int where = XM_EXT_BASE ? MAP_FIXED_NOREPLACE : 0;
+	void *at = xm_sys_mmap((void *)XM_EXT_BASE, XM_EXT_BYTES, PROT_NONE, flags | where, -1, 0);
 
-	if (at != (void *)XM_EXT_BASE) {
+	if (XM_EXT_BASE && at != (void *)XM_EXT_BASE) {
 		if (at) /* an old kernel takes FIXED_NOREPLACE for a hint */
 			xm_sys_munmap(at, XM_EXT_BYTES);
 		at = xm_sys_mmap(NULL, XM_EXT_BYTES, PROT_NONE, flags, -1, 0);

@@ -106,7 +106,7 @@ static inline void test_appliance_start(struct test_appliance *a, const char *me
 	line[strcspn(line, " \n")] = 0;
 	if (!line[0])
 		test_die("the appliance %s did not start", program);
-	snprintf(a->uri, sizeof(a->uri), "%s", line);
+	snprintf(a->uri, sizeof(a->uri), "%.*s", (int)sizeof(a->uri) - 1, line);
 }
 
 static inline void test_appliance_kill(struct test_appliance *a)

@@ -27,6 +27,7 @@
 
 #define THREADS_MAX 8
 #define FAULT_NS 1000
+#define TOUCH_ROUNDS_MIN 15 /* the first ones find frames that the machine has not used for long */
 #define WORDS_PER_PAGE (XM_PAGE_SIZE / sizeof(uint64_t))
 
 enum pattern { SEQREAD, SEQWRITE, RANDREAD, RANDRW, RESIDENT, TOUCH };
@@ -244,7 +245,7 @@ static uint64_t fill_median_ns(void)
 		else
 			fill(0, npages);
 		ns[n++] = xm_now_ns() - start;
-	} while (opt.pattern == TOUCH && n < 1000 && xm_now_ns() < until);
+	} while (opt.pattern == TOUCH && n < 1000 && (n < TOUCH_ROUNDS_MIN || xm_now_ns() < until));
 	for (unsigned i = 1; i < n; i++)
 		for (unsigned j = i; j > 0 && ns[j - 1] > ns[j]; j--) {
 			uint64_t t = ns[j];

@@ -326,7 +326,7 @@ public class Work {
         }
         long sum = 0;
         for (Node n = head; n != null; n = n.next) sum = sum * 31 + n.data[n.data.length / 2] + n.key;
-        for (int i = 0; i < 60000; i++) { byte[] garbage = new byte[2000]; garbage[i %% 2000] = 1; sum += garbage[0]; }
+        for (int i = 0; i < 30000; i++) { byte[] garbage = new byte[2000]; garbage[i %% 2000] = 1; sum += garbage[0]; }
         int removed = 0;
         for (Iterator<Map.Entry<Long, Node>> it = map.entrySet().iterator(); it.hasNext();)
             if (it.next().getKey() %% 3 == 0) { it.remove(); removed++; }
@@ -341,7 +341,7 @@ public class Work {
         subprocess.run(["javac", "-d", self.dir, self.file("Work.java")], check=True)
 
     def command(self):
-        return ["java", "-Xms320m", "-Xmx320m", "-Xmn48m", "-XX:+UseSerialGC", "-cp", self.dir, "Work"]
+        return ["java", "-Xms320m", "-Xmx320m", "-Xmn24m", "-XX:+UseSerialGC", "-cp", self.dir, "Work"]
 
 
 class Node(Program):

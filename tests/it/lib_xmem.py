@@ -550,8 +550,11 @@ def check_covered(result):
 
 
 def check_budget(result, budget):
-    """The family kept to its budget, but for what is handed from thread to thread."""
-    over = result.stats["family"]["total"]["over_budget_pages_max"]
-    check(over * 4096 <= max(budget // 8, 4 * MIB), f"{over} pages over the budget of {budget // 4096}")
-    bad = {k: result.stats["family"]["total"][k] for k in ("checksum_errors", "faults_lost", "link_errors")}
-    check(not any(bad.values()), f"errors in a run without any: {bad}")
+    """The family kept to its budget, but for what is handed from thread to thread. After a fork the child's resident
+    pages count a second time although parent and child share them: there the memory cgroup is the judge."""
+    t = result.stats["family"]["total"]
+    over = t["over_budget_pages_max"]
+    if not t["forks"]:
+        check(over * 4096 <= max(budget // 8, 4 * MIB), f"{over} pages over the budget of {budget // 4096}")
+    bad = {k: t[k] for k in ("checksum_errors", "faults_lost", "link_errors") if t[k]}
+    check(not bad, f"errors in a run without any: {bad}")
