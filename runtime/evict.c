@@ -316,6 +316,7 @@ int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 	uint8_t moved[XM_BATCH];
 	int gone;
 
+	xm_worker_stage(rt, w, n);
 	classify(w, n);
 	if (by_move && !(rt->features & XM_FEAT_MOVE))
 		memset(w->mark, FATE_STAYS, XM_BATCH);

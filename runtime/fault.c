@@ -25,6 +25,7 @@
 #include "runtime/uffd.h"
 
 #define ZERO_RUN_MAX 64
+#define IDLE_MS 1000 /* after which a handler gives its staging memory back */
 
 static struct xm_stream *stream_get(struct xm_runtime *rt, uint32_t tid)
 {
@@ -562,10 +563,16 @@ void *xm_handler_main(void *arg)
 			handle(rt, w, &ev[i]);
 		xm_stat_add(rt, message_reads, 1);
 		xm_gate_leave(rt);
-		if (n == 0)
-			xm_sys6(SYS_epoll_pwait, me->epoll_fd, (long)&ready, 1, -1, 0, 8);
-		else if (n < 0 && n != -EAGAIN)
+		if (n < 0 && n != -EAGAIN)
 			break;
+		if (n != 0)
+			continue;
+		n = (int)xm_sys6(SYS_epoll_pwait, me->epoll_fd, (long)&ready, 1, w->staged ? IDLE_MS : -1, 0, 8);
+		if (n == 0) {
+			xm_gate_enter(rt); /* a fork copies the accounts */
+			xm_worker_trim(rt, w);
+			xm_gate_leave(rt);
+		}
 	}
 	xm_worker_put(w);
 	return NULL;

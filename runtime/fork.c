@@ -227,7 +227,6 @@ void xm_fork_child_threads(void)
 
 	if (xm_load(&rt->state) != 1)
 		return;
-	xm_frame_charge(rt, xm_runtime_own_pages(rt));
 	rc = xm_runtime_threads(rt);
 	if (rc < 0)
 		die_in_child("no thread could be started", rc);

@@ -37,6 +37,7 @@
 struct xm_worker {
 	struct xm_link *link[XM_MAX_APPLIANCES]; /* opened when first used */
 	char *staging;			/* XM_BATCH pages */
+	uint32_t staged;		/* of which so many have been touched and are charged to the budget */
 	uint32_t slot_hint;
 	uint32_t busy;			/* taken from the pool */
 	/* scratch of one fetch or one batch */
@@ -168,6 +169,12 @@ void xm_remote_close(struct xm_runtime *rt);
 int xm_remote_after_fork(struct xm_runtime *rt, char *why);
 struct xm_worker *xm_worker_get(struct xm_runtime *rt); /* from the pool; NULL: all in use */
 void xm_worker_put(struct xm_worker *w);
+/* The first n pages of staging are about to be used: charges what has not been yet. */
+void xm_worker_stage(struct xm_runtime *rt, struct xm_worker *w, int n);
+/* Gives touched staging back: of this worker, by its user. */
+void xm_worker_trim(struct xm_runtime *rt, struct xm_worker *w);
+/* The same for all workers that nobody uses. */
+void xm_worker_trim_idle(struct xm_runtime *rt);
 /* Reads n slots into staging (page i of the batch at staging + i * 4096), verified; status[i] 0 or -errno.
  * Blocks up to the lost timeout when an appliance is away. */
 void xm_remote_read(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n);
@@ -237,8 +244,6 @@ void xm_say_lost(struct xm_runtime *rt, unsigned appliance, const char *what);
 /* One line once: a page found no room on any appliance. */
 void xm_say_full(struct xm_runtime *rt);
 int xm_runtime_threads(struct xm_runtime *rt);
-/* Memory of the runtime itself that counts against the budget: staging of each worker that is used. */
-uint64_t xm_runtime_own_pages(struct xm_runtime *rt);
 /* Opens the descriptors that belong to one process: userfaultfd, epoll, /proc/self/mem, pidfd; registers the move
  * area. In the child of fork the inherited ones are closed first. 0 or -errno. */
 int xm_runtime_open_fds(struct xm_runtime *rt);

@@ -391,7 +391,7 @@ void xm_preload_housekeeping(void) __attribute__((weak));
 void *xm_reclaimer_main(void *arg)
 {
 	struct xm_runtime *rt = arg;
-	uint64_t tick = xm_now_ns(), sampled = 0;
+	uint64_t tick = xm_now_ns(), sampled = 0, evicted = 0;
 
 	xm_in_runtime = 1;
 	xm_sys6(SYS_prctl, PR_SET_NAME, (long)"xmem-reclaim", 0, 0, 0, 0);
@@ -415,6 +415,9 @@ void *xm_reclaimer_main(void *arg)
 			tick = xm_now_ns();
 			xm_remote_tick(rt);
 			tidy_policy(rt);
+			if (evicted == rt->me->stats.evicted_pages) /* nothing left in the last second */
+				xm_worker_trim_idle(rt);
+			evicted = rt->me->stats.evicted_pages;
 			if (xm_preload_housekeeping)
 				xm_preload_housekeeping();
 		}

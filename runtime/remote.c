@@ -14,6 +14,7 @@
 #include <xxhash.h>
 
 #include <string.h>
+#include <sys/mman.h>
 
 #include "runtime/internal.h"
 
@@ -51,6 +52,36 @@ struct xm_worker *xm_worker_get(struct xm_runtime *rt)
 void xm_worker_put(struct xm_worker *w)
 {
 	xm_store(&w->busy, 0);
+}
+
+void xm_worker_stage(struct xm_runtime *rt, struct xm_worker *w, int n)
+{
+	if ((uint32_t)n <= w->staged)
+		return;
+	xm_frame_charge(rt, (uint32_t)n - w->staged);
+	w->staged = (uint32_t)n;
+}
+
+void xm_worker_trim(struct xm_runtime *rt, struct xm_worker *w)
+{
+	if (!w->staged)
+		return;
+	xm_sys_madvise(w->staging, XM_BATCH * XM_PAGE_SIZE, MADV_DONTNEED);
+	xm_frame_uncharge(rt, w->staged);
+	w->staged = 0;
+}
+
+void xm_worker_trim_idle(struct xm_runtime *rt)
+{
+	for (int i = 0; i < XM_WORKERS_MAX; i++) {
+		uint32_t free = 0;
+
+		if (!xm_load_relaxed(&rt->worker[i].staged) ||
+		    !__atomic_compare_exchange_n(&rt->worker[i].busy, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+			continue;
+		xm_worker_trim(rt, &rt->worker[i]);
+		xm_worker_put(&rt->worker[i]);
+	}
 }
 
 static struct xm_link *link_of(struct xm_runtime *rt, struct xm_worker *w, unsigned a)
@@ -272,6 +303,7 @@ void xm_remote_read(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *
 {
 	struct batch b = { .rt = rt, .w = w, .slot = slot, .status = status, .n = n };
 
+	xm_worker_stage(rt, w, n);
 	transfer(&b);
 }
 
@@ -460,6 +492,9 @@ int xm_remote_after_fork(struct xm_runtime *rt, char *why)
 			w->link[a] = NULL;
 		}
 		w->busy = 0;
+		if (w->staging) /* the parent's, copy-on-write */
+			xm_sys_madvise(w->staging, XM_BATCH * XM_PAGE_SIZE, MADV_DONTNEED);
+		w->staged = 0;
 	}
 	for (unsigned a = 0; a < XM_MAX_APPLIANCES && rc == 0; a++)
 		if (rt->peer[a])

@@ -176,11 +176,6 @@ static void init_locks(struct xm_runtime *rt)
 	xm_lock_init(&rt->policy_lock, XM_RANK_POLICY);
 }
 
-uint64_t xm_runtime_own_pages(struct xm_runtime *rt)
-{
-	return (uint64_t)(rt->nhandlers + 1) * XM_BATCH;
-}
-
 static void choose_handlers(struct xm_runtime *rt)
 {
 	uint32_t n = rt->fam->cfg.handlers ? rt->fam->cfg.handlers : 2;
@@ -261,7 +256,6 @@ static int start_steps(struct xm_runtime *rt, char *why)
 		rc = xm_remote_open(rt, why);
 	if (rc < 0)
 		return rc;
-	xm_frame_charge(rt, xm_runtime_own_pages(rt));
 	return xm_runtime_threads(rt);
 }
 

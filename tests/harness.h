@@ -340,11 +340,21 @@ static inline uint64_t test_words_left(void)
 	return left;
 }
 
+/* Staging memory of the workers counts against the budget while it is in use. */
+static inline uint64_t test_staging_pages(struct xm_runtime *rt)
+{
+	uint64_t n = 0;
+
+	for (int i = 0; i < XM_WORKERS_MAX; i++)
+		n += xm_load(&rt->worker[i].staged);
+	return n;
+}
+
 /* What is left of external memory when every mapping is gone; 0 when nothing is. Says what it finds. */
 static inline unsigned test_left_over(void)
 {
 	struct xm_runtime *rt = &xm_rt;
-	uint64_t own = (uint64_t)(rt->nhandlers + 1) * XM_BATCH;
+	uint64_t own = test_staging_pages(rt);
 	const struct {
 		const char *what;
 		uint64_t left;

@@ -801,7 +801,7 @@ static void watch(unsigned seconds, bool ending)
 static void reap_children(void)
 {
 	uint64_t end = xm_now_ns() + 2 * xm_rt.fam->reap_grace_ns + 5000000000ull;
-	uint64_t own = (uint64_t)(xm_rt.nhandlers + 1) * XM_BATCH;
+	uint64_t own = test_staging_pages(&xm_rt);
 
 	do {
 		xm_family_reap_dead(xm_rt.fam);
