@@ -124,6 +124,7 @@ static int open_own(const struct xmem_options *o)
 	rc = xm_runtime_start(fam, NULL);
 	if (rc == 0)
 		return 0;
+	xm_store(&xm_rt.state, 0); /* the next xmem_open may try again */
 	xm_family_unmap(fam);
 fail:
 	close_sessions();

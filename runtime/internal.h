@@ -92,6 +92,7 @@ struct xm_runtime {
 
 	uint32_t gate_closed, gate_active; /* fork.c */
 	int nhandlers;
+	int handlers_started;
 	bool handlers_pinned;		/* one a processor; else the scheduler places them */
 	struct xm_handler {
 		pthread_t thread;

@@ -198,8 +198,10 @@ int xm_runtime_threads(struct xm_runtime *rt)
 	xm_sys6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&old, 8, 0, 0);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, THREAD_STACK_BYTES);
-	for (int i = 0; i < rt->nhandlers && rc == 0; i++)
+	for (int i = 0; i < rt->nhandlers && rc == 0; i++) {
 		rc = -pthread_create(&rt->handler[i].thread, &attr, xm_handler_main, &rt->handler[i]);
+		rt->handlers_started |= rc == 0;
+	}
 	if (rc == 0)
 		rc = -pthread_create(&rt->reclaimer, &attr, xm_reclaimer_main, rt);
 	pthread_attr_destroy(&attr);
@@ -259,6 +261,29 @@ static int start_steps(struct xm_runtime *rt, char *why)
 	return xm_runtime_threads(rt);
 }
 
+/* Everything but threads and the family object; also after a start that got only half way. */
+static void release(struct xm_runtime *rt)
+{
+	xm_remote_close(rt);
+	if (xm_ext_hi)
+		xm_sys_munmap((void *)xm_ext_lo, xm_ext_hi - xm_ext_lo);
+	xm_ext_lo = xm_ext_hi = 0;
+	if (rt->me)
+		xm_family_proc_drop(rt->fam, rt->proc);
+	replace_fd(&rt->uffd, -1);
+	for (int i = 0; i < XM_HANDLERS_MAX; i++)
+		replace_fd(&rt->handler[i].epoll_fd, -1);
+	replace_fd(&rt->mem_fd, -1);
+	replace_fd(&rt->pidfd, -1);
+	replace_fd(&rt->stop_fd, -1);
+	if (rt->maps.mem)
+		xm_rangemap_fini(&rt->maps);
+	if (rt->evict)
+		xm_local_free(rt->evict_state, rt->evict->state_bytes(rt->fam->budget_pages));
+	xm_local_free(rt->zeros, XM_BATCH * XM_PAGE_SIZE);
+	xm_local_free(rt->move_area, XM_BATCH * XM_PAGE_SIZE);
+}
+
 int xm_runtime_start(struct xm_family *fam, const char *env)
 {
 	struct xm_runtime *rt = &xm_rt;
@@ -271,8 +296,10 @@ int xm_runtime_start(struct xm_family *fam, const char *env)
 	rc = start_steps(rt, why);
 	if (rc < 0) {
 		say_start_failed(rc, why);
-		if (rt->me)
-			xm_family_proc_drop(fam, rt->proc);
+		if (rt->handlers_started == 0) { /* threads that run go on running; they find nothing to do */
+			release(rt);
+			*rt = (struct xm_runtime)NO_FDS;
+		}
 		xm_store(&rt->state, rc);
 		return rc;
 	}
@@ -338,20 +365,7 @@ void xm_runtime_stop(void)
 	for (int i = 0; i < rt->nhandlers; i++)
 		pthread_join(rt->handler[i].thread, NULL);
 	pthread_join(rt->reclaimer, NULL);
-	xm_remote_close(rt);
-	xm_sys_munmap((void *)xm_ext_lo, xm_ext_hi - xm_ext_lo);
-	xm_ext_lo = xm_ext_hi = 0;
-	xm_family_proc_drop(rt->fam, rt->proc);
-	replace_fd(&rt->uffd, -1);
-	for (int i = 0; i < rt->nhandlers; i++)
-		replace_fd(&rt->handler[i].epoll_fd, -1);
-	replace_fd(&rt->mem_fd, -1);
-	replace_fd(&rt->pidfd, -1);
-	replace_fd(&rt->stop_fd, -1);
-	xm_rangemap_fini(&rt->maps);
-	xm_local_free(rt->evict_state, rt->evict->state_bytes(rt->fam->budget_pages));
-	xm_local_free(rt->zeros, XM_BATCH * XM_PAGE_SIZE);
-	xm_local_free(rt->move_area, XM_BATCH * XM_PAGE_SIZE);
+	release(rt);
 	xm_family_unmap(rt->fam);
 	*rt = (struct xm_runtime)NO_FDS;
 }
