@@ -43,7 +43,7 @@ struct xmem_options {
 };
 
 /* Opens the runtime. NULL and *err (may be NULL): -EINVAL bad option, -ENOMEM budget below 4 MiB or no memory,
- * -EPERM no access to userfaultfd, -ECONNREFUSED, -ETIMEDOUT, -EPROTONOSUPPORT appliance not to be reached or of
+ * -EPERM no access to userfaultfd, -ECONNREFUSED, -ETIMEDOUT, -EPROTO, -EPROTONOSUPPORT appliance not to be reached, no appliance or of
  * another version, -EALREADY open already; one line on stderr says what and where. Below xmem-run the options are
  * ignored in favour of xmem-run's. Allocates, starts threads, blocks for connections. */
 XMEM_API struct xmem *xmem_open(const struct xmem_options *options, int *err);

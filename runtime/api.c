@@ -45,6 +45,12 @@ static void *fail(int *err, int rc)
 	return NULL;
 }
 
+static int bad_appliances(void)
+{
+	xm_err("xmem_open: appliances must be 1 to %d URIs of less than 200 bytes, and then NULL", XM_MAX_APPLIANCES);
+	return -EINVAL;
+}
+
 static int fill_config(const struct xmem_options *o, struct xm_family_config *cfg)
 {
 	unsigned n = 0;
@@ -68,11 +74,11 @@ static int fill_config(const struct xmem_options *o, struct xm_family_config *cf
 	xm_snprintf(cfg->prefetch, sizeof(cfg->prefetch), "%s", o->prefetch ? o->prefetch : "");
 	for (; o->appliances && o->appliances[n]; n++) {
 		if (n == XM_MAX_APPLIANCES || strlen(o->appliances[n]) >= sizeof(cfg->appliance[0].uri))
-			return -EINVAL;
+			return bad_appliances();
 		xm_snprintf(cfg->appliance[n].uri, sizeof(cfg->appliance[n].uri), "%s", o->appliances[n]);
 	}
 	cfg->appliances = n;
-	return n ? 0 : -EINVAL;
+	return n ? 0 : bad_appliances();
 }
 
 /* The sessions are made here, so that all processes of this program attach to the same ones. */
@@ -136,8 +142,10 @@ struct xmem *xmem_open(const struct xmem_options *o, int *err)
 	bool below_run = getenv(XM_ENV_FAMILY) != NULL || xm_runtime_state() == 1;
 	int rc;
 
-	if (!o || o->size != sizeof(*o))
+	if (!o || o->size != sizeof(*o)) {
+		xm_err("xmem_open: options are missing, or their size member is not sizeof(struct xmem_options)");
 		return fail(err, -EINVAL);
+	}
 	xm_lock(&list_lock);
 	if (handle.open) {
 		xm_unlock(&list_lock);
@@ -309,7 +317,7 @@ int xmem_advise(struct xmem *x, void *addr, uint64_t len, enum xmem_advice advic
 
 	int rc;
 
-	if (!good_range(x, addr, len) || how < 0)
+	if (!good_range(x, addr, len) || how < 0 || len % XM_PAGE_SIZE)
 		return -EINVAL;
 	if (advice != XMEM_FLUSH)
 		return xm_map_advise(addr, len, how);

@@ -203,7 +203,18 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 		}
 		w->slot[i] = fresh[used++];
 		xm_pg_note_slot(&rt->pt[w->page[i]], w->slot[i]);
+		/* the page is dirty: what its former slot holds is of no use to it any more */
+		if (w->word[i] & XM_PG_HAS_SLOT)
+			xm_slots_put(rt->fam, xm_pg_slot(w->word[i]));
+		w->word[i] = xm_pg_with_slot(w->word[i], w->slot[i]);
 	}
+}
+
+static void slab_lost(struct xm_slab_desc *d)
+{
+	uint32_t pool = XM_SLAB_POOL;
+
+	__atomic_compare_exchange_n(&d->state, &pool, XM_SLAB_LOST, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
 static void write_out(struct xm_runtime *rt, struct xm_worker *w, int n)
@@ -213,10 +224,8 @@ static void write_out(struct xm_runtime *rt, struct xm_worker *w, int n)
 		if (w->slot[i] == XM_NO_SLOT || w->status[i] == 0)
 			continue;
 		w->mark[i] = FATE_STAYS;
-		if (!(w->word[i] & XM_PG_HAS_SLOT) || xm_pg_slot(w->word[i]) != w->slot[i])
-			xm_slots_put(rt->fam, w->slot[i]);
 		if (w->status[i] == -ENOLINK) /* no more slots from an appliance that is gone */
-			xm_store(&xm_slot_slab(rt->fam, w->slot[i])->state, XM_SLAB_LOST);
+			slab_lost(xm_slot_slab(rt->fam, w->slot[i]));
 	}
 }
 
@@ -276,9 +285,7 @@ static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
 		switch ((enum fate)w->mark[i]) {
 		case FATE_DIRTY:
 			xm_stat_add(rt, evicted_dirty_pages, 1);
-			if (had && old != w->slot[i])
-				xm_slots_put(rt->fam, old);
-			word = xm_pg_with_state(xm_pg_with_slot(word, w->slot[i]), XM_PG_REMOTE);
+			word = xm_pg_with_state(word, XM_PG_REMOTE);
 			break;
 		case FATE_CLEAN:
 			xm_stat_add(rt, evicted_clean_pages, 1);

@@ -143,11 +143,11 @@ int xm_region_resize(struct xm_runtime *rt, struct xmem_region *r, uint64_t byte
 	const struct xm_range *beyond;
 	int rc;
 
-	bytes = xm_round_up(bytes, r->slab_bytes);
 	if (!bytes)
 		return -EINVAL;
 	if (bytes > r->span)
 		return -ENOMEM;
+	bytes = xm_round_up(bytes, r->slab_bytes);
 	xm_lock(&r->lock);
 	beyond = r->used.n ? &r->used.r[r->used.n - 1] : NULL;
 	if (beyond && beyond->end > bytes) {

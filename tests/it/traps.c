@@ -58,15 +58,16 @@ static void *waits_and_ends(void *arg)
 
 static void thread_exit_word(void)
 {
-	char *stack[8];
+	char *stack[8] = { NULL };
 	pthread_t thread[8];
 
 	for (int round = 0; round < 3; round++) {
 		for (int i = 0; i < 8; i++) {
 			/* neither aligned nor alone on its pages, as part of something larger, and a mapping */
-			stack[i] = i % 2 ? (char *)malloc(STACK_BYTES + PAGE) + 4000 * (i % 4 == 1) :
-					   map(STACK_BYTES);
-			FATAL(stack[i]);
+			if (i % 2 == 0)
+				stack[i] = map(STACK_BYTES);
+			else if (!stack[i]) /* one that an earlier thread has left is used again */
+				stack[i] = heap(STACK_BYTES + PAGE) + 4000 * (i % 4 == 1);
 			thread[i] = start_on(stack[i], waits_and_ends, NULL);
 		}
 		for (int i = 0; i < 8; i++)
@@ -80,9 +81,7 @@ static void thread_exit_word(void)
 		press();
 		for (int i = 0; i < 8; i++) {
 			CHECK(joined_in_time(thread[i]));
-			if (i % 2)
-				free(stack[i] - 4000 * (i % 4 == 1));
-			else
+			if (i % 2 == 0)
 				CHECK(munmap(stack[i], STACK_BYTES) == 0);
 		}
 	}
@@ -123,8 +122,7 @@ static void robust_mutex(void)
 	pthread_mutexattr_init(&attr);
 	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
 	for (int round = 0; round < 3; round++) {
-		robust = malloc(ROBUST * sizeof(*robust));
-		FATAL(robust);
+		robust = (struct robust *)(heap(ROBUST * sizeof(*robust) + 64) + 40);
 		pthread_mutexattr_setprotocol(&attr, round == 2 ? PTHREAD_PRIO_INHERIT : PTHREAD_PRIO_NONE);
 		for (int i = 0; i < ROBUST; i++)
 			CHECK(!pthread_mutex_init(&robust[i].lock, &attr));
@@ -142,7 +140,6 @@ static void robust_mutex(void)
 		}
 		for (int i = 0; i < ROBUST; i++)
 			CHECK(pthread_mutex_destroy(&robust[i].lock) == 0);
-		free(robust);
 	}
 	pthread_mutexattr_destroy(&attr);
 }
@@ -161,11 +158,9 @@ static void *runs_on(void *arg)
 
 static void external_stack(void)
 {
-	char *stack = malloc(STACK_BYTES + PAGE), *at = (char *)(((uintptr_t)stack + PAGE - 1) / PAGE * PAGE);
-	pthread_t thread;
+	char *at = heap(STACK_BYTES);
+	pthread_t thread = start_on(at, runs_on, NULL);
 
-	FATAL(stack);
-	thread = start_on(at, runs_on, NULL);
 	sem_wait(&there);
 	for (int i = 0; i < 20; i++) {
 		if (i % 5 == 0)
@@ -174,7 +169,6 @@ static void external_stack(void)
 	}
 	__atomic_store_n(&enough, true, __ATOMIC_RELAXED);
 	CHECK(joined_in_time(thread));
-	free(stack);
 }
 
 static volatile sig_atomic_t seen, seen_inside;
@@ -210,8 +204,8 @@ static void coroutine_stack(void)
 {
 	struct sigaction act = { .sa_handler = on_signal };
 
-	signal_stack = malloc(STACK_BYTES);
-	FATAL(signal_stack && !getcontext(&other) && !sigaction(SIGUSR1, &act, NULL));
+	signal_stack = heap(STACK_BYTES);
+	FATAL(!getcontext(&other) && !sigaction(SIGUSR1, &act, NULL));
 	other.uc_stack.ss_sp = signal_stack;
 	other.uc_stack.ss_size = STACK_BYTES;
 	other.uc_link = &home;
@@ -222,7 +216,6 @@ static void coroutine_stack(void)
 		CHECK(swapcontext(&home, &other) == 0);
 	}
 	CHECK(steps == 5 && seen == 5 && seen_inside == 5);
-	free(signal_stack);
 }
 
 static void alternate_stack(void)
@@ -231,8 +224,7 @@ static void alternate_stack(void)
 	stack_t on = { .ss_size = STACK_BYTES }, off = { .ss_flags = SS_DISABLE }, old;
 	struct timespec tick = { 0, 2000000 };
 
-	signal_stack = malloc(STACK_BYTES);
-	FATAL(signal_stack);
+	signal_stack = heap(STACK_BYTES);
 	on.ss_sp = signal_stack;
 	CHECK(sigaltstack(&on, NULL) == 0 && sigaction(SIGUSR1, &act, NULL) == 0);
 	for (int i = 0; i < 10; i++) {
@@ -246,7 +238,6 @@ static void alternate_stack(void)
 	}
 	CHECK(seen == 10 && seen_inside == 10);
 	CHECK(sigaltstack(&off, &old) == 0 && old.ss_sp == signal_stack);
-	free(signal_stack);
 }
 
 /* ---- futexes --------------------------------------------------------------------------------------------------- */

@@ -123,9 +123,22 @@ __attribute__((unused)) static int scratch_file(int flags)
 	return fd;
 }
 
+/* A block of the heap of which is known that it can be away: whole pages of its own, and the rest of them. */
+__attribute__((unused)) static char *heap(size_t bytes)
+{
+	char *p = malloc(bytes + 2 * PAGE);
+
+	FATAL(p);
+	memset(p, 0, bytes + 2 * PAGE);
+	p = (char *)(((uintptr_t)p + PAGE - 1) / PAGE * PAGE);
+	away(p, bytes);
+	return p;
+}
+
 static int run_row(const struct row *r)
 {
 	alarm(ROW_SECONDS);
+	press(); /* from now on the heap is external: a program begins with local memory */
 	r->run();
 	if (ballast)
 		press();
