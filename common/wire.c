@@ -154,6 +154,10 @@ static void x_hello(struct cursor *c, struct xm_wire_msg *m)
 	x_bytes(c, h->token, sizeof(h->token));
 	x_procid(c, &h->proc);
 	x_text(c, h->name, sizeof(h->name));
+	if (h->minor >= 1)
+		x_u64(c, &h->link);
+	else if (c->decoding)
+		h->link = 0;
 }
 
 static void x_hello_reply(struct cursor *c, struct xm_wire_msg *m)

@@ -19,7 +19,7 @@
 
 #define XM_WIRE_MAGIC 0x4d454d58u /* "XMEM" as bytes on the wire */
 #define XM_WIRE_MAJOR 1
-#define XM_WIRE_MINOR 0
+#define XM_WIRE_MINOR 1
 #define XM_WIRE_HEADER 16u
 #define XM_WIRE_MAX 65536u     /* bytes of one message, header included */
 #define XM_WIRE_HELLO_MAX 512u /* bytes of a message from a peer that has not introduced itself */
@@ -68,11 +68,12 @@ struct xm_wire_hello {
 	uint32_t magic;
 	uint16_t major, minor;
 	uint16_t role;
-	uint32_t features; /* none defined in 1.0 */
+	uint32_t features; /* none defined in 1.1 */
 	uint64_t session;  /* 0: make one */
 	uint8_t token[16];
 	struct xm_procid proc;
 	char name[32];
+	uint64_t link; /* since 1.1: whose connection this is, kept over reconnects; 0: not told */
 };
 
 struct xm_wire_hello_reply {

@@ -239,6 +239,12 @@ int xm_map_discard(void *at, size_t len)
 	return 0;
 }
 
+/* FETCHING too: a thread that has touched the page may run before the handler has settled its word. */
+static bool is_in(xm_pte word)
+{
+	return xm_pg_state(word) == XM_PG_RESIDENT || xm_pg_state(word) == XM_PG_FETCHING;
+}
+
 int xm_map_mincore(void *at, size_t len, unsigned char *vec)
 {
 	struct xm_runtime *rt = &xm_rt;
@@ -257,8 +263,7 @@ int xm_map_mincore(void *at, size_t len, unsigned char *vec)
 		uint64_t n = xm_min(bytes >> XM_PAGE_SHIFT, (uint64_t)sizeof(part));
 
 		for (uint64_t i = 0; i < n; i++, page++)
-			part[i] = rt->touch[page >> XM_TOUCH_SHIFT] &&
-				  xm_pg_state(xm_pg_load(&rt->pt[page])) == XM_PG_RESIDENT;
+			part[i] = rt->touch[page >> XM_TOUCH_SHIFT] && is_in(xm_pg_load(&rt->pt[page]));
 		memcpy(vec, part, n); /* the program's vector: may itself be external, so with no lock held */
 		vec += n;
 		bytes -= n << XM_PAGE_SHIFT;

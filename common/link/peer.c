@@ -73,10 +73,23 @@ static void adopt_hello(struct xm_peer *p)
 		p->lost_timeout_ns = r->lease_ns ? r->lease_ns : DEFAULT_TIMEOUT_NS;
 }
 
+uint64_t xm_peer_random(struct xm_peer *p)
+{
+	uint64_t v = 0;
+
+	if (getrandom(&v, sizeof(v), GRND_NONBLOCK) != (ssize_t)sizeof(v))
+		v = xm_now_ns() ^ (uint64_t)xm_load(&p->pid) << 40;
+	return v ? v : 1;
+}
+
+/* What a process does not share with the one that it was forked from: with the parent's nonces a child would be
+ * answered with the parent's regions, with its link id the parent's connection would be taken down. */
 static void set_process(struct xm_peer *p)
 {
 	xm_procid_self(&p->self);
 	xm_store(&p->pid, xm_sys_getpid());
+	p->nonce = xm_peer_random(p);
+	p->link = xm_peer_random(p);
 }
 
 int xm_peer_open(const struct xm_peer_config *cfg, struct xm_peer **out, char *why)
@@ -95,10 +108,7 @@ int xm_peer_open(const struct xm_peer_config *cfg, struct xm_peer **out, char *w
 	if (ret < 0)
 		goto release;
 	set_process(p);
-	if (getrandom(&p->nonce, sizeof(p->nonce), GRND_NONBLOCK) != (ssize_t)sizeof(p->nonce))
-		p->nonce = xm_now_ns() ^ (uint64_t)p->pid << 40;
-	ret = xm_peer_connect(p, XM_WIRE_ROLE_CONTROL, &cfg->session, xm_now_ns() + p->connect_timeout_ns,
-			      &p->fd, why);
+	ret = xm_peer_connect(p, &cfg->session, xm_now_ns() + p->connect_timeout_ns, &p->fd, why);
 	if (ret < 0)
 		goto release;
 	if (cfg->session.id && memcmp(cfg->session.boot, no_boot, sizeof(no_boot)) != 0 &&
@@ -153,8 +163,7 @@ int xm_peer_after_fork(struct xm_peer *p, char *why)
 		return -ENOLINK;
 	}
 	p->fd = -1;
-	ret = xm_peer_connect(p, XM_WIRE_ROLE_CONTROL, &p->info.session, xm_now_ns() + p->connect_timeout_ns,
-			      &p->fd, why);
+	ret = xm_peer_connect(p, &p->info.session, xm_now_ns() + p->connect_timeout_ns, &p->fd, why);
 	/* only now: as long as the inherited copy is open the session cannot end, even if the parent dies */
 	if (inherited >= 0)
 		xm_sys_close(inherited);

@@ -5,6 +5,9 @@
  *      UP --broken--> DOWN --attached again--> UP
  *                       \--lease over, session gone, appliance dead or restarted--> LOST (for ever)
  *
+ * A request that was given up may still be on its way. Every hello names the connection it replaces (link id), which
+ * the appliance then takes down before it answers: nothing old can be applied after what is sent here next.
+ *
  * Runs on any thread with the peer's mutex held. Sockets are non-blocking; every wait has a deadline. Nothing
  * here allocates: messages live in the peer. It does not decide when to retry: callers and peer_tick do.
  */
@@ -285,8 +288,9 @@ static int check_hello_reply(struct xm_peer *p, char *why)
 	return 0;
 }
 
-int xm_peer_connect(struct xm_peer *p, enum xm_wire_role role, const struct xm_session_id *s,
-		    uint64_t deadline_ns, int *out_fd, char *why)
+/* link 0: a control connection */
+static int connect_as(struct xm_peer *p, uint64_t link, const struct xm_session_id *s, uint64_t deadline_ns,
+		      int *out_fd, char *why)
 {
 	struct xm_wire_hello *h = &p->req.u.hello;
 	int fd = open_socket(p, deadline_ns);
@@ -298,7 +302,8 @@ int xm_peer_connect(struct xm_peer *p, enum xm_wire_role role, const struct xm_s
 	h->magic = XM_WIRE_MAGIC;
 	h->major = XM_WIRE_MAJOR;
 	h->minor = XM_WIRE_MINOR;
-	h->role = (uint16_t)role;
+	h->role = link ? XM_WIRE_ROLE_DATA : XM_WIRE_ROLE_CONTROL;
+	h->link = link ? link : p->link;
 	h->features = 0;
 	h->session = s->id;
 	memcpy(h->token, s->token, sizeof(h->token));
@@ -312,6 +317,32 @@ int xm_peer_connect(struct xm_peer *p, enum xm_wire_role role, const struct xm_s
 	}
 	*out_fd = fd;
 	return 0;
+}
+
+int xm_peer_connect(struct xm_peer *p, const struct xm_session_id *s, uint64_t deadline_ns, int *out_fd,
+		    char *why)
+{
+	return connect_as(p, 0, s, deadline_ns, out_fd, why);
+}
+
+int xm_peer_connect_data(struct xm_peer *p, uint64_t link, uint64_t deadline_ns, int *out_fd)
+{
+	uint64_t limit = xm_min(xm_now_ns() + p->connect_timeout_ns, deadline_ns);
+	struct timespec until = { .tv_sec = (time_t)(limit / 1000000000ull),
+				  .tv_nsec = (long)(limit % 1000000000ull) };
+	int ret;
+
+	/* others who talk to an appliance that does not answer hold the mutex for as long as they are patient */
+	if (pthread_mutex_clocklock(&p->mutex, CLOCK_MONOTONIC, &until) != 0)
+		return -ETIMEDOUT;
+	ret = xm_load(&p->conn) == XM_PEER_LOST ? -ENOLINK : 0;
+	if (ret == 0) {
+		ret = connect_as(p, link, &p->info.session, limit, out_fd, NULL);
+		if (ret < 0)
+			xm_peer_judge(p, ret);
+	}
+	pthread_mutex_unlock(&p->mutex);
+	return ret;
 }
 
 void xm_peer_lost(struct xm_peer *p, const char *reason)
@@ -362,7 +393,7 @@ int xm_peer_reattach(struct xm_peer *p, uint64_t deadline_ns)
 
 	if (xm_load(&p->conn) == XM_PEER_LOST)
 		return -ENOLINK;
-	ret = xm_peer_connect(p, XM_WIRE_ROLE_CONTROL, &p->info.session, deadline_ns, &fd, why);
+	ret = xm_peer_connect(p, &p->info.session, deadline_ns, &fd, why);
 	if (ret < 0) {
 		xm_peer_judge(p, ret);
 		return -ENOLINK;

@@ -48,7 +48,8 @@ struct xm_peer {
 	int pid;	       /* atomic; of this process, for copies to itself */
 	int fd;		       /* control connection, -1 when down */
 	uint32_t seq;
-	uint64_t nonce;
+	uint64_t nonce;	   /* of requests that make something; starts anew in a fork child */
+	uint64_t link;	   /* names the control connection of this process over reconnects */
 	uint64_t messages; /* atomic */
 	uint64_t down_since_ns, retry_at_ns, backoff_ns;
 
@@ -70,12 +71,17 @@ struct xm_peer {
 	struct xm_slab_table regions[XM_PEER_REGIONS];
 };
 
-/* peer_conn.c; all with the mutex held */
+/* peer_conn.c; all with the mutex held where nothing else is said */
 
-/* Connects and says hello in `role`, attaching to session `s` (id 0: new). The reply is in p->rep.
+/* Connects a control connection and says hello, attaching to session `s` (id 0: new). The reply is in p->rep.
  * 0 and *out_fd; -errno with one line in why (may be NULL). Blocks until deadline_ns (monotonic). */
-int xm_peer_connect(struct xm_peer *p, enum xm_wire_role role, const struct xm_session_id *s,
-		    uint64_t deadline_ns, int *out_fd, char *why);
+int xm_peer_connect(struct xm_peer *p, const struct xm_session_id *s, uint64_t deadline_ns, int *out_fd,
+		    char *why);
+/* Connects link `link` (not 0) for data; its former connection is dead to the appliance before this returns 0.
+ * Takes the mutex; blocks until deadline_ns or connect_timeout. 0 and *out_fd; -errno, see xm_peer_state(). */
+int xm_peer_connect_data(struct xm_peer *p, uint64_t link, uint64_t deadline_ns, int *out_fd);
+/* A random number, never 0. Any thread, no lock. */
+uint64_t xm_peer_random(struct xm_peer *p);
 /* Sends p->req and waits for its reply in p->rep; reconnects and repeats once when the connection broke.
  * fds/nfds: room for and number of descriptors received, or NULL. 0; the reply's -errno; -ENOLINK. */
 int xm_peer_call(struct xm_peer *p, int *fds, int *nfds);

@@ -11,7 +11,10 @@
  * is in flight at once is ever touched, and a large burst is given back.
  *
  * One thread at a time per link. Takes the peer's mutex only to reconnect. Allocates nothing after open.
- * A dead connection completes what is in flight with -ENOLINK; it comes back only by reconnect.
+ * A dead connection completes what is in flight with -ENOLINK; it comes back only by reconnect. One that owes
+ * answers and moves no byte for half of lost_timeout is dead, so that a stopped appliance or a lost host is an
+ * error in time. What it carried may still arrive there: the link's id in the hello of the next connection makes
+ * the appliance take down the former one first, so that nothing old is applied after what is repeated here.
  */
 #include "link/peer_impl.h"
 
@@ -25,6 +28,7 @@
 #define SEND_KEEP (1u << 20)	/* touched send buffer that is kept after a burst */
 #define RECV_BYTES (64u << 10)
 #define BACKOFF_NS_MAX 200000000ull
+#define SILENCE_NS_MIN 50000000ull /* a busy appliance may need as long to make a slab */
 
 struct slot {
 	uint64_t cookie;
@@ -36,8 +40,11 @@ struct slot {
 
 struct tcp_link {
 	struct xm_link link;
-	int fd; /* -1: dead */
+	int fd;	     /* -1: dead */
+	uint64_t id; /* random; by it the appliance knows which connection a new one replaces */
 	unsigned in_flight;
+	uint64_t moved_ns;	  /* when bytes last went either way, or the first operation was queued */
+	uint64_t silent_since_ns; /* the connection was given up because nothing moved since; 0: it was not */
 	unsigned head, count; /* completions not polled yet */
 	struct slot slot[XM_LINK_DEPTH];
 	struct xm_completion done[XM_LINK_DEPTH];
@@ -117,6 +124,7 @@ static void push(struct tcp_link *t)
 			return;
 		}
 		t->sent += (size_t)n;
+		t->moved_ns = xm_now_ns();
 	}
 	if (t->queued)
 		trim_send(t);
@@ -171,7 +179,8 @@ static void enqueue(struct tcp_link *t, struct xm_wire_request *r, size_t payloa
 	_Static_assert(XM_LINK_DEPTH <= 256, "index fits eight bits of the cookie");
 	xm_wire_put_request(send_room(t, XM_WIRE_REQUEST + payload), r);
 	t->queued += XM_WIRE_REQUEST + payload;
-	t->in_flight++;
+	if (!t->in_flight++)
+		t->moved_ns = xm_now_ns();
 	if (t->queued - t->sent >= SEND_EAGER)
 		push(t);
 }
@@ -347,6 +356,7 @@ static ssize_t receive(struct tcp_link *t)
 	n = xm_sys_recvmsg(t->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n <= 0)
 		return n;
+	t->moved_ns = xm_now_ns();
 	if (rest) {
 		uint32_t direct = (uint32_t)xm_min(n, (ssize_t)rest);
 
@@ -356,6 +366,21 @@ static ssize_t receive(struct tcp_link *t)
 		t->recv_len += (uint32_t)n;
 	}
 	return n;
+}
+
+/* When an appliance that owes answers and moves nothing is given up: half of the time allowed is left for a new
+ * connection. A stopped process answers no request, while its kernel keeps the connection up for ever. */
+static uint64_t silence_end(const struct tcp_link *t)
+{
+	return t->moved_ns + xm_max(t->link.peer->lost_timeout_ns / 2, SILENCE_NS_MIN);
+}
+
+static void check_silence(struct tcp_link *t)
+{
+	if (!t->in_flight || xm_now_ns() < silence_end(t))
+		return;
+	t->silent_since_ns = t->moved_ns;
+	die(t);
 }
 
 /* Moves bytes both ways without blocking, until something has completed or the socket has no more. */
@@ -368,8 +393,10 @@ static void pump(struct tcp_link *t)
 
 		if (n == -EINTR)
 			continue;
-		if (n == -EAGAIN)
+		if (n == -EAGAIN) {
+			check_silence(t);
 			return;
+		}
 		if (n <= 0 || parse(t) < 0)
 			die(t);
 	}
@@ -403,19 +430,22 @@ static int tcp_wait(struct xm_link *l, uint64_t timeout_ns)
 	uint64_t start = xm_now_ns();
 
 	for (;;) {
-		struct pollfd pfd = { .fd = t->fd, .events = POLLIN };
-		uint64_t spent;
+		struct pollfd pfd = { .fd = -1, .events = POLLIN };
+		uint64_t spent, now, silent;
 
 		if (!t->count && t->in_flight)
 			pump(t);
 		if (t->count)
 			return 0;
-		spent = xm_now_ns() - start;
+		now = xm_now_ns();
+		spent = now - start;
 		if (!t->in_flight || spent >= timeout_ns)
 			return -ETIMEDOUT;
+		pfd.fd = t->fd;
 		if (t->sent < t->queued)
 			pfd.events |= POLLOUT;
-		xm_sys_poll(&pfd, 1, timeout_ns - spent);
+		silent = silence_end(t);
+		xm_sys_poll(&pfd, 1, xm_min(timeout_ns - spent, silent > now ? silent - now : 0));
 	}
 }
 
@@ -456,39 +486,30 @@ static void tcp_kill(struct xm_link *l)
 	die(tcp_of(l));
 }
 
-static int connect_once(struct tcp_link *t, uint64_t deadline_ns)
+/* A connection that died of silence has used up a part of the time allowed. */
+static uint64_t reconnect_deadline(struct tcp_link *t)
 {
-	struct xm_peer *p = t->link.peer;
-	uint64_t limit = xm_now_ns() + p->connect_timeout_ns;
-	int fd, ret;
+	uint64_t lost = t->link.peer->lost_timeout_ns, deadline = xm_now_ns() + lost;
 
-	pthread_mutex_lock(&p->mutex);
-	ret = xm_load(&p->conn) == XM_PEER_LOST ? -ENOLINK : 0;
-	if (ret == 0) {
-		ret = xm_peer_connect(p, XM_WIRE_ROLE_DATA, &p->info.session, xm_min(limit, deadline_ns), &fd,
-				      NULL);
-		if (ret == 0)
-			t->fd = fd;
-		else
-			xm_peer_judge(p, ret);
-	}
-	pthread_mutex_unlock(&p->mutex);
-	return ret;
+	if (t->silent_since_ns)
+		deadline = xm_min(deadline, xm_max(t->silent_since_ns + lost, deadline - lost / 2));
+	t->silent_since_ns = 0;
+	return deadline;
 }
 
 static int tcp_reconnect(struct xm_link *l)
 {
 	struct tcp_link *t = tcp_of(l);
-	uint64_t deadline = xm_now_ns() + l->peer->lost_timeout_ns;
-	uint64_t backoff = 1000000;
+	uint64_t backoff = 1000000, deadline;
 
 	if (tcp_state(l) == 0)
 		return 0;
 	die(t);
+	deadline = reconnect_deadline(t);
 	for (;;) {
 		uint64_t now;
 
-		if (connect_once(t, deadline) == 0) {
+		if (xm_peer_connect_data(l->peer, t->id, deadline, &t->fd) == 0) {
 			t->stats.reconnects++;
 			return 0;
 		}
@@ -536,7 +557,8 @@ int xm_tcp_link_open(struct xm_peer *p, struct xm_link **out)
 	t->send = xm_link_alloc(SEND_BYTES);
 	if (!t->send)
 		goto release;
-	ret = connect_once(t, UINT64_MAX);
+	t->id = xm_peer_random(p);
+	ret = xm_peer_connect_data(p, t->id, UINT64_MAX, &t->fd);
 	if (ret < 0)
 		goto release;
 	*out = &t->link;

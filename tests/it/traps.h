@@ -72,6 +72,17 @@ __attribute__((unused)) static size_t resident(const void *p, size_t bytes)
 	return n;
 }
 
+/* All of them, once what brings them has settled its books. */
+__attribute__((unused)) static bool all_resident(const void *p, size_t bytes)
+{
+	size_t pages = ((uintptr_t)p % PAGE + bytes + PAGE - 1) / PAGE;
+	struct timespec tick = { 0, 2000000 };
+
+	for (int i = 0; i < 2000 && resident(p, bytes) != pages; i++)
+		nanosleep(&tick, NULL);
+	return resident(p, bytes) == pages;
+}
+
 /* Every page of [p, p + bytes) is absent afterwards, at least for a moment. One thread. */
 #define away(p, bytes) away_at(__FILE__, __LINE__, p, bytes)
 __attribute__((unused)) static void away_at(const char *file, int line, const void *p, size_t bytes)

@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_fault.c - resolution of faults and eviction with each way of an older kernel (masked features), and what
+ * becomes of faults when the appliance is away, full, slow or dead. Every case starts a runtime of its own.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include "tests/harness.h"
+
+#define RW (PROT_READ | PROT_WRITE)
+#define PAGE XM_PAGE_SIZE
+#define BUDGET_PAGES 2048u
+#define PAGES 6000u
+
+static struct test_appliance appliance[2];
+static struct test_config config;
+
+static int fresh(void **state)
+{
+	memset(&config, 0, sizeof(config));
+	config.budget_bytes = BUDGET_PAGES * PAGE;
+	return 0;
+}
+
+static int stop(void **state)
+{
+	test_runtime_stop();
+	for (unsigned i = 0; i < 2; i++)
+		if (appliance[i].pid > 0)
+			test_appliance_stop(&appliance[i]);
+	return 0;
+}
+
+static void start(const char *link, const char *memory)
+{
+	test_appliance_start(&appliance[0], memory, link);
+	test_runtime_start(&config, &appliance[0], 1);
+}
+
+static char *filled(uint64_t pages, uint64_t seed)
+{
+	char *p = xm_map_new(pages * PAGE, 0, RW, 0);
+
+	assert_false(test_is_error(p));
+	test_fill(p, pages, seed);
+	return p;
+}
+
+/* Writes, reads, half rewrites and reads three times the budget. */
+static void work(void)
+{
+	char *p = filled(PAGES, 1);
+
+	assert_int_equal(test_wrong(p, PAGES, 1, 0), 0);
+	test_fill(p, PAGES / 2, 2);
+	assert_int_equal(test_wrong(p, PAGES / 2, 2, 0), 0);
+	assert_int_equal(test_wrong(p + PAGES / 2 * PAGE, PAGES / 2, 1, PAGES / 2), 0);
+	assert_int_equal(xm_map_unmap(p, PAGES * PAGE), 0);
+	assert_int_equal(test_left_over(), 0);
+}
+
+/* ---- each way -------------------------------------------------------------------------------------------------- */
+
+static void with_mask(uint32_t mask, bool pins)
+{
+	config.masked_features = mask;
+	start("shm", "128M");
+	assert_int_equal(xm_rt.features & mask, 0);
+	if (pins)
+		xm_pins_seen("the test");
+	work();
+	assert_true(xm_rt.me->stats.evicted_pages >= PAGES - BUDGET_PAGES);
+}
+
+static void test_work_when_all_features_then_right(void **state)
+{
+	with_mask(0, false);
+}
+
+static void test_work_when_kernel_6_1_then_right(void **state)
+{
+	with_mask(XM_FEAT_MOVE | XM_FEAT_WP_ASYNC | XM_FEAT_POISON | XM_FEAT_PAGEMAP_SCAN | XM_FEAT_MADVISE_VEC, false);
+}
+
+static void test_work_when_no_write_protection_then_by_move(void **state)
+{
+	with_mask(XM_FEAT_WP, false);
+	assert_int_equal(xm_rt.me->stats.evicted_clean_pages, 0); /* nobody knows that a page is clean */
+}
+
+static void test_work_when_pins_seen_then_by_move(void **state)
+{
+	with_mask(0, true);
+}
+
+static void test_start_when_neither_wp_nor_move_then_eopnotsupp(void **state)
+{
+	config.masked_features = XM_FEAT_WP | XM_FEAT_MOVE;
+	test_appliance_start(&appliance[0], "16M", "shm");
+	assert_int_equal(test_runtime_try(&config, &appliance[0], 1), -EOPNOTSUPP);
+	test_leave_sessions();
+	test_appliance_stop(&appliance[0]);
+}
+
+/* Nobody can tell which pages are pinned: none leaves, the budget is exceeded, and that neither kills nor stalls. */
+static void test_work_when_pins_seen_and_no_move_then_stays_and_goes_on(void **state)
+{
+	uint64_t began = xm_now_ns();
+	char *p;
+
+	config.masked_features = XM_FEAT_MOVE;
+	start("shm", "128M");
+	xm_pins_seen("the test");
+	p = filled(PAGES, 3);
+	assert_int_equal(test_wrong(p, PAGES, 3, 0), 0);
+	assert_int_equal(xm_rt.me->stats.evicted_pages, 0);
+	assert_int_equal(xm_rt.me->stats.faults_lost, 0);
+	assert_true(xm_now_ns() - began < 40000000000ull); /* a limit against hangs, no measurement */
+}
+
+/* ---- what the kernel does with external memory ------------------------------------------------------------------ */
+
+static void test_syscalls_when_buffers_are_remote_then_transparent(void **state)
+{
+	int fd = (int)syscall(SYS_memfd_create, "file", 0);
+	char *p, *q;
+
+	start("shm", "128M");
+	p = filled(512, 4);
+	q = filled(512, 5);
+	assert_int_equal(test_evict(p, 512) + test_evict(q, 512), 0);
+	assert_int_equal(write(fd, p, 512 * PAGE), 512 * PAGE);
+	assert_int_equal(pread(fd, q, 512 * PAGE, 0), 512 * PAGE);
+	assert_int_equal(test_wrong(q, 512, 4, 0), 0);
+	assert_int_equal(test_evict(q, 512), 0);
+	assert_int_equal(test_wrong(q, 512, 4, 0), 0);
+	close(fd);
+}
+
+/* Pages under direct I/O while everything else presses: what the device wrote must be there. */
+static void test_direct_io_when_pressed_then_nothing_lost(void **state)
+{
+	char path[] = "/var/tmp/xmem-test-XXXXXX";
+	uint64_t n = 256;
+	char *p, *q;
+	int fd = mkstemp(path), dfd;
+
+	assert_true(fd >= 0);
+	dfd = open(path, O_RDWR | O_DIRECT);
+	unlink(path);
+	start("shm", "128M");
+	if (dfd < 0) {
+		close(fd);
+		skip();
+	}
+	xm_pins_seen("O_DIRECT");
+	p = filled(n, 6);
+	assert_int_equal(pwrite(dfd, p, n * PAGE, 0), n * PAGE);
+	for (int round = 0; round < 8; round++) {
+		q = filled(PAGES, 7);
+		assert_int_equal(pread(dfd, q, n * PAGE, 0), n * PAGE);
+		assert_int_equal(test_wrong(q, n, 6, 0), 0);
+		assert_int_equal(xm_map_unmap(q, PAGES * PAGE), 0);
+	}
+	close(dfd);
+	close(fd);
+}
+
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
+
+struct reader {
+	pthread_t thread;
+	const char *at;
+	uint64_t wrong;
+};
+
+static void *reader_main(void *arg)
+{
+	struct reader *r = arg;
+
+	r->wrong = test_wrong(r->at, 1024, 8, 0);
+	return NULL;
+}
+
+static void test_page_when_many_threads_fault_on_it_then_fetched_once(void **state)
+{
+	struct reader r[6];
+	uint64_t fetched;
+	char *p;
+
+	config.prefetch = "none";
+	start("shm", "128M");
+	p = filled(1024, 8);
+	assert_int_equal(test_evict(p, 1024), 0);
+	fetched = xm_rt.me->stats.fetched_pages;
+	for (unsigned i = 0; i < 6; i++) {
+		r[i] = (struct reader){ .at = p };
+		pthread_create(&r[i].thread, NULL, reader_main, &r[i]);
+	}
+	for (unsigned i = 0; i < 6; i++) {
+		pthread_join(r[i].thread, NULL);
+		assert_int_equal(r[i].wrong, 0);
+	}
+	usleep(10000);
+	assert_int_equal(xm_rt.me->stats.fetched_pages - fetched, 1024);
+}
+
+/* ---- appliances that fail ------------------------------------------------------------------------------------------ */
+
+static void test_appliance_when_stopped_for_a_moment_then_nobody_notices(void **state)
+{
+	char *p;
+
+	start("tcp", "128M");
+	p = filled(PAGES, 9);
+	for (int i = 0; i < 3; i++) {
+		kill(appliance[0].pid, SIGSTOP);
+		if (fork() == 0) { /* somebody lets it go on while we wait for a page */
+			usleep(300000);
+			kill(appliance[0].pid, SIGCONT);
+			_exit(0);
+		}
+		assert_int_equal(test_wrong(p, PAGES, 9, 0), 0);
+		assert_true(wait(NULL) > 0);
+	}
+}
+
+static void test_links_when_they_break_again_and_again_then_nobody_notices(void **state)
+{
+	config.inject = "seed=7,disconnect=0.002";
+	start("tcp", "128M");
+	work();
+	assert_true(xm_rt.me->stats.link_reconnects > 0);
+}
+
+static void test_links_when_corrupted_then_found_and_repeated(void **state)
+{
+	config.inject = "seed=8,corrupt=0.01,error=0.01";
+	start("shm", "128M");
+	work();
+	assert_true(xm_rt.me->stats.checksum_errors > 0);
+	assert_true(xm_rt.me->stats.link_errors > xm_rt.me->stats.checksum_errors);
+}
+
+static void check_dead(uint32_t mask)
+{
+	/* p is remote, q is here when the appliance dies */
+	uint64_t began;
+	char *p, *q;
+	int fd = (int)syscall(SYS_memfd_create, "file", 0);
+
+	config.masked_features = mask;
+	config.lost_timeout_ns = 1000000000;
+	config.stall_ns = 1000000000;
+	start("tcp", "128M");
+	p = filled(256, 10);
+	q = filled(256, 11);
+	assert_int_equal(test_evict(p, 256), 0);
+	test_appliance_kill(&appliance[0]);
+	began = xm_now_ns();
+	assert_int_equal(test_signal_of(p, false), SIGBUS);
+	assert_int_equal(test_signal_of(p, false), SIGBUS); /* and again */
+	assert_int_equal(test_signal_of(p + PAGE, true), SIGBUS);
+	assert_int_equal(write(fd, p + 5 * PAGE, 100), -1);
+	assert_int_equal(errno, EFAULT);
+	assert_true(xm_now_ns() - began < 20000000000ull);
+	assert_int_equal(test_wrong(q, 256, 11, 0), 0);
+	/* a lost page is ordinary memory again when its contents are given up */
+	assert_int_equal(xm_map_advise(p, 256 * PAGE, MADV_DONTNEED), 0);
+	assert_int_equal(test_not_zero(p, 256), 0);
+	assert_int_equal(test_signal_of(p, true), 0);
+	assert_int_equal(xm_map_unmap(p, 256 * PAGE) | xm_map_unmap(q, 256 * PAGE), 0);
+	assert_int_equal(test_left_over(), 0);
+	close(fd);
+}
+
+static void test_appliance_when_dead_over_tcp_then_sigbus_and_efault(void **state)
+{
+	check_dead(0);
+}
+
+/* Over shm the memory is mapped here and outlives its appliance: right or SIGBUS, never anything else. */
+static void test_appliance_when_dead_over_shm_then_right_or_sigbus(void **state)
+{
+	char *p;
+
+	config.lost_timeout_ns = 500000000;
+	config.stall_ns = 500000000;
+	start("shm", "128M");
+	p = filled(1024, 14);
+	assert_int_equal(test_evict(p, 1024), 0);
+	test_appliance_kill(&appliance[0]);
+	for (unsigned i = 0; i < 1024; i++)
+		if (test_signal_of(p + i * PAGE, false) == 0)
+			assert_int_equal(test_wrong(p + i * PAGE, 1, 14, i), 0);
+	assert_int_equal(xm_map_unmap(p, 1024 * PAGE), 0);
+	assert_int_equal(test_left_over(), 0);
+}
+
+static void test_appliance_when_dead_without_poison_then_sigbus_and_efault(void **state)
+{
+	check_dead(XM_FEAT_POISON);
+}
+
+/* Full: the page that finds no room waits, then the thread that wants it gets SIGBUS; what was there stays. */
+static void test_appliance_when_full_then_sigbus_after_the_stall(void **state)
+{
+	uint64_t n = 3 * (8 << 20) / PAGE, ok = 0;
+	char *p;
+
+	config.stall_ns = 500000000;
+	start("shm", "8M");
+	p = xm_map_new(n * PAGE, 0, RW, XM_MAP_NORESERVE);
+	for (uint64_t i = 0; i < n; i++, ok++) {
+		if (test_signal_of(p + i * PAGE, true) != 0)
+			break;
+		test_fill(p + i * PAGE, 1, i);
+	}
+	assert_true(ok >= (8 << 20) / PAGE);
+	assert_true(ok < n);
+	for (uint64_t i = 0; i + 256 < ok; i += 17)
+		assert_int_equal(test_wrong(p + i * PAGE, 1, i, 0), 0);
+	/* room is made: it goes on */
+	assert_int_equal(xm_map_unmap(p, n / 2 * PAGE), 0);
+	p = filled(256, 12);
+	assert_int_equal(test_wrong(p, 256, 12, 0), 0);
+}
+
+static void test_appliance_when_full_then_the_second_is_used(void **state)
+{
+	test_appliance_start(&appliance[0], "8M", "shm");
+	test_appliance_start(&appliance[1], "128M", "tcp");
+	test_runtime_start(&config, appliance, 2);
+	work();
+	assert_true(xm_rt.fam->region_id[0] && xm_rt.fam->region_id[1]);
+}
+
+static void test_appliance_when_first_dies_then_evictions_go_to_the_second(void **state)
+{
+	char *p;
+
+	config.lost_timeout_ns = 500000000;
+	test_appliance_start(&appliance[0], "128M", "tcp");
+	test_appliance_start(&appliance[1], "128M", "shm");
+	test_runtime_start(&config, appliance, 2);
+	p = filled(512, 13);
+	test_appliance_kill(&appliance[0]);
+	assert_int_equal(test_evict(p, 512), 0); /* they were here: nothing is lost */
+	assert_int_equal(test_wrong(p, 512, 13, 0), 0);
+	assert_int_equal(xm_map_unmap(p, 512 * PAGE), 0);
+	work();
+	assert_int_equal(xm_rt.me->stats.faults_lost, 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, fresh, stop)
+		T(test_work_when_all_features_then_right),
+		T(test_work_when_kernel_6_1_then_right),
+		T(test_work_when_no_write_protection_then_by_move),
+		T(test_work_when_pins_seen_then_by_move),
+		cmocka_unit_test_setup(test_start_when_neither_wp_nor_move_then_eopnotsupp, fresh),
+		T(test_work_when_pins_seen_and_no_move_then_stays_and_goes_on),
+		T(test_syscalls_when_buffers_are_remote_then_transparent),
+		T(test_direct_io_when_pressed_then_nothing_lost),
+		T(test_page_when_many_threads_fault_on_it_then_fetched_once),
+		T(test_appliance_when_stopped_for_a_moment_then_nobody_notices),
+		T(test_links_when_they_break_again_and_again_then_nobody_notices),
+		T(test_links_when_corrupted_then_found_and_repeated),
+		T(test_appliance_when_dead_over_tcp_then_sigbus_and_efault),
+		T(test_appliance_when_dead_over_shm_then_right_or_sigbus),
+		T(test_appliance_when_dead_without_poison_then_sigbus_and_efault),
+		T(test_appliance_when_full_then_sigbus_after_the_stall),
+		T(test_appliance_when_full_then_the_second_is_used),
+		T(test_appliance_when_first_dies_then_evictions_go_to_the_second),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
