@@ -59,6 +59,7 @@ struct xm_session {
 	bool bye;	    /* the last control connection that left said so */
 	unsigned connections, data_count;
 	uint64_t orphaned_ns; /* when the last connection left; 0: has some */
+	uint64_t looked_ns;   /* when an orphan's processes were last looked for */
 	unsigned region_count;
 	struct xm_region *regions;
 	uint64_t slabs;

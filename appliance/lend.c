@@ -97,11 +97,15 @@ static uint64_t take_out(struct xm_region *r, uint64_t first, uint64_t end, stru
  * still maps them reads on; many would keep everybody else waiting, and go on the pool's thread. */
 static void let_go(struct xm_appliance *a, struct xm_slab *list, uint64_t promises, bool now)
 {
+	bool few = promises <= XM_SLABS_NOW;
+
 	while (list) {
 		struct xm_slab *next = list->next;
 
 		list->next = NULL;
-		xm_slab_put(&a->pool, list, now && promises <= XM_SLABS_NOW);
+		list->owes = true; /* the rest of the promises has no memory behind it and ends here */
+		promises--;
+		xm_slab_put(&a->pool, list, now && few);
 		list = next;
 	}
 	xm_pool_release(&a->pool, promises);
@@ -245,11 +249,16 @@ int xm_lend_open(struct xm_appliance *a, struct xm_session *s, const char *name,
 
 static int grow(struct xm_appliance *a, struct xm_region *r, uint64_t slabs)
 {
-	int ret = make_room(r, slabs);
+	uint64_t more = slabs - r->slabs;
+	int ret = xm_pool_promise(&a->pool, more);
 
-	if (ret == 0)
-		ret = xm_pool_promise(&a->pool, slabs - r->slabs);
-	if (ret == 0)
+	if (ret < 0)
+		return ret;
+	/* second: who is refused shall not have had a table made of any size it names */
+	ret = make_room(r, slabs);
+	if (ret < 0)
+		xm_pool_release(&a->pool, more);
+	else
 		extend(r, slabs);
 	return ret;
 }

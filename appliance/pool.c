@@ -2,8 +2,8 @@
 /*
  * pool.c - promises and warm slabs. The mutex is held for arithmetic and list operations only, never while
  * a slab is made or destroyed: those take milliseconds. `backed` is raised before a slab is made and
- * lowered after one is destroyed, so that memory in use never exceeds total by more than the
- * references that outlive a free.
+ * lowered after one is destroyed. The promise for a slab ends with its last reference: a client that frees a slab
+ * while a transfer of its own holds it has that much less to ask for, and nobody is lent more than there is.
  * Threads: any; the pool's own thread runs keep_warm().
  */
 #include "appliance/pool.h"
@@ -183,13 +183,19 @@ void xm_slab_get(struct xm_slab *s)
 
 void xm_slab_put(struct xm_pool *p, struct xm_slab *s, bool now)
 {
+	bool owes;
+
 	if (__atomic_fetch_sub(&s->refs, 1, __ATOMIC_ACQ_REL) != 1)
 		return;
+	owes = s->owes;
 	if (now) {
 		destroy_one(p, s);
+		xm_pool_release(p, owes);
 		return;
 	}
 	pthread_mutex_lock(&p->mutex);
+	xm_assert(owes <= p->promised);
+	p->promised -= owes;
 	s->next = p->doomed;
 	p->doomed = s;
 	pthread_cond_signal(&p->work);

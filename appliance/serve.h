@@ -35,6 +35,11 @@ uid_t xm_peer_uid(int fd);
 struct xm_ctl;
 struct xm_data;
 
+struct xm_data_hello {
+	const uint8_t *bytes;
+	uint32_t len;
+};
+
 struct xm_ctl_limits {
 	unsigned connections; /* all; more are closed at once */
 	unsigned strangers;   /* that have not said hello; the oldest makes room */
@@ -58,7 +63,10 @@ void xm_ctl_stop(struct xm_ctl *c);
 /* Starts the data thread. 0; -errno (-EPERM, -ENOSYS: no io_uring here) */
 int xm_data_create(struct xm_appliance *a, struct xm_data **out);
 void xm_data_destroy(struct xm_data *d);
-/* Hands a connection over: fd and the session's standing are the data thread's now, also on failure. */
-void xm_data_adopt(struct xm_data *d, int fd, struct xm_session *s);
+/* Hands a connection over that has said hello: fd and the session's standing are the data thread's now, also on
+ * failure. hello (at most XM_WIRE_HELLO_MAX bytes, copied) is the answer. It is sent when no connection of the
+ * session with the same link id (0: none) can touch memory any more, or turned into a refusal after 2 s. */
+void xm_data_adopt(struct xm_data *d, int fd, struct xm_session *s, uint64_t link,
+		   const struct xm_data_hello *hello);
 
 #endif

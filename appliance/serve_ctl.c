@@ -3,7 +3,7 @@
  * serve_ctl.c - the control thread: every connection starts here, and control connections stay.
  *
  *     accepted -> STRANGER --hello--> MEMBER --bye, end of stream, nonsense, too slow--> dead
- *                     \---hello as data, answered--> the data thread (serve_tcp.c)
+ *                     \---hello as data--> the data thread (serve_tcp.c), which answers it
  *
  * A peer may send anything at any speed. Bounds: a stranger's message 512 bytes and 5 s; a member's 64 KiB,
  * its buffer growing only as bytes arrive; one request answered before the next is read, so a peer that
@@ -50,7 +50,8 @@ struct conn {
 	struct source source;
 	bool local, dead, want_write, bye;
 	bool closing;  /* after what is in tx */
-	bool handover; /* to the data thread, after what is in tx */
+	uint32_t handover; /* to the data thread, with an answer to hello of this length in xm_ctl.bytes; 0: stays */
+	uint64_t link;	   /* from its hello */
 	uid_t uid;
 	struct xm_session *session; /* NULL: stranger */
 	struct xm_procid proc;	    /* from its hello */
@@ -136,6 +137,7 @@ static void bury(struct xm_ctl *c)
 
 static void give_to_data(struct xm_ctl *c, struct conn *conn)
 {
+	struct xm_data_hello hello = { c->bytes, conn->handover };
 	struct xm_session *s = conn->session;
 	int fd = conn->source.fd;
 
@@ -146,7 +148,7 @@ static void give_to_data(struct xm_ctl *c, struct conn *conn)
 	conn->session = NULL;
 	conn->dead = true;
 	xm_sub(&c->a->connections, 1);
-	xm_data_adopt(c->data, fd, s);
+	xm_data_adopt(c->data, fd, s, conn->link, &hello);
 }
 
 /* Sends what waits. Slabs go with the first byte. */
@@ -269,6 +271,42 @@ static int check_hello(struct xm_ctl *c, const struct conn *conn, char text[XM_W
 	return 0;
 }
 
+/* A control connection takes the place of the link's former one: what that one still carries must not be
+ * carried out after what is asked on this one. */
+static void fence(struct xm_ctl *c, const struct conn *conn)
+{
+	for (struct conn *o = c->conns; o; o = o->next)
+		if (o != conn && !o->dead && conn->link && o->link == conn->link && o->session == conn->session)
+			kill_conn(c, o);
+}
+
+/* Has the peer closed it? Then its hello, which waited here, is older than what the link has by now. */
+static bool given_up(const struct conn *conn)
+{
+	uint8_t byte;
+
+	return recv(conn->source.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+static void answer_hello(struct xm_ctl *c, struct conn *conn, struct xm_session *s)
+{
+	int len;
+
+	welcome(c, s);
+	conn->session = s;
+	conn->proc = c->in.u.hello.proc;
+	conn->link = c->in.u.hello.link;
+	c->strangers--;
+	if (c->in.u.hello.role == XM_WIRE_ROLE_CONTROL) {
+		fence(c, conn);
+		reply(c, conn, NULL);
+		return;
+	}
+	len = xm_wire_encode(&c->out, c->bytes, XM_WIRE_HELLO_MAX);
+	xm_assert(len > 0);
+	conn->handover = (uint32_t)len;
+}
+
 static void handle_hello(struct xm_ctl *c, struct conn *conn)
 {
 	struct xm_hello_context context = { .local = conn->local, .uid = conn->uid };
@@ -281,6 +319,10 @@ static void handle_hello(struct xm_ctl *c, struct conn *conn)
 		dismiss(c, conn, -EPROTO, "a stranger does not speak this protocol");
 		return;
 	}
+	if (c->in.u.hello.link && given_up(conn)) {
+		kill_conn(c, conn);
+		return;
+	}
 	ret = check_hello(c, conn, text);
 	if (ret == 0)
 		ret = xm_session_enter(c->a, &c->in.u.hello, &context, &s, text);
@@ -290,14 +332,10 @@ static void handle_hello(struct xm_ctl *c, struct conn *conn)
 		conn->closing = true;
 		if (may_complain(c))
 			xm_warn("hello refused (%s): %s", conn->local ? "shm" : "tcp", text);
+		reply(c, conn, NULL);
 	} else {
-		welcome(c, s);
-		conn->session = s;
-		conn->proc = c->in.u.hello.proc;
-		conn->handover = c->in.u.hello.role == XM_WIRE_ROLE_DATA;
-		c->strangers--;
+		answer_hello(c, conn, s);
 	}
-	reply(c, conn, NULL);
 }
 
 static void handle_request(struct xm_ctl *c, struct conn *conn)
@@ -355,6 +393,7 @@ static void serve(struct xm_ctl *c, struct conn *conn)
 		if (!len || conn->rx_len < (uint32_t)len)
 			break;
 		handle_message(c, conn, (uint32_t)len);
+		conn->stalled_ns = 0; /* a peer that sends requests without a break is none that stalls */
 		conn->rx_len -= (uint32_t)len;
 		memmove(conn->rx, conn->rx + len, conn->rx_len);
 	}

@@ -13,10 +13,15 @@
  * A session that also uses shared memory can truncate its own slabs under us: copies made by the kernel then
  * fail (the connection ends); those made here are guarded against SIGBUS and answer -EIO.
  *
+ * A connection that takes the place of another one of its link (same session, same link id) is answered only when
+ * that one is gone, its last receive into a slab completed: so nothing that the client has given up is written
+ * after what it repeats. Until then it is `fenced`: nothing is under way on it, and `recv` holds the answer.
+ *
  * One thread; takes the registry's mutex for lookups, `inbox_mutex` to receive connections.
  */
 #include "appliance/serve.h"
 
+#include "appliance/request.h"
 #include "link/link.h"
 #include "log.h"
 #include "util.h"
@@ -36,7 +41,10 @@
 #define RECV_BYTES (64u << 10)
 #define RESPONSES 64u /* of one connection, not sent yet */
 
-enum op_kind { OP_WAKE, OP_RECV, OP_SEND };
+#define FENCE_NS 2000000000ull /* then the client is told to try again; it waits for 5 s */
+#define TICK_NS 100000000
+
+enum op_kind { OP_WAKE, OP_TICK, OP_RECV, OP_SEND };
 
 struct op {
 	enum op_kind kind;
@@ -52,6 +60,8 @@ struct response {
 struct data_conn {
 	int fd;
 	struct xm_session *session;
+	uint64_t link;		 /* 0: not told */
+	uint64_t fence_until_ns; /* 0: not fenced */
 	bool receiving, sending, broken, starved; /* starved: parsing stopped for want of bytes */
 	struct op recv_op, send_op;
 
@@ -83,10 +93,14 @@ struct xm_data {
 	int start_error;
 	int wake_fd;
 	uint64_t wake_count;
-	struct op wake_op;
+	struct op wake_op, tick_op;
+	struct __kernel_timespec tick;
+	bool ticking;
+	unsigned fenced;
+	struct xm_wire_msg msg;
 	struct data_conn conns;	     /* list head */
 	pthread_mutex_t inbox_mutex; /* inbox, stopping */
-	struct data_conn *inbox;
+	struct data_conn *inbox, **inbox_end;
 	bool stopping;
 };
 
@@ -390,6 +404,7 @@ static void free_conn(struct xm_data *d, struct data_conn *c)
 	}
 	c->prev->next = c->next;
 	c->next->prev = c->prev;
+	d->fenced -= c->fence_until_ns != 0;
 	close(c->fd);
 	xm_sub(&d->a->data_connections, 1);
 	xm_session_leave(d->a, c->session, NULL, false);
@@ -467,6 +482,104 @@ static void sent(struct xm_data *d, struct data_conn *c, int n)
 		break_conn(c);
 }
 
+/* ---- fences ------------------------------------------------------------------------------------------- */
+
+static bool same_link(const struct data_conn *c, const struct data_conn *o)
+{
+	return c != o && c->link && c->link == o->link && c->session == o->session;
+}
+
+/* Is there an older connection of c's link? Newer ones are not: they would have broken this one. */
+static bool has_elder(const struct xm_data *d, const struct data_conn *c)
+{
+	for (const struct data_conn *o = d->conns.next; o != &d->conns; o = o->next)
+		if (same_link(c, o))
+			return true;
+	return false;
+}
+
+static void arm_tick(struct xm_data *d)
+{
+	struct io_uring_sqe *sqe;
+
+	if (d->ticking)
+		return;
+	d->ticking = true;
+	d->tick = (struct __kernel_timespec){ .tv_nsec = TICK_NS };
+	sqe = get_sqe(d);
+	io_uring_prep_timeout(sqe, &d->tick, 0, 0);
+	io_uring_sqe_set_data(sqe, &d->tick_op);
+}
+
+/* Sends the answer to hello, from recv, whose first use this is: a new connection has room for it. */
+static void answer(struct xm_data *d, struct data_conn *c)
+{
+	ssize_t n = send(c->fd, c->recv, c->recv_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	if (n != (ssize_t)c->recv_len)
+		break_conn(c);
+	c->recv_len = 0;
+}
+
+static void refuse(struct xm_data *d, struct data_conn *c)
+{
+	int len;
+
+	xm_wire_decode_header(c->recv, c->recv_len, &d->msg.h);
+	xm_request_refuse(&d->msg, -EBUSY, "the link's former connection is still being taken down, try again",
+			  0);
+	len = xm_wire_encode(&d->msg, c->recv, XM_WIRE_HELLO_MAX);
+	xm_assert(len > 0);
+	c->recv_len = (uint32_t)len;
+	answer(d, c);
+	break_conn(c);
+}
+
+/* Lets connections through whose elders are gone; at most XM_SESSION_DATA_MAX of one client can be here. */
+static void look_at_fences(struct xm_data *d)
+{
+	uint64_t now = xm_now_ns();
+	struct data_conn *c, *next;
+
+	for (c = d->conns.next; c != &d->conns; c = next) {
+		bool wait = c->fence_until_ns && has_elder(d, c);
+
+		next = c->next;
+		if (!c->fence_until_ns || c->broken || (wait && now < c->fence_until_ns))
+			continue;
+		c->fence_until_ns = 0;
+		d->fenced--;
+		c->starved = !wait;
+		if (wait)
+			refuse(d, c);
+		else
+			answer(d, c);
+		proceed(d, c);
+	}
+	if (d->fenced)
+		arm_tick(d);
+}
+
+/* A new connection. Its elders are broken here; the ones with nothing under way are gone at once. */
+static void let_in(struct xm_data *d, struct data_conn *c)
+{
+	struct data_conn *next;
+
+	for (struct data_conn *o = d->conns.next; c->link && o != &d->conns; o = next) {
+		next = o->next;
+		if (!same_link(c, o))
+			continue;
+		break_conn(o);
+		proceed(d, o);
+	}
+	c->next = d->conns.next;
+	c->prev = &d->conns;
+	c->next->prev = c;
+	d->conns.next = c;
+	c->fence_until_ns = xm_now_ns() + FENCE_NS;
+	d->fenced++;
+}
+
 /* ---- the thread --------------------------------------------------------------------------------------- */
 
 static void arm_wake(struct xm_data *d)
@@ -486,17 +599,13 @@ static bool open_inbox(struct xm_data *d)
 	pthread_mutex_lock(&d->inbox_mutex);
 	c = d->inbox;
 	d->inbox = NULL;
+	d->inbox_end = &d->inbox;
 	stop = d->stopping;
 	pthread_mutex_unlock(&d->inbox_mutex);
 	while (c) {
 		struct data_conn *next = c->next;
 
-		c->next = d->conns.next;
-		c->prev = &d->conns;
-		c->next->prev = c;
-		d->conns.next = c;
-		c->starved = true;
-		proceed(d, c);
+		let_in(d, c);
 		c = next;
 	}
 	return stop;
@@ -536,6 +645,7 @@ static bool complete(struct xm_data *d, const struct op *op, int res)
 		if (stop)
 			break_all(d);
 		return stop;
+	case OP_TICK: d->ticking = false; return false;
 	case OP_RECV: received(d, op->conn, res); break;
 	case OP_SEND: sent(d, op->conn, res); break;
 	}
@@ -567,6 +677,8 @@ static void *run(void *arg)
 				stop = true;
 		}
 		io_uring_cq_advance(&d->ring, seen);
+		if (d->fenced)
+			look_at_fences(d);
 	}
 	io_uring_queue_exit(&d->ring);
 	return NULL;
@@ -589,7 +701,9 @@ int xm_data_create(struct xm_appliance *a, struct xm_data **out)
 		return ret;
 	d->a = a;
 	d->conns.next = d->conns.prev = &d->conns;
+	d->inbox_end = &d->inbox;
 	d->wake_op.kind = OP_WAKE;
+	d->tick_op.kind = OP_TICK;
 	d->wake_fd = eventfd(0, EFD_CLOEXEC);
 	if (d->wake_fd < 0) {
 		ret = -errno;
@@ -632,7 +746,8 @@ void xm_data_destroy(struct xm_data *d)
 	free(d);
 }
 
-void xm_data_adopt(struct xm_data *d, int fd, struct xm_session *s)
+void xm_data_adopt(struct xm_data *d, int fd, struct xm_session *s, uint64_t link,
+		   const struct xm_data_hello *hello)
 {
 	struct data_conn *c = calloc(1, sizeof(*c));
 
@@ -643,12 +758,15 @@ void xm_data_adopt(struct xm_data *d, int fd, struct xm_session *s)
 	}
 	c->fd = fd;
 	c->session = s;
+	c->link = link;
+	c->recv_len = hello->len;
+	memcpy(c->recv, hello->bytes, hello->len);
 	c->recv_op = (struct op){ OP_RECV, c };
 	c->send_op = (struct op){ OP_SEND, c };
 	xm_add(&d->a->data_connections, 1);
 	pthread_mutex_lock(&d->inbox_mutex);
-	c->next = d->inbox;
-	d->inbox = c;
+	*d->inbox_end = c; /* in the order of their hellos: of two of one link the later one stays */
+	d->inbox_end = &c->next;
 	pthread_mutex_unlock(&d->inbox_mutex);
 	wake(d);
 }

@@ -224,14 +224,20 @@ static bool all_dead(const struct xm_appliance *a, const struct xm_session *s)
 	return true;
 }
 
-static bool is_over(const struct xm_appliance *a, const struct xm_session *s, uint64_t now)
+static bool is_over(const struct xm_appliance *a, struct xm_session *s, uint64_t now)
 {
 	if (s->connections)
 		return false;
 	/* who is unknown cannot be known dead: then the last one's BYE has to do */
 	if (s->leaseless || (s->bye && s->procs_unknown))
 		return true;
-	return now - s->orphaned_ns >= xm_load(&a->lease_ns) || all_dead(a, s);
+	if (now - s->orphaned_ns >= xm_load(&a->lease_ns))
+		return true;
+	/* this reads files, with the registry locked: not for every message that somebody else sends */
+	if (now - s->looked_ns < REAP_NS)
+		return false;
+	s->looked_ns = now;
+	return all_dead(a, s);
 }
 
 static void end(struct xm_appliance *a, struct xm_session *s, struct xm_region *regions)

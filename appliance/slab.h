@@ -22,6 +22,7 @@ struct xm_slab_kind {
 struct xm_slab {
 	int fd;
 	int refs; /* atomic: the region's and one for each operation under way */
+	bool owes; /* freed by its region: its promise is given back with the last reference */
 	uint8_t *addr;
 	uint64_t bytes;
 	struct xm_slab *next; /* in whatever list it is */

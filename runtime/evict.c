@@ -183,7 +183,6 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 		else
 			need++;
 	}
-	xm_store(&rt->no_room, 0);
 	got = need ? xm_slots_alloc(rt->fam, &w->slot_hint, fresh, need) : 0;
 	while (got < need && (xm_remote_grow(rt) == 0 || xm_family_reap_dead(rt->fam) > 0)) {
 		int more = xm_slots_alloc(rt->fam, &w->slot_hint, fresh + got, need - got);
@@ -192,8 +191,8 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 			break;
 		got += more;
 	}
-	if (got < need)
-		xm_store(&rt->no_room, 1);
+	if (need)
+		xm_store(&rt->no_room, got < need);
 	for (int i = 0; i < n; i++) {
 		if (w->mark[i] != FATE_DIRTY || w->slot[i] != XM_NO_SLOT)
 			continue;

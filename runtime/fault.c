@@ -137,7 +137,7 @@ static void fault_zero(struct xm_runtime *rt, struct xm_worker *w, uint64_t page
 	int64_t done;
 	uint64_t ok;
 
-	if (!xm_frame_charge(rt, n) && xm_reclaim_for_fault(rt) < 0) {
+	if (!xm_frame_charge(rt, n) && xm_reclaim_for_fault(rt, true) < 0) {
 		xm_frame_uncharge(rt, n);
 		for (uint64_t i = 1; i < n; i++)
 			finish_zero(rt, page + i, XM_PG_EMPTY, 0);
@@ -326,6 +326,13 @@ static void fetch_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 	}
 }
 
+/* The appliances are full: the slot of a page that comes in is what a page that must leave needs. */
+static bool gives_slot(struct xm_runtime *rt, xm_pte word)
+{
+	return xm_load_relaxed(&rt->no_room) && xm_slot_slab(rt->fam, xm_pg_slot(word))->state == XM_SLAB_POOL &&
+	       xm_slots_refs(rt->fam, xm_pg_slot(word)) == 1;
+}
+
 /* What a fetched entry's word becomes, and whether the page is there. */
 static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool demanded)
 {
@@ -336,6 +343,10 @@ static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool deman
 		word = xm_pg_with_epoch(xm_pg_with_state(word, XM_PG_RESIDENT), xm_reclaim_epoch(rt));
 		if (!w->mark[i] || st == -EEXIST)
 			word |= XM_PG_DIRTY;
+		if ((word & XM_PG_DIRTY) && gives_slot(rt, word)) {
+			xm_slots_put(rt->fam, xm_pg_slot(word));
+			word = xm_pg_without_slot(word);
+		}
 		finish(rt, w->page[i], word);
 		return true;
 	}
@@ -378,7 +389,13 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	struct xm_prefetch_advice a = advise(rt, s, page);
 	bool all_dirty = write && s && s->run_write && a.count > 0;
 	int n, demand = 0;
+	bool swap;
 
+	if (!xm_frame_charge(rt, 1))
+		xm_reclaim_for_fault(rt, false);
+	swap = gives_slot(rt, word); /* this page comes in first, then another leaves by its slot */
+	if (swap)
+		a.count = 0;
 	w->page[0] = page;
 	w->word[0] = word;
 	n = lock_advised(rt, w, page, a);
@@ -387,7 +404,7 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 		if (w->page[i] == page)
 			demand = i;
 		/* a page that is written now is dirty at once; so are its neighbours in a stream of writes */
-		w->mark[i] = (rt->features & XM_FEAT_WP) && !(write && (w->page[i] == page || all_dirty));
+		w->mark[i] = (rt->features & XM_FEAT_WP) && !swap && !(write && (w->page[i] == page || all_dirty));
 	}
 	if (s) {
 		s->run_write = write;
@@ -395,11 +412,12 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 		s->run_next = page + (uint64_t)(a.stride * n);
 	}
 	stream_put(s);
-	if (!xm_frame_charge(rt, (uint64_t)n))
-		xm_reclaim_for_fault(rt);
+	xm_frame_charge(rt, (uint64_t)(n - 1)); /* there was room for those: lock_advised */
 	xm_stat_add(rt, faults_fetch, 1);
 	xm_stat_add(rt, prefetched_pages, (uint64_t)(n - 1));
 	fetch_and_settle(rt, w, n, demand);
+	if (swap)
+		xm_reclaim_for_fault(rt, false);
 }
 
 uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint64_t n)

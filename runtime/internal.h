@@ -46,6 +46,7 @@ struct xm_worker {
 	uint64_t slot[XM_BATCH];
 	int32_t status[XM_BATCH];
 	uint8_t mark[XM_BATCH];
+	bool full;			/* no slot is free: only pages that have one are victims */
 };
 
 /* Per faulting thread (hashed by tid): sequence detection. busy is a try-lock: a collision skips detection. */
@@ -107,6 +108,7 @@ struct xm_runtime {
 	uint32_t reclaimer_sleeps;	/* atomic */
 	uint32_t evictor_tid;		/* atomic: the thread that copies pages out right now; 0: none */
 	uint32_t no_room;		/* atomic: the last batch found no slot */
+	uint64_t no_victim_until_ns;	/* atomic: nothing may leave; faults do not wait for it until then */
 	uint64_t grow_not_before_ns;	/* a full appliance is not asked at every batch; grow lock */
 	int pidfd;			/* of this process, for process_madvise */
 };
@@ -216,9 +218,9 @@ uint64_t xm_reclaim_batch(struct xm_runtime *rt, uint64_t want);
 uint64_t xm_reclaim_range(struct xm_runtime *rt, uint64_t page, uint64_t n);
 /* The same until every page of the range has left: 0; -EBUSY pinned ones stay; -ENOLINK others could not be written. */
 int xm_reclaim_all(struct xm_runtime *rt, uint64_t page, uint64_t n);
-/* A faulting thread has charged frames and the family is over its budget: reclaims here and now. -ENOMEM when there
- * was no room on any appliance for longer than the stall limit. */
-int xm_reclaim_for_fault(struct xm_runtime *rt);
+/* A faulting thread has charged frames and the family is over its budget: reclaims here and now. wait: for room on an
+ * appliance, at most for the stall limit, then -ENOMEM (a page that comes in brings its own room: no need). */
+int xm_reclaim_for_fault(struct xm_runtime *rt, bool wait);
 /* Wakes this process's reclaim thread, if it sleeps; or those of all members. */
 void xm_reclaim_kick(struct xm_runtime *rt);
 void xm_reclaim_kick_others(struct xm_runtime *rt);

@@ -29,6 +29,8 @@
 #define SAMPLE_NS 200000000ull
 #define LOCK_WAIT_NS 100000000ull
 #define NO_VICTIM_WAIT_NS 5000000ull
+#define NO_VICTIM_PAUSE_NS 100000000ull
+#define COLLECT_ROUNDS 16
 
 /* ---- frames ------------------------------------------------------------------------------------------------ */
 
@@ -119,6 +121,8 @@ static bool lock_victim(struct xm_runtime *rt, struct xm_worker *w, int n, uint6
 
 	if (xm_pg_state(seen) != XM_PG_RESIDENT || (seen & (XM_PG_HOLD_MASK | XM_PG_PINNED)))
 		return false;
+	if (w->full && !(seen & XM_PG_HAS_SLOT))
+		return false; /* it could not be written anywhere */
 	if (!xm_pg_cas(p, &seen, xm_pg_with_state(seen, XM_PG_EVICTING)))
 		return false;
 	w->page[n] = page;
@@ -133,8 +137,13 @@ static int lock_window(struct xm_runtime *rt, struct xm_worker *w, int n, uint64
 	uint64_t first = xm_round_down(seed, WINDOW_PAGES);
 	uint8_t age;
 
-	if (!lock_victim(rt, w, n, seed))
+	if (!lock_victim(rt, w, n, seed)) {
+		enum xm_page_state state = xm_pg_state(xm_pg_load(&rt->pt[seed]));
+
+		if (state == XM_PG_RESIDENT || state == XM_PG_FETCHING) /* not now, but not forgotten */
+			xm_reclaim_inserted(rt, &seed, 1, false);
 		return n;
+	}
 	age = (uint8_t)(now - xm_pg_epoch(w->word[n]));
 	n++;
 	for (uint64_t page = first; page < first + WINDOW_PAGES && n < XM_BATCH; page++) {
@@ -155,7 +164,14 @@ static int collect(struct xm_runtime *rt, struct xm_worker *w, uint64_t want)
 	int n = 0;
 
 	want = xm_min(want, (uint64_t)XM_BATCH);
-	while (n < (int)want) {
+	w->full = false;
+	if (xm_load(&rt->no_room)) {
+		uint64_t slots = xm_slots_free(rt->fam);
+
+		w->full = slots == 0;
+		want = xm_min(want, xm_max(slots, 1ull));
+	}
+	for (int round = 0; round < COLLECT_ROUNDS && n < (int)want; round++) {
 		int k, i;
 
 		xm_lock(&rt->policy_lock);
@@ -219,6 +235,8 @@ uint64_t xm_reclaim_range(struct xm_runtime *rt, uint64_t page, uint64_t n)
 
 	xm_lock(&rt->reclaim_lock);
 	w = xm_worker_get(rt);
+	if (w)
+		w->full = false;
 	while (w && page < end) {
 		int k = 0;
 
@@ -296,7 +314,7 @@ void xm_reclaim_kick_others(struct xm_runtime *rt)
 	}
 }
 
-int xm_reclaim_for_fault(struct xm_runtime *rt)
+int xm_reclaim_for_fault(struct xm_runtime *rt, bool wait)
 {
 	uint64_t start = xm_now_ns(), slack = rt->reserve_pages, over;
 	uint64_t limit = rt->fam->cfg.stall_ns;
@@ -305,7 +323,10 @@ int xm_reclaim_for_fault(struct xm_runtime *rt)
 	for (;;) {
 		uint64_t all = xm_load(&rt->fam->resident_pages);
 
-		if (all <= rt->fam->budget_pages)
+		if (all <= rt->fam->budget_pages || start < xm_load(&rt->no_victim_until_ns))
+			break;
+		/* a kernel without MOVE, and pages that may be pinned: none leaves, so there is nothing to wait for */
+		if (xm_load(&rt->pins) && !(rt->features & XM_FEAT_MOVE))
 			break;
 		over = all - rt->fam->budget_pages;
 		xm_stat_add(rt, reclaim_direct, 1);
@@ -314,13 +335,16 @@ int xm_reclaim_for_fault(struct xm_runtime *rt)
 		/* nothing of ours could leave: others must give, or there is no room for it anywhere */
 		xm_family_reap_dead(rt->fam);
 		xm_reclaim_kick_others(rt);
-		if (over <= slack)
+		if (over <= slack || (!wait && xm_load(&rt->no_room)))
 			break; /* exceeding the budget for a moment is better than waiting */
 		if (!stalled)
 			xm_stat_add(rt, stalls, 1);
 		stalled = true;
-		if (!xm_load(&rt->no_room) && xm_now_ns() - start > NO_VICTIM_WAIT_NS)
-			break; /* there is room, but pages may not leave: pinned, or those of other processes */
+		if (!xm_load(&rt->no_room) && xm_now_ns() - start > NO_VICTIM_WAIT_NS) {
+			/* there is room, but pages may not leave: pinned, or those of other processes */
+			xm_store(&rt->no_victim_until_ns, xm_now_ns() + NO_VICTIM_PAUSE_NS);
+			break;
+		}
 		if (xm_now_ns() - start > limit) {
 			xm_stat_add(rt, stall_ns, xm_now_ns() - start);
 			return -ENOMEM;

@@ -158,6 +158,11 @@ static int parse_files(void)
 		xm_snprintf(path, sizeof(path), "%s/.config/xmem/xmem-run.conf", home);
 	else
 		return 0;
+	/* another user's HOME, as after a bare setuid: not this user's settings */
+	if (access(path, R_OK) < 0 && errno == EACCES) {
+		xm_warn("%s is left out: Permission denied (is HOME this user's?)", path);
+		return 0;
+	}
 	ret = xm_opt_parse_file(&program, path);
 	return ret == -ENOENT ? 0 : ret;
 }

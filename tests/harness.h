@@ -288,6 +288,16 @@ static inline uint64_t test_pages_in(const void *at, uint64_t pages, enum xm_pag
 	return n;
 }
 
+/* The same, once it is `want` or two seconds have passed: a page is settled a moment after its first use. */
+static inline uint64_t test_pages_become(const void *at, uint64_t pages, enum xm_page_state state, uint64_t want)
+{
+	uint64_t n;
+
+	for (int tries = 0; (n = test_pages_in(at, pages, state)) != want && tries < 1000; tries++)
+		usleep(2000);
+	return n;
+}
+
 /* Evicts every page of the range; how many would not go. A page may be settled a moment after its first use. */
 static inline uint64_t test_evict(void *at, uint64_t pages)
 {

@@ -8,3 +8,4 @@ APPLIANCE_TESTS := test_appliance% test_link% test_pool% test_session% test_serv
 TSAN_SKIP :=
 
 # TEST_LIBS_<program>, TEST_LDFLAGS_<program>: extra libraries and link flags of one program
+TEST_LIBS_traps_io := -luring

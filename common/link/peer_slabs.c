@@ -133,7 +133,7 @@ static int fetch_slabs(struct xm_peer *p, struct xm_slab_table *t, uint64_t firs
 	p->req.u.slabs.count = xm_min(count, (uint64_t)XM_WIRE_FDS);
 	ret = xm_peer_call(p, fds, &nfds);
 	for (int i = 0; i < nfds; i++) {
-		if (ret >= 0)
+		if (ret >= 0 && (uint64_t)i < count) /* more than was asked for is not wanted */
 			ret = map_one(p, t, first + (uint64_t)i, fds[i]);
 		xm_sys_close(fds[i]);
 	}

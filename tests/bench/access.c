@@ -4,6 +4,7 @@
  * nothing of xmem: the bench runs it alone and under xmem-run and compares.
  *
  *   fill     every page once, in order, with words that name the page (always done first, reported apart)
+ *   warm=1   reads every page once, in order, before the pattern: what fill left dirty is then clean
  *   pattern  seqread seqwrite randread randrw: over the whole set, for --seconds; resident: many accesses a page
  *            over a set that is in memory already; touch: one store a page of fresh memory, again and again
  *
@@ -39,7 +40,7 @@ static struct {
 	uint64_t bytes, threads, huge;
 	double seconds;
 	int cpu; /* -1: wherever the scheduler likes */
-	bool use_malloc;
+	bool use_malloc, warm;
 } opt = { .bytes = 64 << 20, .threads = 1, .seconds = 2, .cpu = -1 };
 
 struct worker {
@@ -325,7 +326,7 @@ static int report(uint64_t fill_ns)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: access PATTERN [size=64M] [seconds=2] [threads=1] [cpu=N] [huge=0|1] [malloc=0|1]\n"
+	fprintf(stderr, "usage: access PATTERN [size=64M] [seconds=2] [threads=1] [cpu=N] [huge=0|1] [malloc=0|1] [warm=0|1]\n"
 			"patterns: seqread seqwrite randread randrw resident touch\n");
 	return 2;
 }
@@ -355,6 +356,8 @@ static int parse(int argc, char **argv)
 			opt.huge = strtoull(v, NULL, 10);
 		else if (strncmp(argv[i], "malloc=", 7) == 0)
 			opt.use_malloc = atoi(v) != 0;
+		else if (strncmp(argv[i], "warm=", 5) == 0)
+			opt.warm = atoi(v) != 0;
 		else
 			return -EINVAL;
 	}
@@ -373,6 +376,9 @@ int main(int argc, char **argv)
 	mem = map_set();
 	npages = set_pages();
 	fill_ns = fill_median_ns();
+	for (uint64_t page = 0; opt.warm && page < npages; page++)
+		stream_page(&worker[0], page, false);
+	worker[0].pages = 0;
 	for (unsigned i = 0; i < opt.threads; i++) {
 		worker[i].index = i;
 		if (pthread_create(&worker[i].thread, NULL, work, &worker[i]) != 0) {

@@ -111,6 +111,8 @@ static int replay_seeds(const char *dir)
 		if (m.h.type == XM_WIRE_HELLO && !m.h.flags) {
 			m.u.hello.magic = XM_WIRE_MAGIC;
 			m.u.hello.major = XM_WIRE_MAJOR;
+			m.u.hello.minor = XM_WIRE_MINOR;
+			m.u.hello.link = 0x1122334455667788ull;
 		} else if (m.h.type == XM_WIRE_REGION_LIST && i % 3 == 1) {
 			m.u.list.count = 2;
 		} else if (m.h.type == XM_WIRE_STAT && i % 3 == 1) {

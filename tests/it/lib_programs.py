@@ -24,7 +24,7 @@ class Program:
     user = False  # run as an ordinary user in every test
     env = {}
     drive = None
-    exact = True  # the output of two runs is the same
+    pins = False  # lets the kernel hold pages while the program goes on
 
     def __init__(self):
         self.dir = os.path.join(x.work, self.name)
@@ -316,7 +316,7 @@ public class Work {
         Random rng = new Random(%dL);
         HashMap<Long, Node> map = new HashMap<>();
         Node head = null;
-        for (int i = 0; i < 120000; i++) {
+        for (int i = 0; i < 132000; i++) {
             byte[] d = new byte[1500 + rng.nextInt(200)];
             Arrays.fill(d, (byte) (i * 31 + 7));
             Node n = new Node(i * 2654435761L %% 1000003L * 131072L + i, d);
@@ -380,7 +380,7 @@ class Pipeline(Program):
     version = ("sh", "-c", "sort --version | head -1; awk -W version 2>&1 | head -1")
     text = """
 awk 'BEGIN { s = %d; p = sprintf("%%1800s", "x"); gsub(/ /, "y", p)
-  for (i = 0; i < 110000; i++) { s = (s * 16807) %% 2147483647; print s, i, p } }' |
+  for (i = 0; i < 130000; i++) { s = (s * 16807) %% 2147483647; print s, i, p } }' |
 sort -S 300M -n |
 awk '{ n[$1 %% 60000] = n[$1 %% 60000] substr($3, 1, 200); c += NF } END { for (k in n) t += length(n[k]); print c, t }
      NR %% 1000 == 0 { print $1, $2 }' | sha256sum
@@ -397,7 +397,7 @@ class Fio(Program):
     """Direct I/O into buffers that do not fit the budget: pages that the kernel holds must not move."""
 
     need, version, engine = ("fio",), ("fio", "--version"), ""
-    exact = False
+    pins = True
 
     def command(self, memory="malloc", extra=()):
         return ["fio", "--name=t", f"--ioengine={self.engine}", "--direct=1", "--rw=randwrite", "--bs=1M",
@@ -421,13 +421,14 @@ class FioUring(Fio):
 
 class StressNg(Program):
     name, need, version = "stress-ng", ("stress-ng",), ("stress-ng", "--version")
-    user, exact = True, False
+    user = True
     seconds = 4
 
     def command(self):
+        # little for mmap: it asks for stacks and for the low 4 GiB too, which stay local
         argv = ["stress-ng", "--verify", "--seed", str(SEED), "-t", f"{self.seconds}s", "--temp-path", self.dir,
-                "--vm", "1", "--vm-bytes", "96m", "--mmap", "1", "--mmap-bytes", "64m", "--mremap", "1",
-                "--mremap-bytes", "64m", "--madvise", "1", "--malloc", "1", "--malloc-bytes", "64m", "--fork", "1",
+                "--vm", "1", "--vm-bytes", "180m", "--mmap", "1", "--mmap-bytes", "12m", "--mremap", "1",
+                "--mremap-bytes", "64m", "--madvise", "1", "--malloc", "1", "--malloc-bytes", "80m", "--fork", "1",
                 "--fork-vm"]
         return argv
 

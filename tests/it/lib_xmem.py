@@ -56,9 +56,18 @@ def path_of(program):
     return os.path.join(BUILD, program)
 
 
+def _reachable(path):
+    """By everybody, through every folder above it."""
+    while path != "/":
+        if os.stat(path).st_mode & 0o005 != 0o005:
+            return False
+        path = os.path.dirname(path)
+    return True
+
+
 def init(need=()):
     """Makes the working directory; skips when a program is missing."""
-    global work
+    global work, BUILD
     for name in need:
         if not shutil.which(name):
             skip(f"{name} is not installed (tools/setup)")
@@ -66,10 +75,15 @@ def init(need=()):
         if not os.path.exists(path_of(name)):
             skip(f"{path_of(name)} is not built")
     base = os.path.join(BUILD, "it-work")  # a real file system: O_DIRECT does not work everywhere
+    if not _reachable(BUILD):
+        base = "/var/tmp"
     os.makedirs(base, exist_ok=True)
     work = tempfile.mkdtemp(prefix=os.path.basename(sys.argv[0]).split(".")[0] + "-", dir=base)
     os.chmod(work, 0o755)
     atexit.register(_clean)
+    if not _reachable(BUILD):  # an ordinary user could not even execute the programs there
+        BUILD = shutil.copytree(BUILD, os.path.join(work, "build"), ignore=shutil.ignore_patterns(
+            "obj", "it-work", "unit", "bench", "stress", "fuzz"))
     for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(s, lambda number, frame: sys.exit(128 + number))
 
@@ -373,17 +387,20 @@ def anon_of(pids):
 
 
 def uncovered_of(pids):
-    """Anonymous memory outside the external range, from the kernel's own account."""
+    """Anonymous memory outside the external range, from the kernel's own account; what processes share after a fork
+    counts once."""
     total = 0
     for p in pids:
-        inside = False
+        inside, share = False, 0
         try:
             with open(f"/proc/{p}/smaps") as f:
                 for line in f:
                     if line[0] in "0123456789abcdef":
                         inside = EXT_LO <= int(line.split("-", 1)[0], 16) < EXT_HI
+                    elif line.startswith("Pss:"):
+                        share = int(line.split()[1])
                     elif line.startswith("Anonymous:") and not inside:
-                        total += int(line.split()[1]) << 10
+                        total += min(share, int(line.split()[1])) << 10
         except OSError:
             pass
     return total
@@ -396,7 +413,7 @@ def as_user(argv):
     script = ("mount --make-rprivate / && mount -t tmpfs -o mode=755,dev none /mnt && "
               f"mknod -m 666 /mnt/userfaultfd c {os.major(node.st_rdev)} {os.minor(node.st_rdev)} && "
               "mount --bind /mnt/userfaultfd /dev/userfaultfd && "
-              f'exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups -- "$@"')
+              f'HOME=/nonexistent exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups -- "$@"')
     return ["unshare", "-m", "sh", "-ec", script, "sh"] + argv
 
 
@@ -414,8 +431,8 @@ def user_possible():
 class Result:
     """What a run left: its output, how long it took, and for xmem-run the statistics."""
 
-    def __init__(self, out, clock, peak=0, stats=None, uncovered=0):
-        self.out, self.peak, self.stats, self.uncovered = out, peak, stats, uncovered
+    def __init__(self, out, err, clock, peak=0, stats=None, uncovered=0):
+        self.out, self.err, self.peak, self.stats, self.uncovered = out, err, peak, stats, uncovered
         self.seconds, self.cpu = clock.read()
 
 
@@ -471,7 +488,7 @@ def _drive(p, drive, seconds, what):
     check(not late, f"{what}: not at its end after {seconds} s\n{err.decode(errors='replace')[-2000:]}")
     check(p.returncode == 0, f"{what}: status {p.returncode}\n{err.decode(errors='replace')[-2000:]}"
           f"{out.decode(errors='replace')[-600:]}")
-    return said + out
+    return said + out, err.decode(errors="replace")
 
 
 def run_plain(argv, user=False, cwd=None, env=None, drive=None, seconds=120):
@@ -483,12 +500,12 @@ def run_plain(argv, user=False, cwd=None, env=None, drive=None, seconds=120):
     sampler = Sampler(look, 0.005 if group else 0.02)
     sampler.start()
     try:
-        out = _drive(p, drive, seconds, "ordinary run of " + argv[0])
+        out, err = _drive(p, drive, seconds, "ordinary run of " + argv[0])
     finally:
         peak = sampler.result()
         if group:
             group.remove()
-    return Result(out, clock, peak)
+    return Result(out, err, clock, peak)
 
 
 def run_xmem(argv, budget, options=(), limit=None, measure=False, user=False, cwd=None, env=None, drive=None,
@@ -505,7 +522,7 @@ def run_xmem(argv, budget, options=(), limit=None, measure=False, user=False, cw
         sampler = Sampler(lambda: uncovered_of(group.pids() if group else descendants(p.pid)), 0.1)
         sampler.start()
     try:
-        out = _drive(p, drive, seconds, "xmem-run of " + argv[0])
+        out, err = _drive(p, drive, seconds, "xmem-run of " + argv[0])
     except Failed as e:
         if group and group.killed_for_memory():
             raise Failed(f"killed: more than the {limit // MIB} MiB of its memory cgroup; {e}") from None
@@ -517,7 +534,7 @@ def run_xmem(argv, budget, options=(), limit=None, measure=False, user=False, cw
     with open(stats.name) as f:
         text = f.read()
     check(text, "xmem-run wrote no statistics")
-    return Result(out, clock, stats=json.loads(text), uncovered=uncovered)
+    return Result(out, err, clock, stats=json.loads(text), uncovered=uncovered)
 
 
 # ---- what a pass-through fails -----------------------------------------------------------------------

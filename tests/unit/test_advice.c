@@ -174,7 +174,7 @@ static void test_willneed_when_remote_then_resident_without_a_fault(void **state
 	assert_int_equal(test_evict(p, 128), 0);
 	assert_int_equal(advise(p, 128, MADV_WILLNEED), 0);
 	faults = xm_rt.me->stats.faults_fetch;
-	assert_int_equal(test_pages_in(p, 128, XM_PG_RESIDENT), 128);
+	assert_int_equal(test_pages_become(p, 128, XM_PG_RESIDENT, 128), 128);
 	assert_int_equal(test_wrong(p, 128, 5, 0), 0);
 	assert_int_equal(xm_rt.me->stats.faults_fetch, faults);
 	unmap(p, 128);
@@ -200,9 +200,8 @@ static void test_populate_when_called_then_resident(void **state)
 	char *p = xm_map_new(64 * PAGE, 0, RW, 0), *q = xm_map_new(64 * PAGE, 0, RW, XM_MAP_POPULATE);
 
 	assert_int_equal(advise(p, 64, 23 /* POPULATE_WRITE */), 0);
-	usleep(1000);
-	assert_int_equal(test_pages_in(p, 64, XM_PG_RESIDENT), 64);
-	assert_int_equal(test_pages_in(q, 64, XM_PG_RESIDENT), 64);
+	assert_int_equal(test_pages_become(p, 64, XM_PG_RESIDENT, 64), 64);
+	assert_int_equal(test_pages_become(q, 64, XM_PG_RESIDENT, 64), 64);
 	unmap(p, 64);
 	unmap(q, 64);
 }
@@ -248,7 +247,7 @@ static void test_lock_when_pressed_then_stays(void **state)
 	assert_int_equal(test_evict(p, 256), 0);
 	assert_int_equal(xm_map_lock(p, 256 * PAGE), 0);
 	press();
-	assert_int_equal(test_pages_in(p, 256, XM_PG_RESIDENT), 256);
+	assert_int_equal(test_pages_become(p, 256, XM_PG_RESIDENT, 256), 256);
 	assert_int_equal(advise(p, 256, MADV_DONTNEED), -EINVAL);
 	assert_int_equal(test_wrong(p, 256, 11, 0), 0);
 	assert_int_equal(xm_map_unlock(p, 256 * PAGE), 0);
@@ -290,7 +289,7 @@ static void test_lock_when_moved_then_still_locked(void **state)
 			 xm_map_new(32 * PAGE, 0, PROT_NONE, 0));
 	assert_false(test_is_error(q));
 	press();
-	assert_int_equal(test_pages_in(q, 32, XM_PG_RESIDENT), 32);
+	assert_int_equal(test_pages_become(q, 32, XM_PG_RESIDENT, 32), 32);
 	unmap(q, 32);
 	assert_int_equal(xm_rt.pinned_pages, 0);
 }
@@ -301,7 +300,7 @@ static void test_lock_all_when_current_and_future_then_both(void **state)
 
 	assert_int_equal(xm_map_lock_all(MCL_CURRENT), 0);
 	press();
-	assert_int_equal(test_pages_in(p, 16, XM_PG_RESIDENT), 16);
+	assert_int_equal(test_pages_become(p, 16, XM_PG_RESIDENT, 16), 16);
 	assert_int_equal(xm_map_lock_all(MCL_FUTURE), 0);
 	q = filled(16, 15);
 	assert_int_equal(xm_rt.pinned_pages, 32);
@@ -324,7 +323,7 @@ static void test_pin_when_counted_then_leaves_after_the_last_unpin(void **state)
 	for (int i = 0; i < 4; i++)
 		xm_map_unpin(p + 100, 8);
 	press();
-	assert_int_equal(test_pages_in(p, 1, XM_PG_RESIDENT), 1);
+	assert_int_equal(test_pages_become(p, 1, XM_PG_RESIDENT, 1), 1);
 	xm_map_unpin(p + 100, 8);
 	assert_int_equal(test_evict(p, 1), 0);
 	unmap(p, 1);
@@ -339,7 +338,7 @@ static void test_pin_when_more_than_can_be_counted_then_stays(void **state)
 	for (int i = 0; i < 19; i++)
 		xm_map_unpin(p, 8);
 	press();
-	assert_int_equal(test_pages_in(p, 1, XM_PG_RESIDENT), 1);
+	assert_int_equal(test_pages_become(p, 1, XM_PG_RESIDENT, 1), 1);
 	unmap(p, 1);
 }
 

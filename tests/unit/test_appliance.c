@@ -350,6 +350,17 @@ static void test_data_nonsense_ends_only_that_connection(void **unused)
 	close(control);
 }
 
+/* All of the appliance's memory in one region, made and freed: the status. */
+static int take_everything(void)
+{
+	struct xm_peer *p = rig_peer(rig.tcp);
+	struct xm_region_info r;
+	int ret = xm_peer_region_create(p, rig_defaults().memory_bytes, NULL, 0, &r);
+
+	xm_peer_close(p);
+	return ret;
+}
+
 static void test_reader_that_does_not_read_is_not_served_without_bound(void **unused)
 {
 	int control = raw_connect(rig.tcp), fd = raw_connect(rig.tcp);
@@ -358,6 +369,7 @@ static void test_reader_that_does_not_read_is_not_served_without_bound(void **un
 	uint8_t request[XM_WIRE_REQUEST];
 	unsigned sent = 0;
 
+	rig_until(rig_stat(&rig).slabs_used == 0); /* sessions of earlier tests end with their lease */
 	memset(&msg, 0, sizeof(msg));
 	msg.h.type = XM_WIRE_REGION_CREATE;
 	msg.u.create.size_bytes = 2 * RIG_SLAB;
@@ -379,11 +391,16 @@ static void test_reader_that_does_not_read_is_not_served_without_bound(void **un
 	raw_send_msg(control);
 	assert_int_equal(raw_recv_msg(control), 1);
 	assert_int_equal(msg.h.status, 0);
-	still_serves();
 	assert_true(rig_stat(&rig).reads < 2000);
+	/* what it still holds is not lent to somebody else as well */
+	assert_int_equal(rig_stat(&rig).slabs_used, 1);
+	assert_int_equal(take_everything(), -ENOMEM);
 	close(fd);
 	close(control);
 	rig_until(rig_stat(&rig).data_connections == 0);
+	rig_until(rig_stat(&rig).slabs_used == 0);
+	assert_int_equal(take_everything(), 0);
+	still_serves();
 }
 
 static void test_silent_and_slow_connections_are_closed(void **unused)

@@ -495,6 +495,38 @@ static void test_fork_child_keeps_session_after_parent_leaves(void **unused)
 	close(go[1]);
 }
 
+/* Both ask in the same session, and a request that was repeated is recognised by its nonce. */
+static void test_regions_when_parent_and_child_create_then_are_two(void **unused)
+{
+	struct xm_region_info mine, childs = { 0 };
+	struct fixture f;
+	int result[2], status;
+	pid_t pid;
+
+	open_fixture(&f, 1);
+	assert_int_equal(pipe(result), 0);
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		xm_link_forget(f.link);
+		if (xm_peer_after_fork(f.peer, NULL) == 0)
+			xm_peer_region_create(f.peer, RIG_SLAB, NULL, 0, &childs);
+		if (write(result[1], &childs, sizeof(childs)) != (ssize_t)sizeof(childs))
+			_exit(1);
+		_exit(0);
+	}
+	assert_int_equal(xm_peer_region_create(f.peer, RIG_SLAB, NULL, 0, &mine), 0);
+	assert_int_equal(read(result[0], &childs, sizeof(childs)), sizeof(childs));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_not_equal(childs.id, 0);
+	assert_int_not_equal(childs.id, mine.id);
+	/* nor has the child's hello taken the parent's connection for its own */
+	assert_int_equal(xm_peer_region_info(f.peer, childs.id, &childs), 0);
+	close(result[0]);
+	close(result[1]);
+	close_fixture(&f);
+}
+
 static void test_slab_replaced_by_another_process_is_found(void **unused)
 {
 	static uint8_t page[PAGE];
@@ -572,6 +604,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_other_session_cannot_touch_region),
 	cmocka_unit_test(test_attach_with_token_shares_and_without_is_refused),
 	cmocka_unit_test(test_fork_child_keeps_session_after_parent_leaves),
+	cmocka_unit_test(test_regions_when_parent_and_child_create_then_are_two),
 	cmocka_unit_test(test_slab_replaced_by_another_process_is_found),
 	cmocka_unit_test(test_killed_client_frees_at_once),
 };

@@ -8,6 +8,7 @@
 #include "link/inject.h"
 #include "link/trace.h"
 
+#include <pthread.h>
 #include <sys/socket.h>
 
 /* ---- loss ---------------------------------------------------------------------------------------------- */
@@ -167,6 +168,126 @@ static void test_stopped_appliance_makes_sync_time_out(void **unused)
 	assert_int_equal(xm_link_reconnect(l), 0);
 	assert_int_equal(get(l, page, PAGE, r.id, 0), 0);
 	l->ops->close(l);
+	xm_peer_close(p);
+	rig_kill(&own);
+}
+
+/* ---- an appliance that does not answer ------------------------------------------------------------------- */
+
+#define LOST_NS SECOND
+#define SMALL_NS (SECOND / 2) /* slower machines and sanitizers included */
+
+static struct xm_peer *impatient_peer(const char *at)
+{
+	return rig_peer_with(at, (struct xm_peer_config){ .client_name = "impatient", .lost_timeout_ns = LOST_NS });
+}
+
+struct victim {
+	pthread_t thread;
+	struct xm_link *link;
+	uint64_t region;
+	bool write;
+	int status, reconnect;
+	uint64_t failed_ns, gave_up_ns;
+};
+
+/* What the runtime does: one operation, then the reconnect; both must end in time. */
+static void *be_victim(void *arg)
+{
+	static uint8_t page[PAGE];
+	struct victim *v = arg;
+	uint8_t own[PAGE];
+	struct iovec iov = { page, PAGE };
+	struct xm_completion c = { .status = 1 };
+	uint64_t start = xm_now_ns();
+
+	v->status = v->write ? v->link->ops->writev(v->link, &iov, 1, v->region, 0, 1) :
+			       v->link->ops->read(v->link, own, PAGE, v->region, 0, 1);
+	v->link->ops->flush(v->link);
+	while (v->status == 0 && v->link->ops->poll(v->link, &c, 1) == 0 && xm_now_ns() - start < 10 * LOST_NS)
+		v->link->ops->wait(v->link, SECOND / 10);
+	if (v->status == 0)
+		v->status = c.status;
+	v->failed_ns = xm_now_ns() - start;
+	v->reconnect = xm_link_reconnect(v->link);
+	v->gave_up_ns = xm_now_ns() - start;
+	return NULL;
+}
+
+static void run_victims(struct victim *v, int n, struct xm_peer *p, uint64_t region)
+{
+	for (int i = 0; i < n; i++) {
+		v[i].region = region;
+		v[i].write = i & 1;
+		assert_int_equal(pthread_create(&v[i].thread, NULL, be_victim, &v[i]), 0);
+	}
+	xm_peer_tick(p); /* as the background thread would */
+	for (int i = 0; i < n; i++) {
+		pthread_join(v[i].thread, NULL);
+		assert_int_equal(v[i].status, -ENOLINK);
+		assert_int_equal(v[i].reconnect, -ENOLINK);
+		assert_in_range(v[i].failed_ns, 0, LOST_NS + SMALL_NS);
+		assert_in_range(v[i].gave_up_ns, 0, LOST_NS + SMALL_NS);
+		v[i].link->ops->close(v[i].link);
+	}
+}
+
+static void lose(void (*how)(struct rig *r))
+{
+	struct rig_options o = rig_defaults();
+	struct victim v[4] = { 0 };
+	struct xm_region_info r;
+	struct xm_peer *p;
+	struct rig own;
+
+	if (!use_tcp)
+		return; /* one-sided: a stopped appliance is no obstacle; a dead one has its own test */
+	rig_start(&own, &o);
+	p = impatient_peer(own.tcp);
+	assert_int_equal(xm_peer_region_create(p, RIG_SLAB, NULL, 0, &r), 0);
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(v); i++)
+		assert_int_equal(xm_link_open(p, &v[i].link), 0);
+	how(&own);
+	run_victims(v, XM_ARRAY_SIZE(v), p, r.id);
+	xm_peer_close(p);
+	rig_kill(&own);
+}
+
+static void test_stopped_appliance_when_operations_are_in_flight_then_enolink_in_time(void **unused)
+{
+	lose(stop_appliance);
+}
+
+static void test_killed_appliance_when_operations_are_in_flight_then_enolink_in_time(void **unused)
+{
+	lose(rig_kill);
+}
+
+static void test_pause_shorter_than_lost_timeout_when_over_then_link_comes_back(void **unused)
+{
+	struct rig_options o = rig_defaults();
+	struct victim v = { 0 };
+	static uint8_t page[PAGE];
+	struct xm_region_info r;
+	struct xm_peer *p;
+	struct rig own;
+
+	if (!use_tcp)
+		return;
+	rig_start(&own, &o);
+	p = rig_peer_with(own.tcp, (struct xm_peer_config){ .lost_timeout_ns = 2 * SECOND });
+	assert_int_equal(xm_peer_region_create(p, RIG_SLAB, NULL, 0, &r), 0);
+	assert_int_equal(xm_link_open(p, &v.link), 0);
+	v.region = r.id;
+	stop_appliance(&own);
+	assert_int_equal(pthread_create(&v.thread, NULL, be_victim, &v), 0);
+	usleep(1300000); /* longer than the silence that ends a connection */
+	kill(own.pid, SIGCONT);
+	pthread_join(v.thread, NULL);
+	assert_int_equal(v.status, -ENOLINK);
+	assert_int_equal(v.reconnect, 0);
+	assert_int_equal(get(v.link, page, PAGE, r.id, 0), 0);
+	v.link->ops->close(v.link);
 	xm_peer_close(p);
 	rig_kill(&own);
 }
@@ -366,6 +487,9 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_killed_appliance_completes_everything_once),
 	cmocka_unit_test(test_restarted_appliance_is_another_one),
 	cmocka_unit_test(test_stopped_appliance_makes_sync_time_out),
+	cmocka_unit_test(test_stopped_appliance_when_operations_are_in_flight_then_enolink_in_time),
+	cmocka_unit_test(test_killed_appliance_when_operations_are_in_flight_then_enolink_in_time),
+	cmocka_unit_test(test_pause_shorter_than_lost_timeout_when_over_then_link_comes_back),
 	cmocka_unit_test(test_few_descriptors_are_enough_for_many_slabs),
 	cmocka_unit_test(test_injected_trouble_completes_once_and_keeps_order_of_data),
 	cmocka_unit_test(test_injected_corruption_flips_one_bit),

@@ -63,7 +63,9 @@ static void test_hello_when_encoded_then_fields_return(void **unused)
 	fill(h->token, sizeof(h->token));
 	h->proc = (struct xm_procid){ 4711, 1ull << 50, 3, 4 };
 	strcpy(h->name, "a client");
+	h->link = 0x99aabbccddeeff01ull;
 	there_and_back();
+	assert_int_equal(out.u.hello.link, h->link);
 	assert_int_equal(out.u.hello.session, h->session);
 	assert_int_equal(out.u.hello.features, 0xdeadbeef);
 	assert_int_equal(out.u.hello.role, XM_WIRE_ROLE_DATA);
@@ -86,6 +88,27 @@ static void test_hello_bytes_are_as_documented(void **unused)
 	assert_int_equal(len, 16 + 4 + 2 + 2 + 2 + 4 + 8 + 16 + 28 + 32);
 	assert_int_equal(bytes[0] | bytes[1] << 8, len);
 	assert_memory_equal(bytes + 4, want + 4, sizeof(want) - 4);
+}
+
+/* link came with 1.1: a client of 1.0 does not send it, and one of 1.1 must. */
+static void test_hello_of_minor_0_when_decoded_then_has_no_link(void **unused)
+{
+	int old, new;
+
+	begin(XM_WIRE_HELLO, 0, 0);
+	in.u.hello.magic = XM_WIRE_MAGIC;
+	in.u.hello.major = 1;
+	in.u.hello.link = 5;
+	old = there_and_back();
+	assert_int_equal(out.u.hello.link, 0);
+	in.u.hello.minor = 1;
+	new = there_and_back();
+	assert_int_equal(new, old + 8);
+	assert_int_equal(out.u.hello.link, 5);
+	for (int len = old; len < new; len++) {
+		bytes[0] = (uint8_t)len;
+		assert_int_equal(xm_wire_decode(bytes, (size_t)len, &out), -EPROTO);
+	}
 }
 
 static void test_hello_of_other_major_when_short_then_version_is_readable(void **unused)
@@ -313,6 +336,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_hello_when_encoded_then_fields_return),
 		cmocka_unit_test(test_hello_bytes_are_as_documented),
+		cmocka_unit_test(test_hello_of_minor_0_when_decoded_then_has_no_link),
 		cmocka_unit_test(test_hello_of_other_major_when_short_then_version_is_readable),
 		cmocka_unit_test(test_region_when_encoded_then_metadata_returns),
 		cmocka_unit_test(test_full_lists_when_encoded_then_fit_and_return),
