@@ -49,9 +49,10 @@ struct source {
 struct conn {
 	struct source source;
 	bool local, dead, want_write, bye;
-	bool closing;  /* after what is in tx */
-	uint32_t handover; /* to the data thread, with an answer to hello of this length in xm_ctl.bytes; 0: stays */
-	uint64_t link;	   /* from its hello */
+	bool closing; /* after what is in tx */
+	uint32_t
+		handover; /* to the data thread, with an answer to hello of this length in xm_ctl.bytes; 0: stays */
+	uint64_t link; /* from its hello */
 	uid_t uid;
 	struct xm_session *session; /* NULL: stranger */
 	struct xm_procid proc;	    /* from its hello */
@@ -276,7 +277,8 @@ static int check_hello(struct xm_ctl *c, const struct conn *conn, char text[XM_W
 static void fence(struct xm_ctl *c, const struct conn *conn)
 {
 	for (struct conn *o = c->conns; o; o = o->next)
-		if (o != conn && !o->dead && conn->link && o->link == conn->link && o->session == conn->session)
+		if (o != conn && !o->dead && conn->link && o->link == conn->link &&
+		    o->session == conn->session)
 			kill_conn(c, o);
 }
 

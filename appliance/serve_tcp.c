@@ -60,8 +60,8 @@ struct response {
 struct data_conn {
 	int fd;
 	struct xm_session *session;
-	uint64_t link;		 /* 0: not told */
-	uint64_t fence_until_ns; /* 0: not fenced */
+	uint64_t link;				  /* 0: not told */
+	uint64_t fence_until_ns;		  /* 0: not fenced */
 	bool receiving, sending, broken, starved; /* starved: parsing stopped for want of bytes */
 	struct op recv_op, send_op;
 
@@ -526,8 +526,8 @@ static void refuse(struct xm_data *d, struct data_conn *c)
 	int len;
 
 	xm_wire_decode_header(c->recv, c->recv_len, &d->msg.h);
-	xm_request_refuse(&d->msg, -EBUSY, "the link's former connection is still being taken down, try again",
-			  0);
+	xm_request_refuse(&d->msg, -EBUSY,
+			  "the link's former connection is still being taken down, try again", 0);
 	len = xm_wire_encode(&d->msg, c->recv, XM_WIRE_HELLO_MAX);
 	xm_assert(len > 0);
 	c->recv_len = (uint32_t)len;

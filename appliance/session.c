@@ -250,10 +250,11 @@ static void end(struct xm_appliance *a, struct xm_session *s, struct xm_region *
 
 uint64_t xm_session_reap(struct xm_appliance *a)
 {
-	uint64_t now = xm_now_ns(), due = UINT64_MAX;
+	uint64_t now, due = UINT64_MAX;
 	struct xm_session **at, *s, *over = NULL;
 
 	pthread_mutex_lock(&a->mutex);
+	now = xm_now_ns(); /* here: a session may have been orphaned while the mutex was waited for */
 	for (at = &a->sessions; (s = *at);) {
 		if (!is_over(a, s, now)) {
 			if (!s->connections)

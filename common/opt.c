@@ -438,6 +438,29 @@ static int refuse(struct source *s, const char *fmt, ...)
 	return 0;
 }
 
+/* Values that settings point to, each text once, for as long as the process lives: a daemon that reads its file
+ * again and again does not grow by it. NULL: out of memory. */
+static char *keep(const char *value)
+{
+	static struct text {
+		struct text *next;
+		char bytes[];
+	} * texts;
+	size_t size = strlen(value) + 1;
+	struct text *t;
+
+	for (t = texts; t; t = t->next)
+		if (strcmp(t->bytes, value) == 0)
+			return t->bytes;
+	t = malloc(sizeof(*t) + size);
+	if (!t)
+		return NULL;
+	memcpy(t->bytes, value, size);
+	t->next = texts;
+	texts = t;
+	return t->bytes;
+}
+
 static int handle(void *arg, const char *section, const char *name, const char *value)
 {
 	struct source *s = arg;
@@ -457,15 +480,11 @@ static int handle(void *arg, const char *section, const char *name, const char *
 	}
 	if (o->command_line_only)
 		return refuse(s, "'%s' is for the command line only", name);
-	copy = strdup(value ? value : "");
+	copy = keep(value ? value : "");
 	if (!copy)
 		return refuse(s, "%s: out of memory", name);
-	if (set_value(o, copy, why)) {
-		free(copy);
+	if (set_value(o, copy, why))
 		return refuse(s, "%s: %s", name, why);
-	}
-	if (o->type != XM_OPT_STRING && o->type != XM_OPT_OPTIONAL_STRING && o->type != XM_OPT_LIST)
-		free(copy);
 	return 1;
 }
 

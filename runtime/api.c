@@ -371,7 +371,7 @@ int xmem_get_stats(struct xmem *x, struct xmem_stats *out)
 		.control_messages = messages,
 		.fetch_p50_ns = xm_hist_quantile(&s->fetch_ns, 0.5),
 		.fetch_p99_ns = xm_hist_quantile(&s->fetch_ns, 0.99),
-		.fetch_max_ns = s->fetch_ns.max,
+		.fetch_max_ns = xm_load_relaxed(&s->fetch_ns.max),
 	};
 	return 0;
 }

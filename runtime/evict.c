@@ -50,7 +50,7 @@ static int page_run(const struct xm_worker *w, int i, int n)
 
 static bool explicit_slot(struct xm_runtime *rt, xm_pte word)
 {
-	return (word & XM_PG_HAS_SLOT) && xm_slot_slab(rt->fam, xm_pg_slot(word))->state == XM_SLAB_EXPLICIT;
+	return (word & XM_PG_HAS_SLOT) && xm_slot_state(rt->fam, xm_pg_slot(word)) == XM_SLAB_EXPLICIT;
 }
 
 static void classify(struct xm_worker *w, int n)
@@ -178,7 +178,7 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 			continue;
 		if ((word & XM_PG_HAS_SLOT) &&
 		    (explicit_slot(rt, word) || xm_slots_refs(rt->fam, xm_pg_slot(word)) == 1) &&
-		    xm_slot_slab(rt->fam, xm_pg_slot(word))->state != XM_SLAB_LOST)
+		    xm_slot_state(rt->fam, xm_pg_slot(word)) != XM_SLAB_LOST)
 			w->slot[i] = xm_pg_slot(word);
 		else
 			need++;
@@ -311,7 +311,7 @@ static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
 		xm_stat_add(rt, evict_refused_pages, (uint64_t)stay);
 		xm_reclaim_inserted(rt, w->page, stay, false);
 	}
-	xm_stat_max(rt, remote_pages_max, rt->me->stats.remote_pages);
+	xm_stat_max(rt, remote_pages_max, xm_load_relaxed(&rt->me->stats.remote_pages));
 	return gone;
 }
 

@@ -329,7 +329,7 @@ static void fetch_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 /* The appliances are full: the slot of a page that comes in is what a page that must leave needs. */
 static bool gives_slot(struct xm_runtime *rt, xm_pte word)
 {
-	return xm_load_relaxed(&rt->no_room) && xm_slot_slab(rt->fam, xm_pg_slot(word))->state == XM_SLAB_POOL &&
+	return xm_load_relaxed(&rt->no_room) && xm_slot_state(rt->fam, xm_pg_slot(word)) == XM_SLAB_POOL &&
 	       xm_slots_refs(rt->fam, xm_pg_slot(word)) == 1;
 }
 
@@ -525,7 +525,7 @@ static void handle(struct xm_runtime *rt, struct xm_worker *w, const struct xm_u
 {
 	uint64_t before = xm_now_ns(), ns;
 	struct xm_proc_stats *st = &rt->me->stats;
-	uint64_t fetches = st->faults_fetch, zeros = st->faults_zero;
+	uint64_t fetches = xm_load_relaxed(&st->faults_fetch), zeros = xm_load_relaxed(&st->faults_zero);
 
 	if (!ev->fault || ev->addr < xm_ext_lo || ev->addr >= xm_ext_hi)
 		return;
@@ -533,9 +533,9 @@ static void handle(struct xm_runtime *rt, struct xm_worker *w, const struct xm_u
 	ns = xm_now_ns() - before;
 	if (ev->wp)
 		xm_hist_record(&st->write_ns, ns);
-	else if (st->faults_fetch != fetches)
+	else if (xm_load_relaxed(&st->faults_fetch) != fetches)
 		xm_hist_record(&st->fetch_ns, ns);
-	else if (st->faults_zero != zeros)
+	else if (xm_load_relaxed(&st->faults_zero) != zeros)
 		xm_hist_record(&st->zero_ns, ns);
 }
 

@@ -95,7 +95,7 @@ void xm_map_release(struct xm_runtime *rt, uint64_t page, uint64_t n, bool unmap
 		if (word & XM_PG_PINNED && unmapped)
 			xm_sub(&rt->pinned_pages, 1);
 		if (!unmapped && (word & XM_PG_HAS_SLOT) &&
-		    xm_slot_slab(rt->fam, xm_pg_slot(word))->state == XM_SLAB_EXPLICIT)
+		    xm_slot_state(rt->fam, xm_pg_slot(word)) == XM_SLAB_EXPLICIT)
 			to = xm_pg_with_slot(to, xm_pg_slot(word));
 		if (!unmapped && xm_pg_prev(word) == XM_PG_LOST && !(rt->features & XM_FEAT_POISON))
 			mend_lost(rt, page);
@@ -450,9 +450,14 @@ static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_
 {
 	uint64_t page = (from - xm_ext_lo) >> XM_PAGE_SHIFT, n = len >> XM_PAGE_SHIFT;
 	bool wp = (rt->features & XM_FEAT_WP) != 0;
+	int prot = xm_value_prot(xm_rangemap_get(&rt->maps, from)->value[0]);
 	long rc;
 
 	xm_map_take(rt, page, n);
+	/* Without its registration an absent page would be filled with zeros by whoever touches it now, or waits for it,
+	 * and those would move along. The old addresses are about to go: told early, an access is told the same. */
+	if (!keep_old)
+		xm_sys3(SYS_mprotect, from, len, PROT_NONE);
 	take_dest(rt, page, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
 	/* A moved mapping loses its registration, and so does what the kernel merged it with on arrival: registered
 	 * neighbours would be ordinary memory from then on, their absent pages zeros. An unregistered one is not
@@ -462,6 +467,8 @@ static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_
 		     MREMAP_MAYMOVE | MREMAP_FIXED | (keep_old ? MREMAP_DONTUNMAP : 0), (long)to, 0);
 	if (rc < 0 && rc > -4096) {
 		xm_uffd_register(rt->uffd, from, len, wp);
+		if (!keep_old)
+			xm_sys3(SYS_mprotect, from, len, prot);
 		untake(rt, page, n);
 		untake(rt, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
 		reserve_again(to, len);
@@ -473,6 +480,8 @@ static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_
 		xm_uffd_register(rt->uffd, from, len, wp);
 	rc = xm_uffd_register(rt->uffd, to, len, wp);
 	xm_assert(rc == 0);
+	if (!keep_old)
+		xm_sys3(SYS_mprotect, to, len, prot);
 	move_words(rt, page, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
 	copy_book(rt, from, to, len);
 	if (!keep_old)

@@ -162,6 +162,10 @@ bool xm_pre_count(ssize_t bytes)
 	if (local_bytes_delta < 16384 && local_bytes_delta > -16384)
 		return false;
 	sum = xm_add(&local_bytes, (int64_t)local_bytes_delta) + local_bytes_delta;
+	if (sum < 0) { /* frees of blocks that were not counted: libc's, or the runtime's */
+		xm_sub(&local_bytes, sum);
+		sum = 0;
+	}
 	local_bytes_delta = 0;
 	return sum >= XM_PRE_START_BYTES && xm_pre_start();
 }

@@ -36,7 +36,8 @@ int xm_heap_flags(size_t size, const void *caller)
 	switch (xm_pre_state()) {
 	case XM_PRE_NATIVE: return 0;
 	case XM_PRE_OFF:
-		if (!xm_pre_count((ssize_t)xm_min(size, (size_t)1 << 30)))
+		/* what free() will subtract: the usable size */
+		if (!xm_pre_count((ssize_t)xm_min(xm_je_nallocx(size ? size : 1, 0), (size_t)1 << 30)))
 			return 0;
 		break;
 	case XM_PRE_RUNNING: break;

@@ -24,6 +24,10 @@
 
 #include "sys.h"
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
 static bool is_fork_like(long nr, const long *a)
 {
 	switch (nr) {
@@ -118,6 +122,27 @@ static bool descriptor_call(long nr, const long *a, long *r)
 	}
 }
 
+/* The kernel waits here for a page to come, and to be writable. */
+static void bring(long addr)
+{
+	if (xm_ext_contains((void *)addr))
+		xm_sys_madvise((void *)xm_round_down((uint64_t)addr, XM_PAGE_SIZE), XM_PAGE_SIZE, MADV_POPULATE_WRITE);
+}
+
+/* Operations that change a word (FUTEX_WAKE_OP, FUTEX_LOCK_PI, ...) do not wait for an absent page, nor for a clean one
+ * to become writable: they say EFAULT. The page may leave again before the second try. */
+static long futex_call(const long *a)
+{
+	long r = xm_sys6(SYS_futex, a[0], a[1], a[2], a[3], a[4], a[5]);
+
+	for (int i = 0; i < 20 && r == -EFAULT && (xm_ext_contains((void *)a[0]) || xm_ext_contains((void *)a[4])); i++) {
+		bring(a[0]);
+		bring(a[4]);
+		r = xm_sys6(SYS_futex, a[0], a[1], a[2], a[3], a[4], a[5]);
+	}
+	return xm_pre_result(r);
+}
+
 XM_PUBLIC long syscall(long nr, ...)
 {
 	long a[6], r;
@@ -134,6 +159,8 @@ XM_PUBLIC long syscall(long nr, ...)
 			return r;
 		if (is_fork_like(nr, a))
 			return forked(nr, a);
+		if (nr == SYS_futex)
+			return futex_call(a);
 		if (nr == SYS_io_setup || nr == SYS_io_submit || nr == SYS_io_uring_setup ||
 		    nr == SYS_io_uring_register)
 			xm_pre_pins_announce("syscall");

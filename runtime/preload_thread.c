@@ -27,7 +27,7 @@
 
 #define STACKS_MAX 1024
 /* bit of pthread_mutex_t.__data.__kind; part of glibc's ABI through the static initialisers */
-#define KIND_ROBUST 16
+#define KIND_PINNED (16 | 32) /* robust, priority inheriting */
 
 struct stack {
 	pthread_t thread;
@@ -262,18 +262,22 @@ XM_PUBLIC int pthread_clockjoin_np(pthread_t thread, void **value, clockid_t clo
 
 XM_PUBLIC int pthread_mutex_init(pthread_mutex_t *m, const pthread_mutexattr_t *attr)
 {
-	int robust = PTHREAD_MUTEX_STALLED;
+	int robust = PTHREAD_MUTEX_STALLED, protocol = PTHREAD_PRIO_NONE;
 	int r = XM_NEXT(pthread_mutex_init)(m, attr);
 
-	if (!r && attr && xm_pre_active() && xm_ext_contains(m) &&
-	    !pthread_mutexattr_getrobust(attr, &robust) && robust == PTHREAD_MUTEX_ROBUST)
+	if (r || !attr || !xm_pre_active() || !xm_ext_contains(m))
+		return r;
+	pthread_mutexattr_getrobust(attr, &robust);
+	pthread_mutexattr_getprotocol(attr, &protocol);
+	/* the kernel changes the word of a priority-inheriting one itself, and does not wait for an absent page */
+	if (robust == PTHREAD_MUTEX_ROBUST || protocol == PTHREAD_PRIO_INHERIT)
 		xm_map_pin(m, sizeof(*m));
 	return r;
 }
 
 XM_PUBLIC int pthread_mutex_destroy(pthread_mutex_t *m)
 {
-	bool pinned = xm_pre_active() && xm_ext_contains(m) && (m->__data.__kind & KIND_ROBUST);
+	bool pinned = xm_pre_active() && xm_ext_contains(m) && (m->__data.__kind & KIND_PINNED);
 	int r = XM_NEXT(pthread_mutex_destroy)(m);
 
 	if (!r && pinned)

@@ -43,7 +43,7 @@ bool xm_frame_charge(struct xm_runtime *rt, uint64_t n)
 
 	xm_store(&rt->me->stats.resident_pages, mine);
 	xm_stat_max(rt, resident_pages_max, mine);
-	xm_stat_max(rt, external_pages_max, mine + rt->me->stats.remote_pages);
+	xm_stat_max(rt, external_pages_max, mine + xm_load_relaxed(&rt->me->stats.remote_pages));
 	if (all > xm_load_relaxed(&f->resident_pages_max))
 		__atomic_store_n(&f->resident_pages_max, all, __ATOMIC_RELAXED);
 	if (all + rt->reserve_pages / 2 > budget)
@@ -105,7 +105,7 @@ void xm_reclaim_inserted(struct xm_runtime *rt, const uint64_t *page, int n, boo
 		else
 			__atomic_fetch_or(p, XM_PG_REF, __ATOMIC_ACQ_REL);
 	}
-	rt->inserted += (uint64_t)n;
+	xm_add(&rt->inserted, (uint64_t)n);
 	xm_unlock(&rt->policy_lock);
 }
 
@@ -370,7 +370,7 @@ static uint64_t background_want(struct xm_runtime *rt)
 static void grow_ahead(struct xm_runtime *rt)
 {
 	/* a quarter of a slab left: the next batches would have to wait for the appliance */
-	if (xm_slots_free(rt->fam) < XM_SLAB_SLOTS_MAX / 4 && rt->me->stats.evicted_dirty_pages)
+	if (xm_slots_free(rt->fam) < XM_SLAB_SLOTS_MAX / 4 && xm_load_relaxed(&rt->me->stats.evicted_dirty_pages))
 		xm_remote_grow(rt);
 }
 
@@ -439,9 +439,9 @@ void *xm_reclaimer_main(void *arg)
 			tick = xm_now_ns();
 			xm_remote_tick(rt);
 			tidy_policy(rt);
-			if (evicted == rt->me->stats.evicted_pages) /* nothing left in the last second */
+			if (evicted == xm_load_relaxed(&rt->me->stats.evicted_pages)) /* nothing left in the last second */
 				xm_worker_trim_idle(rt);
-			evicted = rt->me->stats.evicted_pages;
+			evicted = xm_load_relaxed(&rt->me->stats.evicted_pages);
 			if (xm_preload_housekeeping)
 				xm_preload_housekeeping();
 		}

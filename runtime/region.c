@@ -51,7 +51,7 @@ static void fill_entries(struct xm_family *f, const struct xmem_region *r, uint6
 		d->region = r->id;
 		d->index = (uint32_t)i;
 		d->slots = (uint32_t)(r->slab_bytes >> XM_PAGE_SHIFT);
-		d->free = 0;
+		__atomic_store_n(&d->free, 0, __ATOMIC_RELAXED);
 		xm_store(&d->state, XM_SLAB_EXPLICIT);
 	}
 }

@@ -355,8 +355,8 @@ static int add_slab(struct xm_family *f, unsigned a, uint64_t region, uint64_t i
 	d->region = region;
 	d->index = (uint32_t)index;
 	d->slots = (uint32_t)xm_min(slab_bytes >> XM_PAGE_SHIFT, (uint64_t)XM_SLAB_SLOTS_MAX);
-	d->free = d->slots;
-	d->hint = 0;
+	__atomic_store_n(&d->free, d->slots, __ATOMIC_RELAXED);
+	__atomic_store_n(&d->hint, 0, __ATOMIC_RELAXED);
 	xm_store(&d->state, XM_SLAB_POOL);
 	xm_store(&f->nslabs, n + 1);
 	return 0;
@@ -368,7 +368,8 @@ static uint64_t slabs_known(struct xm_family *f, unsigned a)
 	uint64_t known = 0;
 
 	for (uint32_t i = 0; i < xm_load(&f->nslabs); i++)
-		if (f->slab[i].appliance == a && f->slab[i].region == f->region_id[a])
+		if (xm_load(&f->slab[i].state) == XM_SLAB_POOL && f->slab[i].appliance == a &&
+		    f->slab[i].region == f->region_id[a])
 			known++;
 	return known;
 }

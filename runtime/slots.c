@@ -63,7 +63,7 @@ void xm_slots_get(struct xm_family *f, uint64_t slot)
 {
 	uint16_t before;
 
-	if (xm_slot_slab(f, slot)->state == XM_SLAB_EXPLICIT)
+	if (xm_slot_state(f, slot) == XM_SLAB_EXPLICIT)
 		return;
 	before = __atomic_fetch_add(&xm_family_refs(f)[slot], 1, __ATOMIC_ACQ_REL);
 	xm_assert(before != 0 && before != UINT16_MAX);
@@ -75,7 +75,7 @@ void xm_slots_put(struct xm_family *f, uint64_t slot)
 	uint16_t *ref = &xm_family_refs(f)[slot];
 	uint16_t seen = xm_load(ref);
 
-	if (d->state == XM_SLAB_EXPLICIT)
+	if (xm_slot_state(f, slot) == XM_SLAB_EXPLICIT)
 		return;
 	/* the checksum goes before the slot can be taken by another */
 	do {
@@ -100,8 +100,11 @@ uint64_t xm_slots_free(struct xm_family *f)
 	uint32_t slabs = xm_load(&f->nslabs);
 	uint64_t sum = 0;
 
-	for (uint32_t s = 0; s < slabs; s++)
-		if (xm_load(&f->slab[s].state) == XM_SLAB_POOL && (int32_t)xm_load_relaxed(&f->slab[s].free) > 0)
-			sum += f->slab[s].free;
+	for (uint32_t s = 0; s < slabs; s++) {
+		int32_t free = (int32_t)xm_load_relaxed(&f->slab[s].free);
+
+		if (xm_load(&f->slab[s].state) == XM_SLAB_POOL && free > 0)
+			sum += (uint32_t)free;
+	}
 	return sum;
 }

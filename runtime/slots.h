@@ -27,6 +27,12 @@ static inline struct xm_slab_desc *xm_slot_slab(struct xm_family *f, uint64_t sl
 	return &f->slab[slot >> XM_SLAB_SLOT_SHIFT];
 }
 
+/* enum xm_slab_state of the slot's slab */
+static inline uint32_t xm_slot_state(struct xm_family *f, uint64_t slot)
+{
+	return xm_load(&xm_slot_slab(f, slot)->state);
+}
+
 /* byte offset of the slot within its region */
 static inline uint64_t xm_slot_offset(struct xm_family *f, uint64_t slot)
 {

@@ -21,6 +21,8 @@
 #include <netinet/tcp.h>
 #include <string.h>
 
+#define LOCK_PAUSE_NS 500000 /* small beside a connection that is made anew */
+
 static void say(char *why, const struct xm_peer *p, const char *what)
 {
 	if (why)
@@ -325,16 +327,25 @@ int xm_peer_connect(struct xm_peer *p, const struct xm_session_id *s, uint64_t d
 	return connect_as(p, 0, s, deadline_ns, out_fd, why);
 }
 
+/* Others who talk to an appliance that does not answer hold the mutex for as long as they are patient, which may be
+ * longer than the caller is. (pthread_mutex_clocklock would do, but the thread sanitizer does not know it.) */
+static int lock_until(struct xm_peer *p, uint64_t deadline_ns)
+{
+	while (pthread_mutex_trylock(&p->mutex) != 0) {
+		if (xm_now_ns() >= deadline_ns)
+			return -ETIMEDOUT;
+		xm_sys_sleep(LOCK_PAUSE_NS);
+	}
+	return 0;
+}
+
 int xm_peer_connect_data(struct xm_peer *p, uint64_t link, uint64_t deadline_ns, int *out_fd)
 {
 	uint64_t limit = xm_min(xm_now_ns() + p->connect_timeout_ns, deadline_ns);
-	struct timespec until = { .tv_sec = (time_t)(limit / 1000000000ull),
-				  .tv_nsec = (long)(limit % 1000000000ull) };
-	int ret;
+	int ret = lock_until(p, limit);
 
-	/* others who talk to an appliance that does not answer hold the mutex for as long as they are patient */
-	if (pthread_mutex_clocklock(&p->mutex, CLOCK_MONOTONIC, &until) != 0)
-		return -ETIMEDOUT;
+	if (ret < 0)
+		return ret;
 	ret = xm_load(&p->conn) == XM_PEER_LOST ? -ENOLINK : 0;
 	if (ret == 0) {
 		ret = connect_as(p, link, &p->info.session, limit, out_fd, NULL);

@@ -45,7 +45,7 @@ struct tcp_link {
 	unsigned in_flight;
 	uint64_t moved_ns;	  /* when bytes last went either way, or the first operation was queued */
 	uint64_t silent_since_ns; /* the connection was given up because nothing moved since; 0: it was not */
-	unsigned head, count; /* completions not polled yet */
+	unsigned head, count;	  /* completions not polled yet */
 	struct slot slot[XM_LINK_DEPTH];
 	struct xm_completion done[XM_LINK_DEPTH];
 	struct xm_link_stats stats;

@@ -75,7 +75,8 @@ class Sort(Program):
 class Python(Program):
     name, need, version = "python", ("/usr/bin/python3",), ("/usr/bin/python3", "--version")
     text = """
-import hashlib, random
+import gc, hashlib, random
+gc.set_threshold(50000, 20, 20)  # every full collection goes over all of it: a few are enough
 rng = random.Random(%d)
 d = {}
 for i in range(200000):
@@ -379,10 +380,10 @@ class Pipeline(Program):
     name, need = "pipeline", ("awk", "sort")
     version = ("sh", "-c", "sort --version | head -1; awk -W version 2>&1 | head -1")
     text = """
-awk 'BEGIN { s = %d; p = sprintf("%%1800s", "x"); gsub(/ /, "y", p)
-  for (i = 0; i < 130000; i++) { s = (s * 16807) %% 2147483647; print s, i, p } }' |
+awk 'BEGIN { s = %d; p = sprintf("%%3600s", "x"); gsub(/ /, "y", p)
+  for (i = 0; i < 68000; i++) { s = (s * 16807) %% 2147483647; print s, i, p } }' |
 sort -S 300M -n |
-awk '{ n[$1 %% 60000] = n[$1 %% 60000] substr($3, 1, 200); c += NF } END { for (k in n) t += length(n[k]); print c, t }
+awk '{ n[$1 %% 30000] = n[$1 %% 30000] substr($3, 1, 400); c += NF } END { for (k in n) t += length(n[k]); print c, t }
      NR %% 1000 == 0 { print $1, $2 }' | sha256sum
 """
 

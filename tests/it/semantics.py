@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-# time limit: 200 s
+# time limit: 300 s
 # time limit, all: 1800 s
 """The programs of this folder that check what calls mean (memory management, threads, processes, descriptors, the
 malloc family) pass as ordinary programs, and just so under xmem-run at small budgets, over shm and tcp and with kernel

@@ -56,11 +56,62 @@ static void *waits_and_ends(void *arg)
 	return arg;
 }
 
+static uint32_t gate; /* a futex in local memory */
+
+/* Waits at the gate and exits, and its own memory is not touched in between: only the kernel writes there. */
+static void *ends_without_a_touch(void *arg)
+{
+	sem_post(&there);
+	__asm__ volatile("1: mov %[futex], %%eax\n\t"
+			 "lea %[gate], %%rdi\n\t"
+			 "mov %[wait], %%esi\n\t"
+			 "xor %%edx, %%edx\n\t"
+			 "xor %%r10d, %%r10d\n\t"
+			 "syscall\n\t"
+			 "cmpl $0, %[gate]\n\t"
+			 "je 1b\n\t"
+			 "mov %[exit], %%eax\n\t"
+			 "xor %%edi, %%edi\n\t"
+			 "syscall"
+			 :
+			 : [gate] "m"(gate), [futex] "i"(SYS_futex), [exit] "i"(SYS_exit),
+			   [wait] "i"(FUTEX_WAIT_PRIVATE)
+			 : "rax", "rdi", "rsi", "rdx", "r10", "rcx", "r11", "memory");
+	return arg;
+}
+
+static void exits_on_absent_word(char **stack)
+{
+	pthread_t thread[8];
+
+	for (int i = 0; i < 8; i++) {
+		stack[i] = i % 2 ? stack[i] : heap(STACK_BYTES + PAGE);
+		thread[i] = start_on(stack[i], ends_without_a_touch, NULL);
+	}
+	for (int i = 0; i < 8; i++)
+		sem_wait(&there);
+	for (int round = 0; round < 2; round++) {
+		press();
+		for (int i = 0; i < 8; i++)
+			madvise((char *)((uintptr_t)stack[i] / PAGE * PAGE), STACK_BYTES + PAGE, MADV_PAGEOUT);
+	}
+	__atomic_store_n(&gate, 1, __ATOMIC_RELEASE);
+	syscall(SYS_futex, &gate, FUTEX_WAKE_PRIVATE, 100, NULL, NULL, 0);
+	for (int i = 0; i < 8; i++)
+		CHECK(joined_in_time(thread[i]));
+}
+
 static void thread_exit_word(void)
 {
 	char *stack[8] = { NULL };
 	pthread_t thread[8];
 
+	if (!getenv("GLIBC_TUNABLES")) {
+		/* with rseq the kernel looks at the thread's descriptor each time that it runs again */
+		setenv("GLIBC_TUNABLES", "glibc.pthread.rseq=0", 1);
+		execl("/proc/self/exe", "traps", "-", __func__, NULL);
+		_exit(97);
+	}
 	for (int round = 0; round < 3; round++) {
 		for (int i = 0; i < 8; i++) {
 			/* neither aligned nor alone on its pages, as part of something larger, and a mapping */
@@ -85,6 +136,7 @@ static void thread_exit_word(void)
 				CHECK(munmap(stack[i], STACK_BYTES) == 0);
 		}
 	}
+	exits_on_absent_word(stack);
 }
 
 #define ROBUST 6

@@ -29,6 +29,8 @@ print(sum(len(set(d[::4096])) > 1 for d in data))
 
 def compare(name, plain, link, mask, app):
     environment = {"TRAPS_PRESS": str(PRESS), "TRAPS_DIR": x.work, "TRAPS_SECONDS": "2"}
+    if "move" in mask.split(","):
+        environment["TRAPS_NO_MOVE"] = "1"
     options = ["--min-map", "64K", "--appliance", app.uri[link]] + (["--mask", mask] if mask else [])
     what = f"{name} over {link}" + (f" without {mask}" if mask else "")
     try:

@@ -610,6 +610,49 @@ static void test_pool_keeps_slabs_warm_and_takes_freed_ones_away(void **unused)
 	xm_pool_fini(&p);
 }
 
+/* ---- sessions ------------------------------------------------------------------------------------------- */
+
+struct reaper {
+	struct xm_appliance *a;
+	int stop; /* atomic */
+};
+
+static void *reap_on_and_on(void *arg)
+{
+	struct reaper *r = arg;
+
+	while (!xm_load(&r->stop))
+		xm_session_reap(r->a);
+	return NULL;
+}
+
+static void test_session_when_left_during_reap_then_keeps_its_lease(void **unused)
+{
+	static struct xm_appliance a;
+	struct xm_slab_kind kind = { .bytes = RIG_SLAB, .numa = XM_NUMA_OFF };
+	struct xm_wire_hello h = { .magic = XM_WIRE_MAGIC, .major = 1, .role = XM_WIRE_ROLE_CONTROL };
+	struct xm_hello_context context = { .local = false };
+	struct reaper r = { .a = &a };
+	char text[XM_WIRE_TEXT];
+	struct xm_session *s;
+	pthread_t thread;
+
+	assert_int_equal(xm_pool_init(&a.pool, &kind, 4 * RIG_SLAB, 0), 0);
+	assert_int_equal(xm_appliance_init(&a, "a", 3600ull * 1000000000), 0);
+	assert_int_equal(xm_session_enter(&a, &h, &context, &s, text), 0);
+	h.session = s->id;
+	memcpy(h.token, s->token, sizeof(h.token));
+	assert_int_equal(pthread_create(&thread, NULL, reap_on_and_on, &r), 0);
+	for (int i = 0; i < 100000; i++) {
+		xm_session_leave(&a, s, &h.proc, false);
+		assert_int_equal(xm_session_enter(&a, &h, &context, &s, text), 0);
+	}
+	xm_store(&r.stop, 1);
+	pthread_join(thread, NULL);
+	xm_appliance_fini(&a);
+	xm_pool_fini(&a.pool);
+}
+
 static void test_huge_pages_that_are_missing_are_enomem(void **unused)
 {
 	struct xm_slab_kind kind = { .bytes = 1ull << 30, .huge_bytes = 1ull << 30, .numa = XM_NUMA_OFF };
@@ -656,6 +699,7 @@ int main(void)
 		cmocka_unit_test(test_addresses_are_parsed),
 		cmocka_unit_test(test_pool_promises_no_more_than_it_has),
 		cmocka_unit_test(test_pool_keeps_slabs_warm_and_takes_freed_ones_away),
+		cmocka_unit_test(test_session_when_left_during_reap_then_keeps_its_lease),
 		cmocka_unit_test(test_huge_pages_that_are_missing_are_enomem),
 	};
 

@@ -233,8 +233,8 @@ static void open_held(struct held *h)
 {
 	proxy_start(&h->proxy);
 	memset(&h->f, 0, sizeof(h->f));
-	h->f.peer = rig_peer_with(h->proxy.uri, (struct xm_peer_config){ .client_name = "held",
-									 .connect_timeout_ns = SECOND });
+	h->f.peer = rig_peer_with(
+		h->proxy.uri, (struct xm_peer_config){ .client_name = "held", .connect_timeout_ns = SECOND });
 	assert_int_equal(xm_link_open(h->f.peer, &h->f.link), 0);
 	assert_int_equal(xm_peer_region_create(h->f.peer, 4 * RIG_SLAB, NULL, 0, &h->f.region), 0);
 }

@@ -179,7 +179,8 @@ static void test_stopped_appliance_makes_sync_time_out(void **unused)
 
 static struct xm_peer *impatient_peer(const char *at)
 {
-	return rig_peer_with(at, (struct xm_peer_config){ .client_name = "impatient", .lost_timeout_ns = LOST_NS });
+	return rig_peer_with(
+		at, (struct xm_peer_config){ .client_name = "impatient", .lost_timeout_ns = LOST_NS });
 }
 
 struct victim {
@@ -201,10 +202,11 @@ static void *be_victim(void *arg)
 	struct xm_completion c = { .status = 1 };
 	uint64_t start = xm_now_ns();
 
-	v->status = v->write ? v->link->ops->writev(v->link, &iov, 1, v->region, 0, 1) :
-			       v->link->ops->read(v->link, own, PAGE, v->region, 0, 1);
+	v->status = v->write ? v->link->ops->writev(v->link, &iov, 1, v->region, 0, 1)
+			     : v->link->ops->read(v->link, own, PAGE, v->region, 0, 1);
 	v->link->ops->flush(v->link);
-	while (v->status == 0 && v->link->ops->poll(v->link, &c, 1) == 0 && xm_now_ns() - start < 10 * LOST_NS)
+	while (v->status == 0 && v->link->ops->poll(v->link, &c, 1) == 0 &&
+	       xm_now_ns() - start < 10 * LOST_NS)
 		v->link->ops->wait(v->link, SECOND / 10);
 	if (v->status == 0)
 		v->status = c.status;

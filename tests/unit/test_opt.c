@@ -285,9 +285,6 @@ static void test_file_when_wellformed_then_values(void **unused)
 	assert_int_equal(v.list.n, 2);
 	assert_string_equal(v.list.v[1], "tcp:h:1");
 	assert_int_equal(v.mode, 1);
-	free((void *)(uintptr_t)v.name);
-	free((void *)(uintptr_t)v.list.v[0]);
-	free((void *)(uintptr_t)v.list.v[1]);
 }
 
 static void test_file_when_faulty_then_first_faulty_line_is_named(void **unused)
