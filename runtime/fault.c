@@ -170,6 +170,16 @@ static void fault_zero(struct xm_runtime *rt, struct xm_worker *w, uint64_t page
 
 /* ---- fetch ---------------------------------------------------------------------------------------------- */
 
+/* Whether a fault on page means that the last prefetched run was used up. Between its end and the page there may be
+ * pages that were resident already. */
+static bool run_was_used(const struct xm_stream *s, uint64_t page)
+{
+	int64_t ahead = (int64_t)(page - s->run_next);
+
+	return ahead % s->run_stride == 0 && ahead / s->run_stride >= 0 &&
+	       ahead / s->run_stride <= XM_PREFETCH_MAX;
+}
+
 static struct xm_prefetch_advice advise(struct xm_runtime *rt, struct xm_stream *s, uint64_t page)
 {
 	struct xm_prefetch_advice a = { 0, 0 };
@@ -177,7 +187,7 @@ static struct xm_prefetch_advice advise(struct xm_runtime *rt, struct xm_stream 
 	if (!s)
 		return a;
 	if (s->run_pages) {
-		bool used = page == s->run_next;
+		bool used = run_was_used(s, page);
 		uint64_t first = s->run_next - s->run_pages;
 
 		for (uint64_t i = 0; i < s->run_pages; i++)
@@ -186,21 +196,21 @@ static struct xm_prefetch_advice advise(struct xm_runtime *rt, struct xm_stream 
 			xm_stat_add(rt, prefetch_hit_pages, s->run_pages);
 		else
 			xm_stat_add(rt, prefetch_waste_pages, s->run_pages);
-		s->run_pages = 0;
 	}
 	a = rt->prefetch->fault(s->prefetch, page);
 	return a;
 }
 
-/* Locks the advised pages that are remote; w->page[0] is the demanded one. Returns the total. */
-static int lock_advised(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, struct xm_prefetch_advice a)
+/* Locks the advised pages that are remote; w->page[0] is the demanded one. Returns the total; a->count becomes how
+ * far it looked. */
+static int lock_advised(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, struct xm_prefetch_advice *a)
 {
 	uint64_t room = xm_frame_free(rt) / 4;
+	int32_t k, count = (int32_t)xm_min((uint64_t)xm_min(a->count, XM_PREFETCH_MAX), room);
 	int n = 1;
 
-	a.count = (int32_t)xm_min((uint64_t)xm_min(a.count, XM_PREFETCH_MAX), room);
-	for (int32_t k = 1; k <= a.count; k++) {
-		int64_t at = (int64_t)page + a.stride * k;
+	for (k = 1; k <= count; k++) {
+		int64_t at = (int64_t)page + a->stride * k;
 		xm_pte *p, seen;
 
 		if (at < 0 || at >= (int64_t)XM_EXT_PAGES || !rt->touch[at >> XM_TOUCH_SHIFT])
@@ -212,7 +222,23 @@ static int lock_advised(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 		w->page[n] = (uint64_t)at;
 		w->word[n++] = seen;
 	}
+	a->count = k - 1;
 	return n;
+}
+
+/* Whether the pages that are prefetched now should come in writable: when most of the last run was written too. One
+ * page of a writable run stays protected to see by; a program that loads before it stores shows it there. */
+static bool stream_writes(const struct xm_stream *s, bool write)
+{
+	uint32_t writes = s->run_writes + write;
+
+	return s->run_writable ? writes >= 2 : writes * 2 > s->run_pages + 1;
+}
+
+static bool in_run(const struct xm_stream *s, uint64_t page)
+{
+	return s->run_stride > 0 ? page >= s->run_first && page < s->run_next :
+				   page <= s->run_first && page > s->run_next;
 }
 
 /* Ascending by page, so that runs can be installed by one call. */
@@ -382,14 +408,24 @@ static int fetch_and_settle(struct xm_runtime *rt, struct xm_worker *w, int n, i
 	return ok;
 }
 
+/* Which pages of the sorted batch come in write-protected, the demanded one left to the caller: its index. */
+static int mark_prefetched(struct xm_runtime *rt, struct xm_worker *w, int n, uint64_t page, bool writable)
+{
+	int demand = w->page[0] == page ? 0 : n - 1; /* strides go one way */
+	int far = demand ? 0 : n - 1;
+
+	for (int i = 0; i < n; i++)
+		w->mark[i] = (rt->features & XM_FEAT_WP) && (!writable || i == far);
+	return demand;
+}
+
 static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, xm_pte word, uint32_t tid,
 			bool write)
 {
 	struct xm_stream *s = stream_get(rt, tid);
 	struct xm_prefetch_advice a = advise(rt, s, page);
-	bool all_dirty = write && s && s->run_write && a.count > 0;
-	int n, demand = 0;
-	bool swap;
+	bool writable = s && a.count > 0 && stream_writes(s, write), swap;
+	int n, demand;
 
 	if (!xm_frame_charge(rt, 1))
 		xm_reclaim_for_fault(rt, false);
@@ -398,18 +434,17 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 		a.count = 0;
 	w->page[0] = page;
 	w->word[0] = word;
-	n = lock_advised(rt, w, page, a);
+	n = lock_advised(rt, w, page, &a);
 	sort_batch(w, n);
-	for (int i = 0; i < n; i++) {
-		if (w->page[i] == page)
-			demand = i;
-		/* a page that is written now is dirty at once; so are its neighbours in a stream of writes */
-		w->mark[i] = (rt->features & XM_FEAT_WP) && !swap && !(write && (w->page[i] == page || all_dirty));
-	}
+	demand = mark_prefetched(rt, w, n, page, writable);
+	w->mark[demand] = (rt->features & XM_FEAT_WP) && !write && !swap; /* written now: dirty at once */
 	if (s) {
-		s->run_write = write;
+		s->run_writes = 0;
+		s->run_writable = writable;
 		s->run_pages = (uint64_t)(n - 1);
-		s->run_next = page + (uint64_t)(a.stride * n);
+		s->run_stride = a.stride ? a.stride : 1;
+		s->run_first = page;
+		s->run_next = page + (uint64_t)(s->run_stride * (a.count + 1));
 	}
 	stream_put(s);
 	xm_frame_charge(rt, (uint64_t)(n - 1)); /* there was room for those: lock_advised */
@@ -451,12 +486,17 @@ uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t 
 
 /* ---- resident pages ------------------------------------------------------------------------------------- */
 
-static void fault_resident(struct xm_runtime *rt, uint64_t page, xm_pte word, bool wp)
+static void fault_resident(struct xm_runtime *rt, uint64_t page, xm_pte word, uint32_t tid, bool wp)
 {
 	uint64_t addr = xm_page_addr(page);
+	struct xm_stream *s;
 	int64_t rc;
 
 	if (wp) {
+		s = stream_get(rt, tid);
+		if (s && in_run(s, page))
+			s->run_writes++;
+		stream_put(s);
 		xm_stat_add(rt, faults_write, 1);
 		xm_uffd_writeprotect(rt->uffd, addr, XM_PAGE_SIZE, false);
 		finish(rt, page, word | XM_PG_DIRTY | XM_PG_REF);
@@ -495,7 +535,7 @@ void xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page,
 		case XM_PG_RESIDENT:
 			if (!try_lock_page(p, &seen, XM_PG_RESIDENT))
 				continue;
-			fault_resident(rt, page, seen, wp);
+			fault_resident(rt, page, seen, tid, wp);
 			return;
 		case XM_PG_FETCHING:
 		case XM_PG_EVICTING:

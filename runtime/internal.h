@@ -53,8 +53,11 @@ struct xm_worker {
 struct xm_stream {
 	uint32_t busy;
 	uint64_t zero_next, zero_run;	/* first-touch runs */
-	uint64_t run_next, run_pages;	/* last prefetched run: the page after it, and its length */
-	bool run_write;			/* the fault that started it was a write */
+	uint64_t run_first, run_next;	/* last run: from the demanded page to the one after it ... */
+	uint64_t run_pages;		/* ... and how many pages were prefetched in it */
+	int64_t run_stride;
+	uint32_t run_writes;		/* how many of its pages this thread has begun to write */
+	bool run_writable;		/* it came in writable and dirty, but for one page to see by */
 	uint64_t prefetch[512 / 8];	/* state of the prefetch policy */
 };
 

@@ -416,6 +416,15 @@ static inline bool test_is_error(const void *p)
 	return (intptr_t)p < 0 && (intptr_t)p > -4096;
 }
 
+#if defined(__SANITIZE_THREAD__)
+/* Threads start in the children of a process with threads: that is what is tested. */
+__attribute__((visibility("default"))) const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+	return "die_after_fork=0";
+}
+#endif
+
 /* XMEM_MASK: names separated by commas */
 static inline uint32_t test_mask(const char *text)
 {

@@ -27,9 +27,9 @@ struct prefetch_run {
 	bool has_last;
 };
 
-/* Whether page lies on the run's continuation: at most one step behind the last page advised, so that a run
- * that was prefetched in full (the next fault is behind it) and one whose prefetch came late both
- * count. */
+/* Whether page lies on the run's continuation: a run that was prefetched in full (the next fault is behind it) and
+ * one whose prefetch came late both count, and so does one that was followed by pages that were resident already,
+ * as far as another run of advice. */
 static inline bool prefetch_run_continues(const struct prefetch_run *r, int64_t delta)
 {
 	int64_t steps;
@@ -37,7 +37,7 @@ static inline bool prefetch_run_continues(const struct prefetch_run *r, int64_t 
 	if (r->stride == 0 || delta % r->stride)
 		return false;
 	steps = delta / r->stride;
-	return steps >= 1 && steps <= (int64_t)r->advised + 1;
+	return steps >= 1 && steps <= 2 * (int64_t)r->advised + 1;
 }
 
 static inline void prefetch_run_grow(struct prefetch_run *r)

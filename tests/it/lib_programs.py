@@ -63,9 +63,9 @@ class Sort(Program):
         rng = random.Random(SEED)
         pad = bytes(rng.choice(b"abcdefghijklmnop") for _ in range(1 << 16))
         with open(self.file("in"), "wb") as f:
-            for _ in range(140000):
-                at = rng.randrange(len(pad) - 2000)
-                f.write(b"%016x" % rng.getrandbits(64) + pad[at:at + 1983] + b"\n")
+            for _ in range(70000):
+                at = rng.randrange(len(pad) - 4000)
+                f.write(b"%016x" % rng.getrandbits(64) + pad[at:at + 3983] + b"\n")
 
     def command(self):
         return ["/bin/sh", "-c", 'sort --parallel=2 -S 600M "$1" >"$2" && sha256sum <"$2" && rm -f "$2"', "sh",
@@ -134,14 +134,15 @@ CREATE TABLE t(id INTEGER PRIMARY KEY, k INT, v TEXT);
 CREATE TABLE s(k INT, id INT);
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
 INSERT INTO t SELECT i, (i * 2654435761) % 1000003, printf('%d-%.*c', i * 7919, 2600, char(97 + i % 26)) FROM n;
-INSERT INTO s SELECT k, id FROM t;
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
+INSERT INTO s SELECT (i * 2654435761) % 1000003, i FROM n;
 CREATE INDEX sk ON s(k);
 SELECT count(*), sum(k), sum(length(v)), min(v), max(substr(v, 1, 12)) FROM t;
-UPDATE t SET v = 'x' || v WHERE id % 11 = 3;
-DELETE FROM t WHERE id % 17 = 5;
-SELECT count(*), sum(length(v)) FROM t WHERE id IN (SELECT id FROM s ORDER BY k LIMIT 4000);
+UPDATE t SET v = 'x' || v WHERE id BETWEEN 9000 AND 14000;
+DELETE FROM t WHERE id % 3 = 1 AND id BETWEEN 30000 AND 40000;
+SELECT count(*), sum(length(v)) FROM t WHERE id IN (SELECT id FROM s ORDER BY k LIMIT 3000);
 SELECT k % 7, count(*), sum(id) FROM s GROUP BY 1 ORDER BY 1;
-INSERT INTO t SELECT id + 1000000, k + 1, v FROM t WHERE id % 23 = 1;
+INSERT INTO t SELECT id + 1000000, k + 1, v FROM t WHERE id BETWEEN 50000 AND 53000;
 SELECT count(*), sum(k * length(v)), max(id) FROM t;
 """
 

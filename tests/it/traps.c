@@ -93,7 +93,8 @@ static void exits_on_absent_word(char **stack)
 	for (int round = 0; round < 2; round++) {
 		press();
 		for (int i = 0; i < 8; i++)
-			madvise((char *)((uintptr_t)stack[i] / PAGE * PAGE), STACK_BYTES + PAGE, MADV_PAGEOUT);
+			madvise((char *)((uintptr_t)stack[i] / PAGE * PAGE), STACK_BYTES + PAGE,
+				MADV_PAGEOUT);
 	}
 	__atomic_store_n(&gate, 1, __ATOMIC_RELEASE);
 	syscall(SYS_futex, &gate, FUTEX_WAKE_PRIVATE, 100, NULL, NULL, 0);

@@ -62,8 +62,18 @@ static bool said_right(const char *p, uint64_t value)
 static void debugger(void)
 {
 	static char pid[16], ask[2][60];
-	char *args[] = { (char *)"timeout", (char *)"60", (char *)"gdb", (char *)"-nx", (char *)"-batch", (char *)"-p",
-			 pid, (char *)"-ex", ask[0], (char *)"-ex", ask[1], NULL };
+	char *args[] = { (char *)"timeout",
+			 (char *)"60",
+			 (char *)"gdb",
+			 (char *)"-nx",
+			 (char *)"-batch",
+			 (char *)"-p",
+			 pid,
+			 (char *)"-ex",
+			 ask[0],
+			 (char *)"-ex",
+			 ask[1],
+			 NULL };
 	char *const env[] = { getenv("PATH") ? getenv("PATH") - 5 : (char *)"A=", NULL };
 	char *p = map(LEN);
 	int status;
@@ -282,7 +292,8 @@ static void spawn_from_absent(void)
 static void exec_chain(void)
 {
 	static char chain[] = "[ $1 -gt 0 ] && exec sh -c \"$0\" \"$0\" $(($1 - 1)); echo the end $X";
-	static char nest[] = "[ $1 -gt 0 ] && { sh -c \"$0\" \"$0\" $(($1 - 1)); exit $?; }; echo innermost; exit 3";
+	static char nest[] =
+		"[ $1 -gt 0 ] && { sh -c \"$0\" \"$0\" $(($1 - 1)); exit $?; }; echo innermost; exit 3";
 	char *one[] = { (char *)"sh", (char *)"-c", chain, chain, (char *)"100", NULL };
 	char *two[] = { (char *)"sh", (char *)"-c", nest, nest, (char *)"12", NULL };
 	char out[200];

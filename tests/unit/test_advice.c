@@ -75,12 +75,12 @@ static void check_discard(int advice)
 	uint64_t used;
 
 	assert_int_equal(test_evict(p, 32), 0);
-	used = xm_rt.fam->slots_used;
+	used = xm_load(&xm_rt.fam->slots_used);
 	assert_int_equal(advise(p + 8 * PAGE, 48, advice), 0);
 	assert_int_equal(test_wrong(p, 8, 1, 0), 0);
 	assert_int_equal(test_not_zero(p + 8 * PAGE, 48), 0);
 	assert_int_equal(test_wrong(p + 56 * PAGE, 8, 1, 56), 0);
-	assert_true(xm_rt.fam->slots_used + 16 <= used);
+	assert_true(xm_load(&xm_rt.fam->slots_used) + 16 <= used);
 	unmap(p, 64);
 }
 
@@ -100,10 +100,10 @@ static void test_discard_when_called_then_no_fetch(void **state)
 	uint64_t fetched;
 
 	assert_int_equal(test_evict(p, 64), 0);
-	fetched = xm_rt.me->stats.fetched_pages;
+	fetched = xm_load(&xm_rt.me->stats.fetched_pages);
 	assert_int_equal(xm_map_discard(p, 64 * PAGE), 0);
 	assert_int_equal(test_not_zero(p, 64), 0);
-	assert_int_equal(xm_rt.me->stats.fetched_pages, fetched);
+	assert_int_equal(xm_load(&xm_rt.me->stats.fetched_pages), fetched);
 	unmap(p, 64);
 }
 
@@ -173,10 +173,10 @@ static void test_willneed_when_remote_then_resident_without_a_fault(void **state
 
 	assert_int_equal(test_evict(p, 128), 0);
 	assert_int_equal(advise(p, 128, MADV_WILLNEED), 0);
-	faults = xm_rt.me->stats.faults_fetch;
+	faults = xm_load(&xm_rt.me->stats.faults_fetch);
 	assert_int_equal(test_pages_become(p, 128, XM_PG_RESIDENT, 128), 128);
 	assert_int_equal(test_wrong(p, 128, 5, 0), 0);
-	assert_int_equal(xm_rt.me->stats.faults_fetch, faults);
+	assert_int_equal(xm_load(&xm_rt.me->stats.faults_fetch), faults);
 	unmap(p, 128);
 }
 
@@ -248,7 +248,7 @@ static void test_lock_when_pressed_then_stays(void **state)
 	assert_int_equal(advise(p, 256, MADV_DONTNEED), -EINVAL);
 	assert_int_equal(test_wrong(p, 256, 11, 0), 0);
 	assert_int_equal(xm_map_unlock(p, 256 * PAGE), 0);
-	assert_int_equal(xm_rt.pinned_pages, 0);
+	assert_int_equal(xm_load(&xm_rt.pinned_pages), 0);
 	assert_int_equal(test_evict(p, 256), 0);
 	unmap(p, 256);
 }
@@ -260,9 +260,9 @@ static void test_lock_when_repeated_then_counted_once(void **state)
 
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(xm_map_lock(p, n * PAGE), 0);
-	assert_int_equal(xm_rt.pinned_pages, n);
+	assert_int_equal(xm_load(&xm_rt.pinned_pages), n);
 	unmap(p, n);
-	assert_int_equal(xm_rt.pinned_pages, 0);
+	assert_int_equal(xm_load(&xm_rt.pinned_pages), 0);
 }
 
 static void test_lock_when_beyond_the_budget_then_enomem_and_nothing_locked(void **state)
@@ -271,7 +271,7 @@ static void test_lock_when_beyond_the_budget_then_enomem_and_nothing_locked(void
 	char *p = xm_map_new(n * PAGE, 0, RW, 0);
 
 	assert_int_equal(xm_map_lock(p, n * PAGE), -ENOMEM);
-	assert_int_equal(xm_rt.pinned_pages, 0);
+	assert_int_equal(xm_load(&xm_rt.pinned_pages), 0);
 	assert_int_equal((intptr_t)xm_map_new(n * PAGE, 0, RW, XM_MAP_LOCKED), -ENOMEM);
 	unmap(p, n);
 	assert_int_equal(xm_map_lock(p, PAGE), -ENOMEM);
@@ -288,7 +288,7 @@ static void test_lock_when_moved_then_still_locked(void **state)
 	press();
 	assert_int_equal(test_pages_become(q, 32, XM_PG_RESIDENT, 32), 32);
 	unmap(q, 32);
-	assert_int_equal(xm_rt.pinned_pages, 0);
+	assert_int_equal(xm_load(&xm_rt.pinned_pages), 0);
 }
 
 static void test_lock_all_when_current_and_future_then_both(void **state)
@@ -300,14 +300,14 @@ static void test_lock_all_when_current_and_future_then_both(void **state)
 	assert_int_equal(test_pages_become(p, 16, XM_PG_RESIDENT, 16), 16);
 	assert_int_equal(xm_map_lock_all(MCL_FUTURE), 0);
 	q = filled(16, 15);
-	assert_int_equal(xm_rt.pinned_pages, 32);
+	assert_int_equal(xm_load(&xm_rt.pinned_pages), 32);
 	assert_int_equal((intptr_t)xm_map_new(BUDGET_PAGES * PAGE, 0, RW, 0), -ENOMEM);
 	assert_int_equal(xm_map_unlock_all(), 0);
-	assert_int_equal(xm_rt.pinned_pages, 0);
+	assert_int_equal(xm_load(&xm_rt.pinned_pages), 0);
 	unmap(p, 16);
 	unmap(q, 16);
 	p = filled(4, 16);
-	assert_int_equal(xm_rt.pinned_pages, 0);
+	assert_int_equal(xm_load(&xm_rt.pinned_pages), 0);
 	unmap(p, 4);
 }
 

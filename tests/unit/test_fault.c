@@ -78,7 +78,7 @@ static void with_mask(uint32_t mask, bool pins)
 	if (pins)
 		xm_pins_seen("the test");
 	work();
-	assert_true(xm_rt.me->stats.evicted_pages >= PAGES - BUDGET_PAGES);
+	assert_true(xm_load(&xm_rt.me->stats.evicted_pages) >= PAGES - BUDGET_PAGES);
 }
 
 static void test_work_when_all_features_then_right(void **state)
@@ -94,7 +94,7 @@ static void test_work_when_kernel_6_1_then_right(void **state)
 static void test_work_when_no_write_protection_then_by_move(void **state)
 {
 	with_mask(XM_FEAT_WP, false);
-	assert_int_equal(xm_rt.me->stats.evicted_clean_pages, 0); /* nobody knows that a page is clean */
+	assert_int_equal(xm_load(&xm_rt.me->stats.evicted_clean_pages), 0); /* nobody knows that a page is clean */
 }
 
 static void test_work_when_pins_seen_then_by_move(void **state)
@@ -122,8 +122,8 @@ static void test_work_when_pins_seen_and_no_move_then_stays_and_goes_on(void **s
 	xm_pins_seen("the test");
 	p = filled(PAGES, 3);
 	assert_int_equal(test_wrong(p, PAGES, 3, 0), 0);
-	assert_int_equal(xm_rt.me->stats.evicted_pages, 0);
-	assert_int_equal(xm_rt.me->stats.faults_lost, 0);
+	assert_int_equal(xm_load(&xm_rt.me->stats.evicted_pages), 0);
+	assert_int_equal(xm_load(&xm_rt.me->stats.faults_lost), 0);
 	assert_true(xm_now_ns() - began < 40000000000ull); /* a limit against hangs, no measurement */
 }
 
@@ -201,7 +201,7 @@ static void test_page_when_many_threads_fault_on_it_then_fetched_once(void **sta
 	start("shm", "128M");
 	p = filled(1024, 8);
 	assert_int_equal(test_evict(p, 1024), 0);
-	fetched = xm_rt.me->stats.fetched_pages;
+	fetched = xm_load(&xm_rt.me->stats.fetched_pages);
 	for (unsigned i = 0; i < 6; i++) {
 		r[i] = (struct reader){ .at = p };
 		pthread_create(&r[i].thread, NULL, reader_main, &r[i]);
@@ -211,7 +211,7 @@ static void test_page_when_many_threads_fault_on_it_then_fetched_once(void **sta
 		assert_int_equal(r[i].wrong, 0);
 	}
 	usleep(10000);
-	assert_int_equal(xm_rt.me->stats.fetched_pages - fetched, 1024);
+	assert_int_equal(xm_load(&xm_rt.me->stats.fetched_pages) - fetched, 1024);
 }
 
 /* ---- appliances that fail ------------------------------------------------------------------------------------------ */
@@ -239,7 +239,7 @@ static void test_links_when_they_break_again_and_again_then_nobody_notices(void 
 	config.inject = "seed=7,disconnect=0.002";
 	start("tcp", "128M");
 	work();
-	assert_true(xm_rt.me->stats.link_reconnects > 0);
+	assert_true(xm_load(&xm_rt.me->stats.link_reconnects) > 0);
 }
 
 static void test_links_when_corrupted_then_found_and_repeated(void **state)
@@ -247,8 +247,8 @@ static void test_links_when_corrupted_then_found_and_repeated(void **state)
 	config.inject = "seed=8,corrupt=0.01,error=0.01";
 	start("shm", "128M");
 	work();
-	assert_true(xm_rt.me->stats.checksum_errors > 0);
-	assert_true(xm_rt.me->stats.link_errors > xm_rt.me->stats.checksum_errors);
+	assert_true(xm_load(&xm_rt.me->stats.checksum_errors) > 0);
+	assert_true(xm_load(&xm_rt.me->stats.link_errors) > xm_load(&xm_rt.me->stats.checksum_errors));
 }
 
 static void check_dead(uint32_t mask)
@@ -330,7 +330,7 @@ static void test_appliance_when_full_then_sigbus_after_the_stall(void **state)
 	/* what came in gives its slot to what goes out: no page waits for room again */
 	for (uint64_t i = 0; i + 256 < ok; i += 41)
 		assert_int_equal(test_wrong(p + i * PAGE, 1, i, 0), 0);
-	assert_true(xm_rt.me->stats.stalls <= 3);
+	assert_true(xm_load(&xm_rt.me->stats.stalls) <= 3);
 	/* room is made: it goes on */
 	assert_int_equal(xm_map_unmap(p, n / 2 * PAGE), 0);
 	p = filled(256, 12);
@@ -360,7 +360,7 @@ static void test_appliance_when_first_dies_then_evictions_go_to_the_second(void 
 	assert_int_equal(test_wrong(p, 512, 13, 0), 0);
 	assert_int_equal(xm_map_unmap(p, 512 * PAGE), 0);
 	work();
-	assert_int_equal(xm_rt.me->stats.faults_lost, 0);
+	assert_int_equal(xm_load(&xm_rt.me->stats.faults_lost), 0);
 }
 
 int main(void)

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include <poll.h>
 #include <pthread.h>
 #include <sys/mman.h>
 
@@ -93,10 +94,13 @@ static void tell(int fd)
 
 static void await(int fd)
 {
+	struct pollfd p = { .fd = fd, .events = POLLIN };
 	char c;
 
-	if (read(fd, &c, 1) != 1)
+	if (poll(&p, 1, 50000) != 1 || read(fd, &c, 1) != 1) {
+		fprintf(stderr, "the other process does not go on\n");
 		_exit(91);
+	}
 }
 
 static void child_ends_well(pid_t pid)
@@ -186,7 +190,7 @@ static void test_slots_when_shared_then_written_apart(void **state)
 	pid_t pid;
 
 	assert_int_equal(test_evict(p, 512), 0);
-	assert_int_equal(xm_rt.fam->slots_used, 512);
+	assert_int_equal(xm_load(&xm_rt.fam->slots_used), 512);
 	pid = test_fork();
 	if (pid == 0) {
 		if (test_wrong(p, 512, 8, 0))
@@ -264,14 +268,14 @@ static void test_locks_when_forked_then_not_inherited(void **state)
 	if (pid == 0) {
 		char *q = filled(16, 20);
 
-		if (xm_rt.pinned_pages != 0 || test_evict(p, 256) || test_evict(q, 16))
+		if (xm_load(&xm_rt.pinned_pages) != 0 || test_evict(p, 256) || test_evict(q, 16))
 			_exit(1);
-		if (xm_map_unlock(p, 256 * PAGE) || xm_map_lock(p, 256 * PAGE) || xm_rt.pinned_pages != 256)
+		if (xm_map_unlock(p, 256 * PAGE) || xm_map_lock(p, 256 * PAGE) || xm_load(&xm_rt.pinned_pages) != 256)
 			_exit(2);
-		_exit(xm_map_unmap(p, 256 * PAGE) || xm_rt.pinned_pages ? 3 : 0);
+		_exit(xm_map_unmap(p, 256 * PAGE) || xm_load(&xm_rt.pinned_pages) ? 3 : 0);
 	}
 	child_ends_well(pid);
-	assert_int_equal(xm_rt.pinned_pages, 256);
+	assert_int_equal(xm_load(&xm_rt.pinned_pages), 256);
 	xm_map_unlock_all();
 	unmap(p, 256);
 }
@@ -298,17 +302,17 @@ static void test_protected_when_forked_then_contents_follow(void **state)
 static void test_fork_when_it_failed_then_nothing_is_charged(void **state)
 {
 	char *p = filled(1000, 22);
-	uint64_t resident = xm_rt.fam->resident_pages, committed = xm_rt.fam->committed_pages;
-	uint64_t slots = xm_rt.fam->slots_used;
+	uint64_t resident = xm_load(&xm_rt.fam->resident_pages), committed = xm_load(&xm_rt.fam->committed_pages);
+	uint64_t slots = xm_load(&xm_rt.fam->slots_used);
 
 	for (int i = 0; i < 20; i++) {
 		xm_fork_prepare();
 		errno = EAGAIN; /* as fork leaves it */
 		xm_fork_parent();
 	}
-	assert_true(xm_rt.fam->resident_pages <= resident);
-	assert_int_equal(xm_rt.fam->committed_pages, committed);
-	assert_true(xm_rt.fam->slots_used <= slots + 1000);
+	assert_true(xm_load(&xm_rt.fam->resident_pages) <= resident);
+	assert_int_equal(xm_load(&xm_rt.fam->committed_pages), committed);
+	assert_true(xm_load(&xm_rt.fam->slots_used) <= slots + 1000);
 	assert_int_equal(test_wrong(p, 1000, 22, 0), 0);
 	unmap(p, 1000);
 }
@@ -422,12 +426,3 @@ int main(void)
 	link_name = "tcp";
 	return failed + cmocka_run_group_tests_name("fork, tcp", tests, group_setup, group_teardown);
 }
-
-#if defined(__SANITIZE_THREAD__)
-/* threads start in the children of a process with threads: that is what is tested */
-const char *__tsan_default_options(void);
-const char *__tsan_default_options(void)
-{
-	return "die_after_fork=0";
-}
-#endif

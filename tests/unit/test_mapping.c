@@ -124,9 +124,9 @@ static void test_unmap_when_evicted_then_slots_free_at_once(void **state)
 
 	test_fill(p, 256, 3);
 	assert_int_equal(test_evict(p, 256), 0);
-	assert_int_equal(xm_rt.fam->slots_used, 256);
+	assert_int_equal(xm_load(&xm_rt.fam->slots_used), 256);
 	unmap(p, 256);
-	assert_int_equal(xm_rt.fam->slots_used, 0);
+	assert_int_equal(xm_load(&xm_rt.fam->slots_used), 0);
 }
 
 static void test_unmap_when_arguments_bad_then_einval(void **state)
@@ -235,7 +235,7 @@ static void test_charge_when_size_reached_then_enomem_until_unmapped(void **stat
 	assert_int_equal((intptr_t)xm_map_new(PAGE, 0, RW, 0), -ENOMEM);
 	unmap(p, SIZE_PAGES - 10);
 	assert_int_equal(xm_map_protect(q, 11 * PAGE, RW), 0);
-	assert_int_equal(xm_rt.fam->committed_pages, 11);
+	assert_int_equal(xm_load(&xm_rt.fam->committed_pages), 11);
 	unmap(q, 11);
 }
 
@@ -244,7 +244,7 @@ static void test_charge_when_noreserve_then_none(void **state)
 	char *p = xm_map_new(2 * SIZE_PAGES * PAGE, 0, RW, XM_MAP_NORESERVE);
 
 	assert_false(test_is_error(p));
-	assert_int_equal(xm_rt.fam->committed_pages, 0);
+	assert_int_equal(xm_load(&xm_rt.fam->committed_pages), 0);
 	unmap(p, 2 * SIZE_PAGES);
 }
 
@@ -253,7 +253,7 @@ static void test_charge_when_protect_fails_then_given_back(void **state)
 	char *p = map(100, PROT_NONE);
 
 	assert_int_equal(xm_map_protect(p, 100 * PAGE, RW | 0x40000000), -EINVAL);
-	assert_int_equal(xm_rt.fam->committed_pages, 0);
+	assert_int_equal(xm_load(&xm_rt.fam->committed_pages), 0);
 	unmap(p, 100);
 }
 
@@ -263,12 +263,12 @@ static void test_charge_when_remapped_then_follows_the_length(void **state)
 
 	q = xm_map_remap(p, 100 * PAGE, 40 * PAGE, 0, NULL);
 	assert_ptr_equal(q, p);
-	assert_int_equal(xm_rt.fam->committed_pages, 40);
+	assert_int_equal(xm_load(&xm_rt.fam->committed_pages), 40);
 	q = xm_map_remap(p, 40 * PAGE, 300 * PAGE, MREMAP_MAYMOVE, NULL);
 	assert_false(test_is_error(q));
-	assert_int_equal(xm_rt.fam->committed_pages, 300);
+	assert_int_equal(xm_load(&xm_rt.fam->committed_pages), 300);
 	assert_int_equal((intptr_t)xm_map_remap(q, 300 * PAGE, (SIZE_PAGES + 1) * PAGE, MREMAP_MAYMOVE, NULL), -ENOMEM);
-	assert_int_equal(xm_rt.fam->committed_pages, 300);
+	assert_int_equal(xm_load(&xm_rt.fam->committed_pages), 300);
 	unmap(q, 300);
 }
 
@@ -278,10 +278,10 @@ static void test_charge_when_mixed_mapping_moves_then_exact(void **state)
 	char *p = xm_map_new(64 * PAGE, 0, RW, XM_MAP_NORESERVE), *q;
 
 	assert_ptr_equal(xm_map_fixed(p + 16 * PAGE, 8 * PAGE, RW, 0, false), p + 16 * PAGE);
-	assert_int_equal(xm_rt.fam->committed_pages, 8);
+	assert_int_equal(xm_load(&xm_rt.fam->committed_pages), 8);
 	q = xm_map_remap(p, 64 * PAGE, 64 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, map(64, PROT_NONE));
 	assert_false(test_is_error(q));
-	assert_int_equal(xm_rt.fam->committed_pages, 8);
+	assert_int_equal(xm_load(&xm_rt.fam->committed_pages), 8);
 	unmap(q, 64);
 }
 
@@ -370,7 +370,7 @@ static void test_remap_when_dontunmap_then_old_place_is_zeros(void **state)
 	assert_int_equal(test_evict(p, 32) + test_evict(q, 32), 0);
 	assert_int_equal(test_wrong(p, 32, 14, 0), 0);
 	assert_int_equal(test_wrong(q, 32, 13, 0), 0);
-	assert_int_equal(xm_rt.fam->committed_pages, 64);
+	assert_int_equal(xm_load(&xm_rt.fam->committed_pages), 64);
 	unmap(p, 32);
 	unmap(q, 32);
 }
