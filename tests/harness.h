@@ -283,7 +283,7 @@ static inline uint64_t test_pages_in(const void *at, uint64_t pages, enum xm_pag
 	uint64_t first = xm_page_of(at), n = 0;
 
 	for (uint64_t p = first; p < first + pages; p++)
-		n += xm_rt.touch[p >> XM_TOUCH_SHIFT] ? xm_pg_state(xm_pg_load(&xm_rt.pt[p])) == state :
+		n += xm_load(&xm_rt.touch[p >> XM_TOUCH_SHIFT]) ? xm_pg_state(xm_pg_load(&xm_rt.pt[p])) == state :
 							state == XM_PG_EMPTY;
 	return n;
 }
