@@ -263,7 +263,7 @@ int xm_map_mincore(void *at, size_t len, unsigned char *vec)
 		uint64_t n = xm_min(bytes >> XM_PAGE_SHIFT, (uint64_t)sizeof(part));
 
 		for (uint64_t i = 0; i < n; i++, page++)
-			part[i] = rt->touch[page >> XM_TOUCH_SHIFT] && is_in(xm_pg_load(&rt->pt[page]));
+			part[i] = xm_load_relaxed(&rt->touch[page >> XM_TOUCH_SHIFT]) && is_in(xm_pg_load(&rt->pt[page]));
 		memcpy(vec, part, n); /* the program's vector: may itself be external, so with no lock held */
 		vec += n;
 		bytes -= n << XM_PAGE_SHIFT;

@@ -213,7 +213,7 @@ static int lock_advised(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 		int64_t at = (int64_t)page + a->stride * k;
 		xm_pte *p, seen;
 
-		if (at < 0 || at >= (int64_t)XM_EXT_PAGES || !rt->touch[at >> XM_TOUCH_SHIFT])
+		if (at < 0 || at >= (int64_t)XM_EXT_PAGES || !xm_load_relaxed(&rt->touch[at >> XM_TOUCH_SHIFT]))
 			break;
 		p = &rt->pt[at];
 		seen = xm_pg_load(p);

@@ -59,7 +59,7 @@ void xm_worker_stage(struct xm_runtime *rt, struct xm_worker *w, int n)
 	if ((uint32_t)n <= w->staged)
 		return;
 	xm_frame_charge(rt, (uint32_t)n - w->staged);
-	w->staged = (uint32_t)n;
+	__atomic_store_n(&w->staged, (uint32_t)n, __ATOMIC_RELAXED);
 }
 
 void xm_worker_trim(struct xm_runtime *rt, struct xm_worker *w)
@@ -68,7 +68,7 @@ void xm_worker_trim(struct xm_runtime *rt, struct xm_worker *w)
 		return;
 	xm_sys_madvise(w->staging, XM_BATCH * XM_PAGE_SIZE, MADV_DONTNEED);
 	xm_frame_uncharge(rt, w->staged);
-	w->staged = 0;
+	__atomic_store_n(&w->staged, 0, __ATOMIC_RELAXED);
 }
 
 void xm_worker_trim_idle(struct xm_runtime *rt)

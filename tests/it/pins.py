@@ -17,7 +17,8 @@ RUNS = list(itertools.product(["libaio", "io_uring"], ["malloc", "mmap"], ["--th
 def command(p, engine, memory, jobs, block):
     depth = 4096 if block == "4k" else 128  # 16 or 32 MiB a job
     argv = ["fio", "--name=t", f"--ioengine={engine}", "--direct=1", "--rw=randrw", f"--bs={block}",
-            f"--iodepth={depth}", "--size=48M" if block == "4k" else "--size=128M", "--numjobs=3", "--verify=crc32c", "--verify_fatal=1",
+            f"--iodepth={depth}", "--size=48M" if block == "4k" else "--size=128M", "--numjobs=3",
+            "--verify=crc32c", "--verify_fatal=1",
             f"--mem={memory}", f"--randseed={lib_programs.SEED}", f"--directory={p.dir}", "--filename_format=t.$jobnum",
             "--output-format=terse", "--group_reporting"]
     return argv + (["--thread"] if jobs == "--thread" else [])

@@ -189,7 +189,8 @@ struct victim {
 	uint64_t region;
 	bool write;
 	int status, reconnect;
-	uint64_t failed_ns, gave_up_ns;
+	uint64_t failed_ns; /* atomic */
+	uint64_t gave_up_ns;
 };
 
 /* What the runtime does: one operation, then the reconnect; both must end in time. */
@@ -210,7 +211,7 @@ static void *be_victim(void *arg)
 		v->link->ops->wait(v->link, SECOND / 10);
 	if (v->status == 0)
 		v->status = c.status;
-	v->failed_ns = xm_now_ns() - start;
+	xm_store(&v->failed_ns, xm_now_ns() - start);
 	v->reconnect = xm_link_reconnect(v->link);
 	v->gave_up_ns = xm_now_ns() - start;
 	return NULL;
@@ -277,13 +278,13 @@ static void test_pause_shorter_than_lost_timeout_when_over_then_link_comes_back(
 	if (!use_tcp)
 		return;
 	rig_start(&own, &o);
-	p = rig_peer_with(own.tcp, (struct xm_peer_config){ .lost_timeout_ns = 2 * SECOND });
+	p = rig_peer_with(own.tcp, (struct xm_peer_config){ .lost_timeout_ns = 4 * SECOND });
 	assert_int_equal(xm_peer_region_create(p, RIG_SLAB, NULL, 0, &r), 0);
 	assert_int_equal(xm_link_open(p, &v.link), 0);
 	v.region = r.id;
 	stop_appliance(&own);
 	assert_int_equal(pthread_create(&v.thread, NULL, be_victim, &v), 0);
-	usleep(1300000); /* longer than the silence that ends a connection */
+	rig_until(xm_load(&v.failed_ns)); /* the silence that ends a connection is over */
 	kill(own.pid, SIGCONT);
 	pthread_join(v.thread, NULL);
 	assert_int_equal(v.status, -ENOLINK);
