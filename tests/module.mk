@@ -4,8 +4,9 @@
 # unit tests that run an appliance inside their own process (patterns)
 APPLIANCE_TESTS := test_appliance% test_link% test_pool% test_session% test_serve%
 
-# unit tests that tsan cannot run
-TSAN_SKIP :=
+# unit tests that tsan cannot run: links are mapped and unmapped by raw system calls, which it does not see, so that it takes
+# one link that follows another at the same address for a race (test_fault opens and loses many)
+TSAN_SKIP := test_fault
 
 # TEST_LIBS_<program>, TEST_LDFLAGS_<program>: extra libraries and link flags of one program
 TEST_LIBS_traps_io := -luring
