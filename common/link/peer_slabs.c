@@ -21,7 +21,7 @@ void *xm_link_alloc(size_t bytes)
 	void *p = xm_sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	xm_add(&handed_on, 1);
+	__atomic_fetch_add(&handed_on, 1, __ATOMIC_ACQ_REL);
 	return p;
 }
 
@@ -29,7 +29,7 @@ void xm_link_release(void *p, size_t bytes)
 {
 	if (!p)
 		return;
-	xm_add(&handed_on, 1);
+	__atomic_fetch_add(&handed_on, 1, __ATOMIC_ACQ_REL);
 	xm_sys_munmap(p, bytes);
 }
 

@@ -6,7 +6,7 @@
  *
  *   stress [--seed N] [--seconds S] [--threads T] [--local MIB] [--link shm|tcp | --uri URI] [--inject SPEC]
  *          [--mask FEATURE,...] [--evict NAME] [--prefetch NAME] [--handlers N] [--verify] [--pins] [--no-fork]
- *          [--only OP,...]
+ *          [--kills] [--only OP,...]
  *
  * Without --uri it starts an appliance of its own. XMEM_MASK is the default of --mask; XMEM_LEVEL=all makes the
  * default duration minutes. Exit status 0, or 1 with lines on stderr that say what was wrong; the seed is printed
@@ -43,12 +43,13 @@ struct worker {
 	uint32_t running; /* atomic */
 	const char *op; /* atomic: for whoever asks why it hangs */
 	pid_t child[CHILDREN_MAX];
+	bool doomed[CHILDREN_MAX]; /* to be killed at some moment of its life */
 	int file;
 };
 
 static struct options {
 	unsigned seconds, threads, link_tcp;
-	bool no_fork, pins;
+	bool no_fork, pins, kills;
 	const char *uri, *only;
 	struct test_config rt;
 } opt = { .threads = 3 };
@@ -61,6 +62,7 @@ static pthread_rwlock_t world = PTHREAD_RWLOCK_INITIALIZER; /* operations: read;
 static uint32_t stopping;				    /* atomic */
 static uint64_t forks;
 static uint32_t children; /* atomic */
+static uint64_t kills;	  /* atomic */
 
 static uint64_t rnd(struct worker *w, uint64_t below)
 {
@@ -161,10 +163,15 @@ static int reap(struct worker *w, unsigned i, int flags)
 {
 	int status = 0;
 
-	if (!w->child[i] || waitpid(w->child[i], &status, flags) == 0)
+	if (w->child[i] && w->doomed[i])
+		kill(w->child[i], SIGKILL);
+	if (!w->child[i] || waitpid(w->child[i], &status, w->doomed[i] ? 0 : flags) == 0)
 		return 0;
 	w->child[i] = 0;
 	xm_sub(&children, 1);
+	xm_add(&kills, w->doomed[i]);
+	if (w->doomed[i] && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+		return 0;
 	if (status != 0)
 		broken(w, "a forked child ended with status %#x", (unsigned)status);
 	return 0;
@@ -199,6 +206,7 @@ static void op_fork(struct worker *w)
 	if (pid < 0)
 		broken(w, "fork: %s", strerror(errno));
 	w->child[slot] = pid;
+	w->doomed[slot] = opt.kills && rnd(w, 2);
 	xm_add(&children, 1);
 	xm_add(&forks, 1);
 }
@@ -342,7 +350,7 @@ static void watch(unsigned seconds, bool ending)
 /* What dead children held comes back when their grace time is over (writes of theirs may be on their way). */
 static void reap_children(void)
 {
-	uint64_t end = xm_now_ns() + 2 * xm_rt.fam->reap_grace_ns + 5000000000ull;
+	uint64_t end = xm_now_ns() + 2 * xm_rt.fam->reap_grace_ns + 20000000000ull;
 	uint64_t own = test_staging_pages(&xm_rt);
 
 	do {
@@ -351,6 +359,18 @@ static void reap_children(void)
 			return;
 		usleep(20000);
 	} while (xm_now_ns() < end);
+}
+
+static void tell_processes(void)
+{
+	for (uint32_t i = 0; i < xm_load(&xm_rt.fam->procs_high); i++) {
+		const struct xm_proc *p = &xm_rt.fam->proc[i];
+
+		if (xm_load(&p->state) != XM_PROC_FREE && xm_load(&p->state) != XM_PROC_ENDED)
+			fprintf(stderr, "stress: entry %u: state %u pid %d (%s) parent %d owner %d resident %llu ended %llu\n", i,
+				p->state, p->pid, kill(p->pid, 0) == 0 ? "lives" : "dead", p->ppid, p->owner,
+				(unsigned long long)p->resident, (unsigned long long)p->ended_ns);
+	}
 }
 
 static void tell_words(void)
@@ -375,10 +395,10 @@ static void summary(void)
 
 	for (unsigned i = 0; i < opt.threads; i++)
 		ops += worker[i].ops;
-	printf("stress: %llu operations, %llu forks; faults zero %llu fetch %llu write %llu wait %llu; evicted dirty %llu "
+	printf("stress: %llu operations, %llu forks, %llu kills; faults zero %llu fetch %llu write %llu wait %llu; evicted dirty %llu "
 	       "clean %llu zero %llu refused %llu; over budget at most %llu pages; link errors %llu, checksums %llu, "
 	       "reconnects %llu\n",
-	       (unsigned long long)ops, (unsigned long long)forks, (unsigned long long)s->faults_zero,
+	       (unsigned long long)ops, (unsigned long long)forks, (unsigned long long)kills, (unsigned long long)s->faults_zero,
 	       (unsigned long long)s->faults_fetch, (unsigned long long)s->faults_write,
 	       (unsigned long long)s->faults_wait, (unsigned long long)s->evicted_dirty_pages,
 	       (unsigned long long)s->evicted_clean_pages, (unsigned long long)s->evicted_zero_pages,
@@ -395,7 +415,7 @@ static void parse(int argc, char **argv)
 		{ "seed", 1, 0, 's' },	   { "seconds", 1, 0, 't' }, { "threads", 1, 0, 'n' },	{ "local", 1, 0, 'l' },
 		{ "link", 1, 0, 'k' },	   { "uri", 1, 0, 'u' },     { "inject", 1, 0, 'i' },	{ "mask", 1, 0, 'm' },
 		{ "evict", 1, 0, 'e' },	   { "prefetch", 1, 0, 'p' }, { "handlers", 1, 0, 'h' }, { "verify", 0, 0, 'v' },
-		{ "pins", 0, 0, 'P' },	   { "no-fork", 0, 0, 'F' }, { "only", 1, 0, 'o' },	{ 0 },
+		{ "pins", 0, 0, 'P' },	   { "kills", 0, 0, 'K' },	   { "no-fork", 0, 0, 'F' }, { "only", 1, 0, 'o' },	{ 0 },
 	};
 	const char *level = getenv("XMEM_LEVEL");
 	int c;
@@ -421,6 +441,7 @@ static void parse(int argc, char **argv)
 		case 'h': opt.rt.handlers = (uint32_t)n; break;
 		case 'v': opt.rt.verify = 1; break;
 		case 'P': opt.pins = true; break;
+		case 'K': opt.kills = true; break;
 		case 'F': opt.no_fork = true; break;
 		case 'o': opt.only = optarg; break;
 		default: test_die("unknown option (see the top of stress.c)");
@@ -486,6 +507,8 @@ int main(int argc, char **argv)
 	reap_children();
 	bad = test_left_over();
 	tell_words();
+	if (bad)
+		tell_processes();
 	if (bad)
 		fprintf(stderr, "stress: LEFT OVER, seed %llu\n", (unsigned long long)stress_seed);
 	test_runtime_stop();

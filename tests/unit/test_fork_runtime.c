@@ -317,6 +317,41 @@ static void test_fork_when_it_failed_then_nothing_is_charged(void **state)
 	unmap(p, 1000);
 }
 
+/* A minute later, as far as the entries of processes that have not come to life are concerned. */
+static void age_entries(void)
+{
+	for (uint32_t i = 0; i < xm_load(&xm_rt.fam->procs_high); i++) {
+		struct xm_proc *p = &xm_rt.fam->proc[i];
+
+		if (xm_load(&p->state) != XM_PROC_STARTING)
+			continue;
+		p->joined_ns -= 60000000000ull;
+		p->ended_ns = xm_now_ns() - 60000000000ull;
+	}
+}
+
+/* Killed before it had a runtime: its parent lives, and must not answer for it for ever. */
+static void test_child_when_dead_before_it_lives_then_taken_back(void **state)
+{
+	char *p = filled(1000, 28);
+	uint64_t committed = xm_load(&xm_rt.fam->committed_pages);
+	pid_t pid;
+
+	xm_fork_prepare();
+	pid = fork();
+	if (pid == 0)
+		_exit(0);
+	xm_fork_parent();
+	assert_int_equal(test_wait(pid), 0);
+	assert_true(xm_load(&xm_rt.fam->committed_pages) > committed);
+	xm_family_reap_dead(xm_rt.fam);
+	age_entries();
+	xm_family_reap_dead(xm_rt.fam);
+	assert_int_equal(xm_load(&xm_rt.fam->committed_pages), committed);
+	assert_int_equal(test_wrong(p, 1000, 28, 0), 0);
+	unmap(p, 1000);
+}
+
 static void test_child_when_killed_then_everything_comes_back(void **state)
 {
 	char *p = filled(PAGES, 23);
@@ -417,6 +452,7 @@ int main(void)
 		T(test_locks_when_forked_then_not_inherited),
 		T(test_protected_when_forked_then_contents_follow),
 		T(test_fork_when_it_failed_then_nothing_is_charged),
+		T(test_child_when_dead_before_it_lives_then_taken_back),
 		T(test_child_when_killed_then_everything_comes_back),
 		T(test_fork_when_threads_fault_then_neither_waits_for_ever),
 		T(test_child_when_it_maps_and_remaps_then_works),
