@@ -137,6 +137,13 @@ static void give_back(struct xm_family *f, uint32_t index)
 	xm_store(&p->state, XM_PROC_ENDED);
 }
 
+/* A child that died before it came to life leaves its entry in the name of the parent that claimed it. None takes this
+ * long: the parent's gate is closed meanwhile. One that comes later still is refused by xm_family_proc_live(). */
+static bool never_lived(const struct xm_proc *p, uint32_t state)
+{
+	return state == XM_PROC_STARTING && xm_now_ns() - p->joined_ns > 3 * XM_STARTING_GRACE_NS;
+}
+
 /* whether the time since the process was first seen dead is long enough; notes that first time */
 static bool grace_over(struct xm_family *f, struct xm_proc *p, uint32_t state)
 {
@@ -147,6 +154,18 @@ static bool grace_over(struct xm_family *f, struct xm_proc *p, uint32_t state)
 	if (!p->ended_ns)
 		p->ended_ns = now;
 	return now - p->ended_ns >= grace;
+}
+
+/* Dead, and its grace time is over; until then at least the charges of a dead process are given back. */
+static bool is_due(struct xm_family *f, struct xm_proc *p, const struct xm_procid *self, uint32_t state)
+{
+	if (!dead(f, p, self))
+		return false;
+	if (grace_over(f, p, state))
+		return true;
+	if (state == XM_PROC_LIVE) /* a claimed entry may still become somebody's */
+		give_back_charges(f, p);
+	return false;
 }
 
 enum reap_mode { REAP_IF_DEAD, REAP_NOW };
@@ -160,7 +179,7 @@ static bool reap(struct xm_family *f, uint32_t index, const struct xm_procid *se
 	if (state == XM_PROC_FREE || state == XM_PROC_ENDED)
 		return false;
 	/* cheap look before the lock; the answer counts only under it */
-	if (mode == REAP_IF_DEAD && state != XM_PROC_REAPING && !dead(f, p, self))
+	if (mode == REAP_IF_DEAD && state != XM_PROC_REAPING && !never_lived(p, state) && !dead(f, p, self))
 		return false;
 	if (!xm_proc_lock(f, p))
 		return false;
@@ -168,14 +187,8 @@ static bool reap(struct xm_family *f, uint32_t index, const struct xm_procid *se
 	switch (state) {
 	case XM_PROC_STARTING:
 	case XM_PROC_LIVE:
-		if (mode == REAP_IF_DEAD && !dead(f, p, self))
+		if (mode == REAP_IF_DEAD && !never_lived(p, state) && !is_due(f, p, self, state))
 			break;
-		if (mode == REAP_IF_DEAD && !grace_over(f, p, state)) {
-			/* a claimed entry may still become somebody's */
-			if (state == XM_PROC_LIVE)
-				give_back_charges(f, p);
-			break;
-		}
 		xm_store(&p->state, XM_PROC_REAPING);
 		give_back(f, index);
 		done = true;

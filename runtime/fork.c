@@ -206,6 +206,9 @@ void xm_fork_child(void)
 	if (rt->fork_child_proc < 0)
 		die_in_child("all process entries of the family are taken", rt->fork_child_proc);
 	reset_for_child(rt);
+	/* from here on the entry is this process's, if it dies before it lives */
+	rt->me->start_time = 0;
+	__atomic_store_n(&rt->me->pid, rt->pid, __ATOMIC_RELEASE);
 	rc = xm_runtime_open_fds(rt);
 	if (rc < 0)
 		die_in_child("no userfaultfd", rc);

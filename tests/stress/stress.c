@@ -350,7 +350,7 @@ static void watch(unsigned seconds, bool ending)
 /* What dead children held comes back when their grace time is over (writes of theirs may be on their way). */
 static void reap_children(void)
 {
-	uint64_t end = xm_now_ns() + 2 * xm_rt.fam->reap_grace_ns + 20000000000ull;
+	uint64_t end = xm_now_ns() + 2 * xm_rt.fam->reap_grace_ns + 45000000000ull;
 	uint64_t own = test_staging_pages(&xm_rt);
 
 	do {
