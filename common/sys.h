@@ -201,17 +201,18 @@ static inline int xm_sys_fcntl(int fd, int cmd, long arg)
 	return (int)xm_sys3(SYS_fcntl, fd, cmd, arg);
 }
 
-/* local <- remote and local -> remote; with pid the caller's own: a copy that answers -EFAULT, never a signal */
-static inline ssize_t xm_sys_vm_readv(int pid, const struct iovec *local, unsigned nl,
+/* local <- remote and local -> remote, both of this process: a copy that answers -EFAULT, never a signal. The process is
+ * named by the calling thread: by its pid it could not be found (-ESRCH) once its first thread has ended. */
+static inline ssize_t xm_sys_vm_readv(const struct iovec *local, unsigned nl,
 				      const struct iovec *remote, unsigned nr)
 {
-	return xm_sys6(SYS_process_vm_readv, pid, (long)local, nl, (long)remote, nr, 0);
+	return xm_sys6(SYS_process_vm_readv, xm_sys_gettid(), (long)local, nl, (long)remote, nr, 0);
 }
 
-static inline ssize_t xm_sys_vm_writev(int pid, const struct iovec *local, unsigned nl,
+static inline ssize_t xm_sys_vm_writev(const struct iovec *local, unsigned nl,
 				       const struct iovec *remote, unsigned nr)
 {
-	return xm_sys6(SYS_process_vm_writev, pid, (long)local, nl, (long)remote, nr, 0);
+	return xm_sys6(SYS_process_vm_writev, xm_sys_gettid(), (long)local, nl, (long)remote, nr, 0);
 }
 
 #endif

@@ -100,7 +100,7 @@ static int copy_chunk(struct xm_runtime *rt, struct xm_worker *w, int from, int 
 	}
 	if (!k)
 		return i;
-	rc = xm_sys_vm_readv(rt->pid, local, (unsigned)k, remote, (unsigned)k);
+	rc = xm_sys_vm_readv(local, (unsigned)k, remote, (unsigned)k);
 	ok = rc > 0 ? (int)(rc / (long)XM_PAGE_SIZE) : 0;
 	if (ok == k)
 		return i;
@@ -209,11 +209,14 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 	}
 }
 
-static void slab_lost(struct xm_slab_desc *d)
+/* No more slots from an appliance that is gone. One that only this process cannot reach is others' all the same. */
+static void slab_lost(struct xm_runtime *rt, struct xm_slab_desc *d)
 {
 	uint32_t pool = XM_SLAB_POOL;
 
-	__atomic_compare_exchange_n(&d->state, &pool, XM_SLAB_LOST, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+	if (xm_peer_state(rt->peer[d->appliance]) < 0)
+		__atomic_compare_exchange_n(&d->state, &pool, XM_SLAB_LOST, false, __ATOMIC_ACQ_REL,
+					    __ATOMIC_RELAXED);
 }
 
 static void write_out(struct xm_runtime *rt, struct xm_worker *w, int n)
@@ -223,8 +226,8 @@ static void write_out(struct xm_runtime *rt, struct xm_worker *w, int n)
 		if (w->slot[i] == XM_NO_SLOT || w->status[i] == 0)
 			continue;
 		w->mark[i] = FATE_STAYS;
-		if (w->status[i] == -ENOLINK) /* no more slots from an appliance that is gone */
-			slab_lost(xm_slot_slab(rt->fam, w->slot[i]));
+		if (w->status[i] == -ENOLINK)
+			slab_lost(rt, xm_slot_slab(rt->fam, w->slot[i]));
 	}
 }
 
@@ -278,8 +281,7 @@ static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
 
 	for (int i = 0; i < n; i++) {
 		xm_pte word = w->word[i] & ~(XM_PG_DIRTY | XM_PG_REF | XM_PG_WAITER | XM_PG_HOLD_MASK);
-		bool had = (word & XM_PG_HAS_SLOT) != 0;
-		uint64_t page = w->page[i], old = xm_pg_slot(word);
+		uint64_t page = w->page[i];
 
 		switch ((enum fate)w->mark[i]) {
 		case FATE_DIRTY:
@@ -292,8 +294,6 @@ static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
 			break;
 		case FATE_ZERO:
 			xm_stat_add(rt, evicted_zero_pages, 1);
-			if (had)
-				xm_slots_put(rt->fam, old);
 			word = xm_pg_with_state(xm_pg_without_slot(word), XM_PG_EMPTY);
 			break;
 		case FATE_STAYS:
@@ -304,8 +304,7 @@ static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
 		gone += w->mark[i] != FATE_STAYS;
 		if (w->mark[i] == FATE_DIRTY || w->mark[i] == FATE_CLEAN)
 			xm_stat_add(rt, remote_pages, 1);
-		if (xm_pg_finish(&rt->pt[page], word))
-			xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+		xm_page_settle(rt, page, word);
 	}
 	if (stay) {
 		xm_stat_add(rt, evict_refused_pages, (uint64_t)stay);

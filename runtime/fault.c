@@ -48,12 +48,6 @@ static bool try_lock_page(xm_pte *p, xm_pte *seen, enum xm_page_state want)
 	return xm_pg_state(*seen) == want && xm_pg_cas(p, seen, xm_pg_with_state(*seen, XM_PG_FETCHING));
 }
 
-static void finish(struct xm_runtime *rt, uint64_t page, xm_pte to)
-{
-	if (xm_pg_finish(&rt->pt[page], to))
-		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
-}
-
 /* The page can never be had again: a touch, also the one that waits now, is SIGBUS. Where the kernel cannot
  * poison, the page is replaced by one of a file that ends before it, which gives the same signal. */
 static void poison(struct xm_runtime *rt, uint64_t page)
@@ -127,7 +121,7 @@ static void finish_zero(struct xm_runtime *rt, uint64_t page, enum xm_page_state
 	word = xm_pg_with_state(word, state);
 	if (state == XM_PG_RESIDENT)
 		word = xm_pg_with_epoch(word, epoch) | XM_PG_DIRTY;
-	finish(rt, page, word);
+	xm_page_settle(rt, page, word);
 }
 
 static void fault_zero(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid, bool write)
@@ -241,23 +235,6 @@ static bool in_run(const struct xm_stream *s, uint64_t page)
 				   page <= s->run_first && page > s->run_next;
 }
 
-/* Ascending by page, so that runs can be installed by one call. */
-static void sort_batch(struct xm_worker *w, int n)
-{
-	for (int i = 1; i < n; i++) {
-		uint64_t page = w->page[i];
-		xm_pte word = w->word[i];
-		int j = i;
-
-		for (; j > 0 && w->page[j - 1] > page; j--) {
-			w->page[j] = w->page[j - 1];
-			w->word[j] = w->word[j - 1];
-		}
-		w->page[j] = page;
-		w->word[j] = word;
-	}
-}
-
 /* Installs batch entries [i, end), neighbours in address; status[] gets 0 or -errno each. */
 static void install_run(struct xm_runtime *rt, struct xm_worker *w, int i, int end, const void *src, bool wp)
 {
@@ -369,21 +346,18 @@ static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool deman
 		word = xm_pg_with_epoch(xm_pg_with_state(word, XM_PG_RESIDENT), xm_reclaim_epoch(rt));
 		if (!w->mark[i] || st == -EEXIST)
 			word |= XM_PG_DIRTY;
-		if ((word & XM_PG_DIRTY) && gives_slot(rt, word)) {
-			xm_slots_put(rt->fam, xm_pg_slot(word));
+		if ((word & XM_PG_DIRTY) && gives_slot(rt, word))
 			word = xm_pg_without_slot(word);
-		}
-		finish(rt, w->page[i], word);
+		xm_page_settle(rt, w->page[i], word);
 		return true;
 	}
 	/* Not mapped (any more): whoever unmaps waits for the word. A prefetch that failed was only a guess. */
 	if (!demanded || st == -ENOENT || st == -EINVAL || st == -ENOMEM || st == -ESRCH) {
-		finish(rt, w->page[i], xm_pg_with_state(word, XM_PG_REMOTE));
+		xm_page_settle(rt, w->page[i], xm_pg_with_state(word, XM_PG_REMOTE));
 	} else {
 		poison(rt, w->page[i]);
-		xm_slots_put(rt->fam, xm_pg_slot(word));
 		xm_sub(&rt->me->stats.remote_pages, 1);
-		finish(rt, w->page[i], xm_pg_with_state(xm_pg_without_slot(word), XM_PG_LOST));
+		xm_page_settle(rt, w->page[i], xm_pg_with_state(xm_pg_without_slot(word), XM_PG_LOST));
 	}
 	if (demanded)
 		xm_uffd_wake(rt->uffd, xm_page_addr(w->page[i]), XM_PAGE_SIZE);
@@ -435,7 +409,7 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	w->page[0] = page;
 	w->word[0] = word;
 	n = lock_advised(rt, w, page, &a);
-	sort_batch(w, n);
+	xm_worker_sort(w, n);
 	demand = mark_prefetched(rt, w, n, page, writable);
 	w->mark[demand] = (rt->features & XM_FEAT_WP) && !write && !swap; /* written now: dirty at once */
 	if (s) {
@@ -499,14 +473,14 @@ static void fault_resident(struct xm_runtime *rt, uint64_t page, xm_pte word, ui
 		stream_put(s);
 		xm_stat_add(rt, faults_write, 1);
 		xm_uffd_writeprotect(rt->uffd, addr, XM_PAGE_SIZE, false);
-		finish(rt, page, word | XM_PG_DIRTY | XM_PG_REF);
+		xm_page_settle(rt, page, word | XM_PG_DIRTY | XM_PG_REF);
 		return;
 	}
 	/* A late message about a page that somebody has brought in since: it is there. If it is not, the program
 	 * dropped it without our knowing, and the kernel's meaning of that is zeros. */
 	rc = xm_uffd_copy(rt->uffd, addr, rt->zeros, XM_PAGE_SIZE, false);
 	xm_stat_add(rt, faults_spurious, 1);
-	finish(rt, page, rc > 0 ? word | XM_PG_DIRTY : word);
+	xm_page_settle(rt, page, rc > 0 ? word | XM_PG_DIRTY : word);
 	if (rc <= 0)
 		xm_uffd_wake(rt->uffd, addr, XM_PAGE_SIZE);
 }

@@ -196,6 +196,15 @@ void xm_remote_grow_unlock(struct xm_runtime *rt);
 /* Background: notices lost and regained appliances. */
 void xm_remote_tick(struct xm_runtime *rt);
 
+/* ---- settle.c ---- */
+/* By the owner of a BUSY page: sets its final word, wakes its sleepers, then puts the slot that the word named and does
+ * not name any more. */
+void xm_page_settle(struct xm_runtime *rt, uint64_t page, xm_pte to);
+/* The same for a page that is unmapped: EMPTY, without pins and holds. */
+void xm_page_forget(struct xm_runtime *rt, uint64_t page);
+/* Batch entries page[], word[] ascending by page, so that runs can be handled by one call. */
+void xm_worker_sort(struct xm_worker *w, int n);
+
 /* ---- fault.c ---- */
 /* Resolves one fault. Called by handler threads; shared by every fault mode. */
 void xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid, bool write,

@@ -57,7 +57,7 @@ void xm_map_take(struct xm_runtime *rt, uint64_t page, uint64_t n)
 		take_page(rt, page, false);
 }
 
-/* Accounts for what a taken page held. */
+/* Accounts for what a taken page held; its slot goes when the word is settled. */
 static void give_back(struct xm_runtime *rt, xm_pte word)
 {
 	if (xm_pg_prev(word) == XM_PG_RESIDENT)
@@ -66,8 +66,6 @@ static void give_back(struct xm_runtime *rt, xm_pte word)
 		xm_sub(&rt->me->stats.remote_pages, 1);
 	if (xm_pg_prev(word) == XM_PG_RESIDENT || xm_pg_prev(word) == XM_PG_REMOTE)
 		xm_stat_add(rt, freed_pages, 1);
-	if (word & XM_PG_HAS_SLOT)
-		xm_slots_put(rt->fam, xm_pg_slot(word));
 }
 
 /* A lost page was replaced by one of a file that ends before it (fault.c): ordinary zeros again. */
@@ -86,9 +84,7 @@ void xm_map_release(struct xm_runtime *rt, uint64_t page, uint64_t n, bool unmap
 	uint64_t end = page + n;
 
 	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end)) {
-		xm_pte *p = &rt->pt[page];
-		xm_pte word = xm_pg_load(p), to = XM_PG_EMPTY;
-		bool wake;
+		xm_pte word = xm_pg_load(&rt->pt[page]), to = XM_PG_EMPTY;
 
 		if (xm_pg_state(word) != XM_PG_TAKEN)
 			continue; /* came to life since: it is no business of this call */
@@ -100,9 +96,10 @@ void xm_map_release(struct xm_runtime *rt, uint64_t page, uint64_t n, bool unmap
 		if (!unmapped && xm_pg_prev(word) == XM_PG_LOST && !(rt->features & XM_FEAT_POISON))
 			mend_lost(rt, page);
 		give_back(rt, word);
-		wake = unmapped ? xm_pg_clear(p) : xm_pg_finish(p, to);
-		if (wake)
-			xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+		if (unmapped)
+			xm_page_forget(rt, page);
+		else
+			xm_page_settle(rt, page, to);
 	}
 }
 
@@ -114,10 +111,8 @@ static void untake(struct xm_runtime *rt, uint64_t page, uint64_t n)
 	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end)) {
 		xm_pte word = xm_pg_load(&rt->pt[page]);
 
-		if (xm_pg_state(word) == XM_PG_TAKEN &&
-		    xm_pg_finish(&rt->pt[page],
-				 xm_pg_with_state(word & ~XM_PG_PREV_MASK, xm_pg_prev(word))))
-			xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+		if (xm_pg_state(word) == XM_PG_TAKEN)
+			xm_page_settle(rt, page, xm_pg_with_state(word & ~XM_PG_PREV_MASK, xm_pg_prev(word)));
 	}
 }
 

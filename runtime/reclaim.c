@@ -189,24 +189,6 @@ static int collect(struct xm_runtime *rt, struct xm_worker *w, uint64_t want)
 	return n;
 }
 
-static void sort_batch(struct xm_worker *w, int n)
-{
-	for (int gap = n / 2; gap > 0; gap /= 2) {
-		for (int i = gap; i < n; i++) {
-			uint64_t page = w->page[i];
-			xm_pte word = w->word[i];
-			int j = i;
-
-			for (; j >= gap && w->page[j - gap] > page; j -= gap) {
-				w->page[j] = w->page[j - gap];
-				w->word[j] = w->word[j - gap];
-			}
-			w->page[j] = page;
-			w->word[j] = word;
-		}
-	}
-}
-
 uint64_t xm_reclaim_batch(struct xm_runtime *rt, uint64_t want)
 {
 	struct xm_worker *w;
@@ -219,7 +201,7 @@ uint64_t xm_reclaim_batch(struct xm_runtime *rt, uint64_t want)
 	if (w) {
 		n = collect(rt, w, want);
 		if (n) {
-			sort_batch(w, n);
+			xm_worker_sort(w, n);
 			gone = (uint64_t)xm_evict_batch(rt, w, n);
 		}
 		xm_worker_put(w);

@@ -367,10 +367,15 @@ static uint64_t slabs_known(struct xm_family *f, unsigned a)
 {
 	uint64_t known = 0;
 
-	for (uint32_t i = 0; i < xm_load(&f->nslabs); i++)
-		if (xm_load(&f->slab[i].state) == XM_SLAB_POOL && f->slab[i].appliance == a &&
-		    f->slab[i].region == f->region_id[a])
+	for (uint32_t i = 0; i < xm_load(&f->nslabs); i++) {
+		const struct xm_slab_desc *d = &f->slab[i];
+		uint32_t state = xm_load(&d->state);
+
+		/* LOST ones too: they are part of the region's size, and asking for less would cut it */
+		if ((state == XM_SLAB_POOL || state == XM_SLAB_LOST) && d->appliance == a &&
+		    d->region == f->region_id[a])
 			known++;
+	}
 	return known;
 }
 

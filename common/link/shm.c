@@ -103,7 +103,7 @@ static int readable(struct xm_peer *p, const void *addr)
 	uint8_t byte;
 	struct iovec local = { &byte, 1 }, remote = { (void *)addr, 1 };
 
-	return xm_sys_vm_readv(p->pid, &local, 1, &remote, 1) == 1;
+	return xm_sys_vm_readv(&local, 1, &remote, 1) == 1;
 }
 
 /* A copy failed at region byte `at`. 0: the slab was replaced, try again; else what to report. */
@@ -140,9 +140,9 @@ static int copy(struct xm_link *l, const struct iovec *local, int n, struct rang
 		if (pieces < 0)
 			return pieces;
 		if (writing)
-			done = xm_sys_vm_writev(p->pid, local, (unsigned)n, remote, (unsigned)pieces);
+			done = xm_sys_vm_writev(local, (unsigned)n, remote, (unsigned)pieces);
 		else
-			done = xm_sys_vm_readv(p->pid, local, (unsigned)n, remote, (unsigned)pieces);
+			done = xm_sys_vm_readv(local, (unsigned)n, remote, (unsigned)pieces);
 		if (xm_likely(done == (ssize_t)at.len))
 			return 0;
 		if (done < 0 && done != -EFAULT)

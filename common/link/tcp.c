@@ -222,7 +222,7 @@ static int tcp_writev(struct xm_link *l, const struct iovec *iov, int n, uint64_
 	r.len = (uint32_t)len;
 	to.iov_base = send_room(t, XM_WIRE_REQUEST + len) + XM_WIRE_REQUEST;
 	to.iov_len = len;
-	if (xm_sys_vm_readv(l->peer->pid, &to, 1, iov, (unsigned)n) != (ssize_t)len) {
+	if (xm_sys_vm_readv(&to, 1, iov, (unsigned)n) != (ssize_t)len) {
 		complete(t, cookie, -EFAULT, 0, 0);
 		return 0;
 	}

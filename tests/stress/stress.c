@@ -351,11 +351,10 @@ static void watch(unsigned seconds, bool ending)
 static void reap_children(void)
 {
 	uint64_t end = xm_now_ns() + 2 * xm_rt.fam->reap_grace_ns + 45000000000ull;
-	uint64_t own = test_staging_pages(&xm_rt);
 
 	do {
 		xm_family_reap_dead(xm_rt.fam);
-		if (xm_load(&xm_rt.fam->resident_pages) == own && !xm_load(&xm_rt.fam->slots_used))
+		if (xm_load(&xm_rt.fam->resident_pages) == test_staging_pages(&xm_rt) && !xm_load(&xm_rt.fam->slots_used))
 			return;
 		usleep(20000);
 	} while (xm_now_ns() < end);
