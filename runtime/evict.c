@@ -209,16 +209,6 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 	}
 }
 
-/* No more slots from an appliance that is gone. One that only this process cannot reach is others' all the same. */
-static void slab_lost(struct xm_runtime *rt, struct xm_slab_desc *d)
-{
-	uint32_t pool = XM_SLAB_POOL;
-
-	if (xm_peer_state(rt->peer[d->appliance]) < 0)
-		__atomic_compare_exchange_n(&d->state, &pool, XM_SLAB_LOST, false, __ATOMIC_ACQ_REL,
-					    __ATOMIC_RELAXED);
-}
-
 static void write_out(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
 	xm_remote_write(rt, w, w->slot, w->status, n);
@@ -227,7 +217,7 @@ static void write_out(struct xm_runtime *rt, struct xm_worker *w, int n)
 			continue;
 		w->mark[i] = FATE_STAYS;
 		if (w->status[i] == -ENOLINK)
-			slab_lost(rt, xm_slot_slab(rt->fam, w->slot[i]));
+			xm_remote_lost(rt, w->slot[i]);
 	}
 }
 

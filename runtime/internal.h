@@ -193,6 +193,9 @@ int xm_remote_grow(struct xm_runtime *rt);
 /* The right to change the book of slabs, in this process and between processes: 0, -EBUSY. */
 int xm_remote_grow_lock(struct xm_runtime *rt);
 void xm_remote_grow_unlock(struct xm_runtime *rt);
+/* A write to the slot found no link: no more slots of its slab are given out if its appliance is gone. One that only
+ * this process cannot reach is others' all the same. */
+void xm_remote_lost(struct xm_runtime *rt, uint64_t slot);
 /* Background: notices lost and regained appliances. */
 void xm_remote_tick(struct xm_runtime *rt);
 

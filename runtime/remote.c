@@ -437,6 +437,16 @@ int xm_remote_grow(struct xm_runtime *rt)
 	return rc;
 }
 
+void xm_remote_lost(struct xm_runtime *rt, uint64_t slot)
+{
+	struct xm_slab_desc *d = xm_slot_slab(rt->fam, slot);
+	uint32_t pool = XM_SLAB_POOL;
+
+	if (xm_peer_state(rt->peer[d->appliance]) < 0)
+		__atomic_compare_exchange_n(&d->state, &pool, XM_SLAB_LOST, false, __ATOMIC_ACQ_REL,
+					    __ATOMIC_RELAXED);
+}
+
 /* ---- peers --------------------------------------------------------------------------------------------- */
 
 static bool is_direct(const struct xm_family_config *cfg, unsigned a)
