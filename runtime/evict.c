@@ -183,9 +183,9 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 		else
 			need++;
 	}
-	got = need ? xm_slots_alloc(rt->fam, &w->slot_hint, fresh, need) : 0;
+	got = need ? xm_slots_alloc(rt->fam, rt->proc, &w->slot_hint, fresh, need) : 0;
 	while (got < need && (xm_remote_grow(rt) == 0 || xm_family_reap_dead(rt->fam) > 0)) {
-		int more = xm_slots_alloc(rt->fam, &w->slot_hint, fresh + got, need - got);
+		int more = xm_slots_alloc(rt->fam, rt->proc, &w->slot_hint, fresh + got, need - got);
 
 		if (!more)
 			break;
@@ -202,6 +202,7 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 		}
 		w->slot[i] = fresh[used++];
 		xm_pg_note_slot(&rt->pt[w->page[i]], w->slot[i]);
+		xm_slots_own(rt->fam, rt->proc, w->slot[i]);
 		/* the page is dirty: what its former slot holds is of no use to it any more */
 		if (w->word[i] & XM_PG_HAS_SLOT)
 			xm_slots_put(rt->fam, xm_pg_slot(w->word[i]));

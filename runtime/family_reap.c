@@ -129,6 +129,7 @@ static void give_back(struct xm_family *f, uint32_t index)
 	struct xm_proc *p = &f->proc[index];
 
 	clear_page_table(f, index);
+	xm_slots_take_back(f, index);
 	give_back_charges(f, p);
 	p->stats.resident_pages = p->stats.mapped_pages = p->stats.remote_pages = 0;
 	if (!p->ended_ns)

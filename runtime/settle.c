@@ -2,23 +2,24 @@
 /*
  * settle.c - the last step of everything that owns a BUSY page, in the one order that survives a SIGKILL:
  *
- *   word settled -> sleeper woken -> slot put, if the word does not name it any more
+ *   word settled -> slot put, if the word does not name it any more -> sleeper woken
  *
- * A process killed in between leaves a slot that nobody names (lost until its family ends). The other way round its
- * word would still name a slot that it has put: whoever reaps it would put it again, and a slot shared with a parent
- * or child would be given to somebody else while it is in use.
+ * The other way round the word of a process killed in between would still name a slot that it has put: whoever reaps
+ * it would put it again, and a slot shared with a parent or child would be given to somebody else while it is in use.
+ * A kill between word and put leaves a slot that nobody names until the family ends: those are neighbouring
+ * instructions, without a system call in between, which is where kills arrive.
  *
  * Any thread; no lock. Also the order of a batch.
  */
 #include "runtime/internal.h"
 #include "runtime/uffd.h"
 
-static void wake_and_put(struct xm_runtime *rt, uint64_t page, bool wake, uint64_t slot)
+static void put_and_wake(struct xm_runtime *rt, uint64_t page, bool wake, uint64_t slot)
 {
-	if (wake)
-		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
 	if (slot != XM_NO_SLOT)
 		xm_slots_put(rt->fam, slot);
+	if (wake)
+		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
 }
 
 static uint64_t slot_named(xm_pte word)
@@ -31,7 +32,7 @@ void xm_page_settle(struct xm_runtime *rt, uint64_t page, xm_pte to)
 	uint64_t had = slot_named(xm_pg_load(&rt->pt[page]));
 	bool wake = xm_pg_finish(&rt->pt[page], to);
 
-	wake_and_put(rt, page, wake, had == slot_named(to) ? XM_NO_SLOT : had);
+	put_and_wake(rt, page, wake, had == slot_named(to) ? XM_NO_SLOT : had);
 }
 
 void xm_page_forget(struct xm_runtime *rt, uint64_t page)
@@ -39,7 +40,7 @@ void xm_page_forget(struct xm_runtime *rt, uint64_t page)
 	uint64_t had = slot_named(xm_pg_load(&rt->pt[page]));
 	bool wake = xm_pg_clear(&rt->pt[page]);
 
-	wake_and_put(rt, page, wake, had);
+	put_and_wake(rt, page, wake, had);
 }
 
 void xm_worker_sort(struct xm_worker *w, int n)

@@ -2,18 +2,26 @@
 /*
  * slots.c - reference counts of slots in the family object.
  *
- *   refs[slot]  0: free, n: named by n page words. Allocation is a compare-and-swap 0 -> 1 of single counts,
- *   starting at the slab's hint, so that a window of evicted pages gets neighbouring slots and comes back with
- *   one read. slab.free and slots_used follow with relaxed adds: they steer the search, they decide nothing.
+ *   0 --xm_slots_alloc--> IN_HAND | process --xm_slots_own--> 1 <--get, put--> n --put--> 0
  *
- * Any thread; lock-free. A process killed between taking a slot and writing its page word leaks that slot until
- * the family ends (at most one eviction batch).
+ *   refs[slot]  0: free, n: named by n page words, IN_HAND | i: taken by process i, which has not written its page
+ *   word yet or has just done so. Allocation is a compare-and-swap of single counts, starting at the slab's hint, so
+ *   that a window of evicted pages gets neighbouring slots and comes back with one read. slab.free and slots_used
+ *   follow with relaxed adds: they steer the search, they decide nothing.
+ *
+ * Any thread; lock-free. What a process that was killed had in its hand is found by its number in the counts
+ * (xm_slots_take_back); xm_proc.in_hand says whether there is anything to look for.
  */
 #include "runtime/slots.h"
 
 #include "log.h"
+#include "runtime/family_internal.h"
 
-static int take_from_slab(struct xm_family *f, uint32_t slab, uint64_t *out, int n)
+#define IN_HAND 0x8000u
+
+_Static_assert(XM_MAX_PROCS <= IN_HAND, "a process number fits beside the mark");
+
+static int take_from_slab(struct xm_family *f, uint32_t slab, uint16_t mark, uint64_t *out, int n)
 {
 	struct xm_slab_desc *d = &f->slab[slab];
 	uint16_t *refs = xm_family_refs(f) + ((uint64_t)slab << XM_SLAB_SLOT_SHIFT);
@@ -24,7 +32,7 @@ static int take_from_slab(struct xm_family *f, uint32_t slab, uint64_t *out, int
 		uint16_t zero = 0;
 
 		if (xm_load_relaxed(&refs[at]) == 0 &&
-		    __atomic_compare_exchange_n(&refs[at], &zero, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+		    __atomic_compare_exchange_n(&refs[at], &zero, mark, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 			out[got++] = ((uint64_t)slab << XM_SLAB_SLOT_SHIFT) | at;
 		if (++at == d->slots)
 			at = 0;
@@ -35,28 +43,37 @@ static int take_from_slab(struct xm_family *f, uint32_t slab, uint64_t *out, int
 	return got;
 }
 
-int xm_slots_alloc(struct xm_family *f, uint32_t *hint, uint64_t *out, int n)
+int xm_slots_alloc(struct xm_family *f, uint32_t proc, uint32_t *hint, uint64_t *out, int n)
 {
+	uint16_t mark = (uint16_t)(IN_HAND | proc);
 	uint32_t slabs = xm_load(&f->nslabs);
+	uint64_t used;
 	int got = 0;
 
+	xm_add(&f->proc[proc].in_hand, (uint32_t)n);
+	used = xm_add(&f->slots_used, (uint64_t)n);
 	for (uint32_t i = 0; i < slabs && got < n; i++) {
 		uint32_t s = (*hint + i) % slabs;
 		struct xm_slab_desc *d = &f->slab[s];
 
 		if (xm_load(&d->state) != XM_SLAB_POOL || (int32_t)xm_load_relaxed(&d->free) <= 0)
 			continue;
-		got += take_from_slab(f, s, out + got, n - got);
+		got += take_from_slab(f, s, mark, out + got, n - got);
 		if (got == n)
 			*hint = s;
 	}
-	if (got) {
-		uint64_t used = xm_add(&f->slots_used, (uint64_t)got) + (uint64_t)got;
-
-		if (used > xm_load_relaxed(&f->slots_used_max))
-			__atomic_store_n(&f->slots_used_max, used, __ATOMIC_RELAXED);
+	if (got < n) {
+		xm_sub(&f->slots_used, (uint64_t)(n - got));
+		xm_sub(&f->proc[proc].in_hand, (uint32_t)(n - got));
 	}
+	xm_raise_u64(&f->slots_used_max, used + (uint64_t)got);
 	return got;
+}
+
+void xm_slots_own(struct xm_family *f, uint32_t proc, uint64_t slot)
+{
+	xm_store(&xm_family_refs(f)[slot], 1);
+	xm_sub(&f->proc[proc].in_hand, 1);
 }
 
 void xm_slots_get(struct xm_family *f, uint64_t slot)
@@ -66,7 +83,19 @@ void xm_slots_get(struct xm_family *f, uint64_t slot)
 	if (xm_slot_state(f, slot) == XM_SLAB_EXPLICIT)
 		return;
 	before = __atomic_fetch_add(&xm_family_refs(f)[slot], 1, __ATOMIC_ACQ_REL);
-	xm_assert(before != 0 && before != UINT16_MAX);
+	xm_assert(before != 0 && before < IN_HAND - 1);
+}
+
+/* The only one that names the slot lets go: nobody else can change its count. Free is said last, after the checksum
+ * that must not outlive it. */
+static void put_last(struct xm_family *f, struct xm_slab_desc *d, uint64_t slot, uint16_t seen)
+{
+	__atomic_store_n(&xm_family_sums(f)[slot], 0, __ATOMIC_RELAXED);
+	if (seen >= IN_HAND)
+		xm_sub(&f->proc[seen & (IN_HAND - 1)].in_hand, 1);
+	xm_sub(&f->slots_used, 1);
+	xm_add(&d->free, 1);
+	xm_store(&xm_family_refs(f)[slot], 0);
 }
 
 void xm_slots_put(struct xm_family *f, uint64_t slot)
@@ -77,22 +106,40 @@ void xm_slots_put(struct xm_family *f, uint64_t slot)
 
 	if (xm_slot_state(f, slot) == XM_SLAB_EXPLICIT)
 		return;
-	/* the checksum goes before the slot can be taken by another */
 	do {
 		xm_assert(seen != 0);
-		if (seen == 1)
-			__atomic_store_n(&xm_family_sums(f)[slot], 0, __ATOMIC_RELAXED);
+		if (seen == 1 || seen >= IN_HAND) {
+			put_last(f, d, slot, seen);
+			return;
+		}
 	} while (!__atomic_compare_exchange_n(ref, &seen, (uint16_t)(seen - 1), false, __ATOMIC_ACQ_REL,
 					      __ATOMIC_ACQUIRE));
-	if (seen == 1) {
-		xm_add(&d->free, 1);
-		xm_sub(&f->slots_used, 1);
+}
+
+void xm_slots_take_back(struct xm_family *f, uint32_t proc)
+{
+	uint16_t mark = (uint16_t)(IN_HAND | proc);
+	uint32_t slabs = xm_load(&f->nslabs), rest;
+
+	for (uint32_t s = 0; s < slabs && xm_load(&f->proc[proc].in_hand); s++) {
+		uint64_t first = (uint64_t)s << XM_SLAB_SLOT_SHIFT;
+
+		if (xm_load(&f->slab[s].state) == XM_SLAB_EXPLICIT)
+			continue;
+		for (uint32_t i = 0; i < f->slab[s].slots; i++)
+			if (xm_load_relaxed(&xm_family_refs(f)[first + i]) == mark)
+				xm_slots_put(f, first + i);
 	}
+	/* counted as used, killed before it was taken */
+	rest = __atomic_exchange_n(&f->proc[proc].in_hand, 0, __ATOMIC_ACQ_REL);
+	xm_sub_to_zero(&f->slots_used, rest);
 }
 
 uint32_t xm_slots_refs(struct xm_family *f, uint64_t slot)
 {
-	return xm_load(&xm_family_refs(f)[slot]);
+	uint16_t refs = xm_load(&xm_family_refs(f)[slot]);
+
+	return refs >= IN_HAND ? 1 : refs;
 }
 
 uint64_t xm_slots_free(struct xm_family *f)

@@ -11,9 +11,15 @@
 
 #include "runtime/family.h"
 
-/* Takes up to n (<= 256) free slots into out, contiguous ones where possible; each with reference count 1.
- * *hint (a slab number, per caller) remembers where to look. Returns how many (0: none free). */
-int xm_slots_alloc(struct xm_family *f, uint32_t *hint, uint64_t *out, int n);
+/* Takes up to n (<= 256) free slots into out, contiguous ones where possible; each with reference count 1, in the
+ * hand of process `proc` (its number): if it dies now, its reaper finds them. *hint (a slab number, per caller)
+ * remembers where to look. Returns how many (0: none free). */
+int xm_slots_alloc(struct xm_family *f, uint32_t proc, uint32_t *hint, uint64_t *out, int n);
+/* A page word names the slot, which xm_slots_alloc() gave: from now on it is found by that. */
+void xm_slots_own(struct xm_family *f, uint32_t proc, uint64_t slot);
+/* By the reaper of process `proc`, after its words are gone: frees what it had in its hand. Goes through all counts,
+ * if there is anything. */
+void xm_slots_take_back(struct xm_family *f, uint32_t proc);
 /* One more page word names the slot. */
 void xm_slots_get(struct xm_family *f, uint64_t slot);
 /* One page word less; at zero the slot is free and its checksum forgotten. */

@@ -302,13 +302,17 @@ static void hold_slots(struct xm_family *f, void *arg)
 {
 	static const uint64_t pages[] = { 0, 1, 511, 512, 100000, XM_EXT_PAGES - 1 };
 	struct held *h = arg;
-	uint64_t slots[6];
+	uint64_t slots[9];
 	uint32_t hint = 0;
 
-	if (xm_family_proc_live(f, h->index) || xm_slots_alloc(f, &hint, slots, 6) != 6)
+	if (xm_family_proc_live(f, h->index) || xm_slots_alloc(f, h->index, &hint, slots, 9) != 9)
 		_exit(1);
-	for (int i = 0; i < 6; i++)
+	/* one that is named and still in hand, three that are only in hand */
+	for (int i = 0; i < 6; i++) {
 		*word(f, h->index, pages[i]) = xm_pg_with_slot(XM_PG_REMOTE, slots[i]);
+		if (i < 5)
+			xm_slots_own(f, h->index, slots[i]);
+	}
 	*word(f, h->index, 700) = xm_pg_with_slot(XM_PG_EVICTING, h->shared_slot);
 	xm_slots_get(f, h->shared_slot);
 	*word(f, h->index, 701) = xm_pg_with_slot(XM_PG_REMOTE,
@@ -326,7 +330,8 @@ static uint64_t take_slot(struct xm_family *f)
 	uint32_t hint = 0;
 	uint64_t slot;
 
-	assert_int_equal(xm_slots_alloc(f, &hint, &slot, 1), 1);
+	assert_int_equal(xm_slots_alloc(f, 0, &hint, &slot, 1), 1);
+	xm_slots_own(f, 0, slot);
 	return slot;
 }
 
@@ -340,7 +345,7 @@ static void test_reap_of_a_killed_child_gives_everything_back(void **state)
 	xm_add(&f->resident_pages, 7);
 	h.index = (uint32_t)xm_family_proc_claim(f);
 	pid = start_child(hold_slots, f, &h);
-	assert_int_equal(f->slots_used, 7);
+	assert_int_equal(f->slots_used, 10);
 	assert_int_equal(xm_slots_refs(f, h.shared_slot), 2);
 	assert_false(xm_family_reap(f, h.index));
 	kill_child(pid);
@@ -408,7 +413,7 @@ static void test_reap_with_network_appliance_lets_slots_rest(void **state)
 	kill_child(pid);
 	assert_int_equal(f->resident_pages, 50);
 	assert_false(xm_family_reap(f, h.index));
-	assert_int_equal(f->slots_used, 7);
+	assert_int_equal(f->slots_used, 10);
 	/* its frames are free all the same */
 	assert_int_equal(f->resident_pages, 0);
 	assert_int_equal(f->committed_pages, 0);

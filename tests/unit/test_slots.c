@@ -52,13 +52,23 @@ static int teardown(void **state)
 	return 0;
 }
 
+/* slots that page words name */
+static int take(struct xm_family *f, uint32_t *hint, uint64_t *slot, int n)
+{
+	int got = xm_slots_alloc(f, 3, hint, slot, n);
+
+	for (int i = 0; i < got; i++)
+		xm_slots_own(f, 3, slot[i]);
+	return got;
+}
+
 static void test_alloc_when_fresh_then_neighbours(void **state)
 {
 	struct xm_family *f = *state;
 	uint64_t slot[BATCH];
 	uint32_t hint = 0;
 
-	assert_int_equal(xm_slots_alloc(f, &hint, slot, BATCH), BATCH);
+	assert_int_equal(take(f, &hint, slot, BATCH), BATCH);
 	for (int i = 0; i < BATCH; i++) {
 		assert_int_equal(slot[i], slot[0] + (uint64_t)i);
 		assert_int_equal(xm_slots_refs(f, slot[i]), 1);
@@ -75,16 +85,16 @@ static void test_alloc_when_all_taken_then_none_and_explicit_never_used(void **s
 	uint32_t hint = 0, got = 0;
 	int n;
 
-	while ((n = xm_slots_alloc(f, &hint, slot, 256)) > 0) {
+	while ((n = take(f, &hint, slot, 256)) > 0) {
 		for (int i = 0; i < n; i++)
 			assert_int_not_equal(slot[i] >> XM_SLAB_SLOT_SHIFT, 1);
 		got += (uint32_t)n;
 	}
 	assert_int_equal(got, 2 * SLAB_SLOTS);
 	assert_int_equal(xm_slots_free(f), 0);
-	assert_int_equal(xm_slots_alloc(f, &hint, slot, 1), 0);
+	assert_int_equal(take(f, &hint, slot, 1), 0);
 	xm_slots_put(f, 7);
-	assert_int_equal(xm_slots_alloc(f, &hint, slot, 2), 1);
+	assert_int_equal(take(f, &hint, slot, 2), 1);
 	assert_int_equal(slot[0], 7);
 }
 
@@ -95,7 +105,7 @@ static void test_alloc_when_slab_lost_then_passed_over(void **state)
 	uint32_t hint = 0;
 
 	f->slab[0].state = XM_SLAB_LOST;
-	assert_int_equal(xm_slots_alloc(f, &hint, slot, 8), 8);
+	assert_int_equal(take(f, &hint, slot, 8), 8);
 	for (int i = 0; i < 8; i++)
 		assert_int_equal(slot[i] >> XM_SLAB_SLOT_SHIFT, 2);
 }
@@ -106,7 +116,7 @@ static void test_alloc_when_hint_beyond_slabs_then_still_found(void **state)
 	uint32_t hint = 4000000000u;
 	uint64_t slot;
 
-	assert_int_equal(xm_slots_alloc(f, &hint, &slot, 1), 1);
+	assert_int_equal(take(f, &hint, &slot, 1), 1);
 }
 
 static void test_put_when_shared_then_free_at_the_last_only(void **state)
@@ -115,7 +125,7 @@ static void test_put_when_shared_then_free_at_the_last_only(void **state)
 	uint32_t hint = 0;
 	uint64_t slot;
 
-	assert_int_equal(xm_slots_alloc(f, &hint, &slot, 1), 1);
+	assert_int_equal(take(f, &hint, &slot, 1), 1);
 	xm_slots_get(f, slot);
 	xm_slots_get(f, slot);
 	assert_int_equal(xm_slots_refs(f, slot), 3);
@@ -133,7 +143,7 @@ static void test_put_when_last_then_checksum_forgotten(void **state)
 	uint32_t hint = 0;
 	uint64_t slot;
 
-	assert_int_equal(xm_slots_alloc(f, &hint, &slot, 1), 1);
+	assert_int_equal(take(f, &hint, &slot, 1), 1);
 	xm_family_sums(f)[slot] = 0x1234567;
 	xm_slots_get(f, slot);
 	xm_slots_put(f, slot);
@@ -163,6 +173,42 @@ static void test_offset_when_slabs_smaller_than_their_numbers_then_dense(void **
 	assert_int_equal(xm_slot_offset(f, third + 9), (SLAB_SLOTS + 9ull) * XM_PAGE_SIZE);
 }
 
+static void test_take_back_when_in_hand_then_free_and_others_keep_theirs(void **state)
+{
+	struct xm_family *f = *state;
+	uint32_t hint = 0;
+	uint64_t slot[8], other;
+
+	assert_int_equal(xm_slots_alloc(f, 5, &hint, slot, 8), 8);
+	assert_int_equal(xm_slots_alloc(f, 6, &hint, &other, 1), 1);
+	xm_slots_own(f, 5, slot[0]);
+	assert_int_equal(xm_slots_refs(f, slot[1]), 1);
+	xm_slots_put(f, slot[2]); /* named, but not owned yet: by its word */
+	assert_int_equal(f->proc[5].in_hand, 6);
+	xm_slots_take_back(f, 5);
+	assert_int_equal(f->proc[5].in_hand, 0);
+	assert_int_equal(xm_slots_refs(f, slot[0]), 1);
+	for (int i = 1; i < 8; i++)
+		assert_int_equal(xm_slots_refs(f, slot[i]), 0);
+	assert_int_equal(xm_slots_refs(f, other), 1);
+	assert_int_equal(f->slots_used, 2);
+	assert_int_equal(xm_slots_free(f), 2 * SLAB_SLOTS - 2);
+	xm_slots_take_back(f, 6);
+	assert_int_equal(xm_slots_refs(f, other), 0);
+	assert_int_equal(f->slots_used, 1);
+}
+
+static void test_take_back_when_killed_while_counting_then_use_is_right(void **state)
+{
+	struct xm_family *f = *state;
+
+	f->proc[5].in_hand = 100;
+	f->slots_used = 100;
+	xm_slots_take_back(f, 5);
+	assert_int_equal(f->slots_used, 0);
+	assert_int_equal(f->proc[5].in_hand, 0);
+}
+
 /* ---- threads ------------------------------------------------------------------------------------------- */
 
 struct taker {
@@ -179,7 +225,7 @@ static void *taker_main(void *arg)
 	uint32_t hint = t->seed;
 
 	for (int round = 0; round < 3000; round++) {
-		int n = xm_slots_alloc(t->f, &hint, slot, 1 + rand_r(&t->seed) % 200);
+		int n = take(t->f, &hint, slot, 1 + rand_r(&t->seed) % 200);
 
 		for (int i = 0; i < n; i++)
 			t->clashes += __atomic_exchange_n(&t->owner[slot[i]], 1, __ATOMIC_ACQ_REL);
@@ -227,7 +273,7 @@ static void test_counts_when_threads_share_a_slot_then_exact(void **state)
 	uint32_t hint = 0;
 	uint64_t slot;
 
-	assert_int_equal(xm_slots_alloc(f, &hint, &slot, 1), 1);
+	assert_int_equal(take(f, &hint, &slot, 1), 1);
 	assert_int_equal(slot, 0);
 	for (unsigned i = 0; i < 3; i++)
 		pthread_create(&t[i], NULL, sharer_main, f);
@@ -249,6 +295,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_put_when_last_then_checksum_forgotten, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_explicit_when_put_and_get_then_not_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_offset_when_slabs_smaller_than_their_numbers_then_dense, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_take_back_when_in_hand_then_free_and_others_keep_theirs, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_take_back_when_killed_while_counting_then_use_is_right, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_alloc_when_threads_compete_then_no_slot_twice, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_counts_when_threads_share_a_slot_then_exact, setup, teardown),
