@@ -440,30 +440,51 @@ static void copy_book(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_
 	}
 }
 
+/* A moved mapping loses its registration, and so does what the kernel merges it with on arrival: registered neighbours
+ * would be ordinary memory from then on, their absent pages zeros. Two ways of making it unlike them.
+ *
+ * The old addresses go: unregistered. Without its registration an absent page would be filled with zeros by whoever
+ * touches it now, or waits for it, and those would move along; so it cannot be accessed any more: told early, an
+ * access is told the same as afterwards.
+ *
+ * The old addresses stay and may be used all the time: they keep their registration, and the mapping is told apart by
+ * an advice that means nothing to anonymous memory and that no external mapping has otherwise. */
+static void part_from_neighbours(struct xm_runtime *rt, uint64_t from, uint64_t len, bool keep_old)
+{
+	if (keep_old) {
+		xm_uffd_writeprotect(rt->uffd, from, len, false);
+		xm_sys_madvise((void *)from, len, MADV_SEQUENTIAL);
+	} else {
+		xm_sys3(SYS_mprotect, from, len, PROT_NONE);
+		xm_uffd_unregister(rt->uffd, from, len);
+	}
+}
+
+static void like_neighbours(struct xm_runtime *rt, uint64_t at, uint64_t len, int prot, bool keep_old)
+{
+	int rc = xm_uffd_register(rt->uffd, at, len, (rt->features & XM_FEAT_WP) != 0);
+
+	xm_assert(rc == 0);
+	if (keep_old)
+		xm_sys_madvise((void *)at, len, MADV_NORMAL);
+	else
+		xm_sys3(SYS_mprotect, at, len, prot);
+}
+
 /* Moves len bytes of one mapping; the old addresses become reserved again, or stay mapped and empty. */
 static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t len, bool keep_old)
 {
 	uint64_t page = (from - xm_ext_lo) >> XM_PAGE_SHIFT, n = len >> XM_PAGE_SHIFT;
-	bool wp = (rt->features & XM_FEAT_WP) != 0;
 	int prot = xm_value_prot(xm_rangemap_get(&rt->maps, from)->value[0]);
 	long rc;
 
 	xm_map_take(rt, page, n);
-	/* Without its registration an absent page would be filled with zeros by whoever touches it now, or waits for it,
-	 * and those would move along. The old addresses are about to go: told early, an access is told the same. */
-	if (!keep_old)
-		xm_sys3(SYS_mprotect, from, len, PROT_NONE);
 	take_dest(rt, page, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
-	/* A moved mapping loses its registration, and so does what the kernel merged it with on arrival: registered
-	 * neighbours would be ordinary memory from then on, their absent pages zeros. An unregistered one is not
-	 * merged with them. */
-	xm_uffd_unregister(rt->uffd, from, len);
+	part_from_neighbours(rt, from, len, keep_old);
 	rc = xm_sys6(SYS_mremap, (long)from, (long)len, (long)len,
 		     MREMAP_MAYMOVE | MREMAP_FIXED | (keep_old ? MREMAP_DONTUNMAP : 0), (long)to, 0);
 	if (rc < 0 && rc > -4096) {
-		xm_uffd_register(rt->uffd, from, len, wp);
-		if (!keep_old)
-			xm_sys3(SYS_mprotect, from, len, prot);
+		like_neighbours(rt, from, len, prot, keep_old);
 		untake(rt, page, n);
 		untake(rt, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
 		reserve_again(to, len);
@@ -472,11 +493,8 @@ static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_
 	if (!keep_old)
 		reserve_again(from, len);
 	else
-		xm_uffd_register(rt->uffd, from, len, wp);
-	rc = xm_uffd_register(rt->uffd, to, len, wp);
-	xm_assert(rc == 0);
-	if (!keep_old)
-		xm_sys3(SYS_mprotect, to, len, prot);
+		xm_sys_madvise((void *)from, len, MADV_NORMAL);
+	like_neighbours(rt, to, len, prot, keep_old);
 	move_words(rt, page, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
 	copy_book(rt, from, to, len);
 	if (!keep_old)

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include "tests/harness.h"
@@ -375,6 +376,53 @@ static void test_remap_when_dontunmap_then_old_place_is_zeros(void **state)
 	unmap(q, 32);
 }
 
+struct toucher {
+	pthread_t thread;
+	char *p;
+	uint64_t pages, seed;
+	uint32_t stop;
+	uint64_t wrong;
+};
+
+/* Reads pages all the time: what it sees is what was there, or nothing any more. */
+static void *toucher_main(void *arg)
+{
+	struct toucher *t = arg;
+
+	for (uint64_t i = 0; !xm_load(&t->stop); i = (i * 5 + 1) % t->pages) {
+		uint64_t v = ((volatile uint64_t *)(t->p + i * PAGE))[3];
+
+		t->wrong += v != 0 && v != test_value(t->seed, i, 3);
+	}
+	return NULL;
+}
+
+static void test_remap_when_dontunmap_and_touched_meanwhile_then_nothing_lost(void **state)
+{
+	for (uint64_t round = 0; round < 30; round++) {
+		char *before = mixed(4, 70), *p = mixed(256, round), *after = mixed(4, 71), *q;
+		struct toucher t = { .p = p, .pages = 256, .seed = round };
+
+		assert_int_equal(test_evict(p, 256), 0);
+		pthread_create(&t.thread, NULL, toucher_main, &t);
+		q = xm_map_remap(p, 256 * PAGE, 256 * PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+		xm_store(&t.stop, 1);
+		pthread_join(t.thread, NULL);
+		assert_false(test_is_error(q));
+		assert_int_equal(t.wrong, 0);
+		assert_int_equal(test_wrong(q, 256, round, 0), 0);
+		assert_int_equal(test_not_zero(p, 256), 0);
+		/* still external: they, and what lies beside them */
+		test_evict(q, 256);
+		assert_int_equal(test_wrong(q, 256, round, 0), 0);
+		assert_int_equal(test_wrong(before, 4, 70, 0) + test_wrong(after, 4, 71, 0), 0);
+		unmap(p, 256);
+		unmap(q, 256);
+		unmap(before, 4);
+		unmap(after, 4);
+	}
+}
+
 static void test_remap_when_target_outside_then_ordinary_memory(void **state)
 {
 	char *to = mmap(NULL, 32 * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *p = mixed(32, 15);
@@ -439,6 +487,7 @@ int main(void)
 		T(test_remap_when_fresh_between_neighbours_then_theirs_stay),
 		T(test_remap_when_grown_then_old_contents_and_zeros),
 		T(test_remap_when_dontunmap_then_old_place_is_zeros),
+		T(test_remap_when_dontunmap_and_touched_meanwhile_then_nothing_lost),
 		T(test_remap_when_target_outside_then_ordinary_memory),
 		T(test_remap_when_arguments_bad_then_as_the_kernel),
 	};
