@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real programs of the integration tests. Each makes its input from a fixed seed, gives the command, and
 something to compare between an ordinary run and a covered one: its output, unless it has a driver that talks to it
-and says what it saw. Peaks are between 256 and 400 MiB: large enough for a quarter of it to hurt."""
+and says what it saw. Peaks are little above 256 MiB: large enough for a quarter of it to hurt."""
 import hashlib
 import os
 import random
@@ -108,11 +108,11 @@ class Numpy(Program):
     text = """
 import hashlib, numpy as np
 rng = np.random.default_rng(%d)
-a = rng.random(24 << 20, dtype=np.float32)           # 96 MiB, fill
-b = np.empty(24 << 20, dtype=np.float32)
+a = rng.random(18 << 20, dtype=np.float32)           # 72 MiB, fill
+b = np.empty(18 << 20, dtype=np.float32)
 np.multiply(a, 2.5, out=b)                           # stream
 b += a
-c = np.arange(12 << 20, dtype=np.int32)              # 48 MiB
+c = np.arange(9 << 20, dtype=np.int32)               # 36 MiB
 c *= np.int32(-1640531535)
 c.sort()
 print(float(b[::4097].sum()), int(c[12345]), int(c.astype(np.int64).sum()))
@@ -132,9 +132,9 @@ class Sqlite(Program):
     text = """
 CREATE TABLE t(id INTEGER PRIMARY KEY, k INT, v TEXT);
 CREATE TABLE s(k INT, id INT);
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 54000)
 INSERT INTO t SELECT i, (i * 2654435761) % 1000003, printf('%d-%.*c', i * 7919, 2600, char(97 + i % 26)) FROM n;
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 54000)
 INSERT INTO s SELECT (i * 2654435761) % 1000003, i FROM n;
 CREATE INDEX sk ON s(k);
 SELECT count(*), sum(k), sum(length(v)), min(v), max(substr(v, 1, 12)) FROM t;
@@ -203,7 +203,7 @@ class Redis(Program):
     xmem, must have the digest that the data had at the fork."""
 
     name, need, version = "redis", ("redis-server",), ("redis-server", "--version")
-    keys, size = 30000, 8192
+    keys, size = 26000, 8192
 
     def value(self, i, salt=0):
         return hashlib.md5(b"%d-%d" % (i, salt)).digest() * (self.size // 16)
@@ -288,11 +288,11 @@ class Gcc(Program):
         pad = "".join(rng.choice("abcdefghijklmnop0123456789") for _ in range(70000))
         with open(self.file("big.c"), "w") as f:
             f.write("const char *const table[] = {\n")
-            for k in range(22000):
+            for k in range(17000):
                 at = rng.randrange(60000)
                 f.write(f'"{k} {pad[at:at + 2400]}",\n')
             f.write("};\nconst int numbers[] = {\n")
-            for _ in range(25000):
+            for _ in range(20000):
                 f.write(",".join(str(rng.getrandbits(30)) for _ in range(8)) + ",\n")
             f.write("};\n")
             for n in range(150):
@@ -427,11 +427,12 @@ class StressNg(Program):
     seconds = 4
 
     def command(self):
-        # little for mmap: it asks for stacks and for the low 4 GiB too, which stay local
+        # little for mmap: it asks for stacks and for the low 4 GiB too, which stay local. A bound for malloc, which
+        # else allocates all that there is, touches little of it, and leaves ENOMEM to the others.
         argv = ["stress-ng", "--verify", "--seed", str(SEED), "-t", f"{self.seconds}s", "--temp-path", self.dir,
-                "--vm", "1", "--vm-bytes", "180m", "--mmap", "1", "--mmap-bytes", "12m", "--mremap", "1",
-                "--mremap-bytes", "64m", "--madvise", "1", "--malloc", "1", "--malloc-bytes", "80m", "--fork", "1",
-                "--fork-vm"]
+                "--vm", "1", "--vm-bytes", "256m", "--mmap", "1", "--mmap-bytes", "12m", "--mremap", "1",
+                "--mremap-bytes", "64m", "--madvise", "1", "--malloc", "1", "--malloc-bytes", "16m",
+                "--malloc-max", "64", "--fork", "1", "--fork-vm"]
         return argv
 
     def result(self, out):

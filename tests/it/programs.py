@@ -4,12 +4,15 @@
 # time limit, all: 14400 s
 """Real programs at a quarter of the memory they need: {program} x {link} x {eviction} x {prefetch} x {feature that the
 kernel is said to lack}. At level check a set of runs in which every pair of values of two factors occurs, at level
-all the full product. Each run must have the output of an ordinary run, sits in a memory cgroup that could not hold
-the program, and must have moved pages: see check_travelled() in lib_xmem.py.
+all the full product. Then each program once (at level all: over each link) as an ordinary user: no capability, hence
+no fork event, and a /dev/userfaultfd that is the test's own in a private mount namespace. Each run must have the
+output of an ordinary run, sits in a memory cgroup that could not hold the program, and must have moved pages: see
+check_travelled() in lib_xmem.py.
 
-    tests/it/programs.py [--list] [PROGRAM | FACTOR=VALUE]...    for some of the runs only
+    tests/it/programs.py [--list] [PROGRAM | FACTOR=VALUE | user]...    for some of the runs only
 """
 import itertools
+import os
 import sys
 import time
 
@@ -43,7 +46,19 @@ def pairwise():
     return sorted(rows, key=lambda r: [FACTORS[n].index(v) for n, v in zip(NAMES, r)])
 
 
+def user_rows():
+    """As an ordinary user: over the one link and the other, at level all over both."""
+    out = []
+    for n, p in enumerate(p for p in lib_programs.ALL if not p.user):
+        out += [(p.name, link, "s3fifo", "majority", "none", "user") for k, link in enumerate(FACTORS["link"])
+                if x.LEVEL == "all" or k == n % 2]
+    return out
+
+
 def wanted(row, args):
+    if "user" in args and len(row) == len(NAMES):
+        return False
+    args = [a for a in args if a != "user"]
     values = dict(zip(NAMES, row))
     for name in NAMES:
         chosen = [a.split("=", 1)[-1] for a in args if ("=" in a and a.startswith(name + "=")) or
@@ -73,10 +88,12 @@ class Bench:
     def limit(self):
         return (self.budget + self.uncovered + x.SLACK) & ~4095
 
-    def covered(self, link, options, stays=False, **how):
-        p, app = self.p, self.appliances[self.p.user]
+    def covered(self, link, options, stays=False, user=None, **how):
+        p = self.p
+        user = p.user if user is None else user
+        app = self.appliances[user]
         before = app.stat()
-        r = x.run_xmem(p.command(), self.budget, ["--appliance", app.uri[link], *options], user=p.user, cwd=p.dir,
+        r = x.run_xmem(p.command(), self.budget, ["--appliance", app.uri[link], *options], user=user, cwd=p.dir,
                        env=p.env, drive=p.drive, **how)
         after = app.stat()
         got = p.result(r.out)
@@ -88,7 +105,7 @@ class Bench:
         app.wait_empty(5)
         return r
 
-    def row(self, link, evict, prefetch, mask):
+    def row(self, link, evict, prefetch, mask, user=None):
         options = ["--evict", evict, "--prefetch", prefetch]
         if mask != "none":
             options += ["--mask", mask]
@@ -97,7 +114,10 @@ class Bench:
             r = self.covered(link, options, stays=True)
             x.check("not evicted" in r.err, f"no warning that pages are not evicted: {r.err!r}")
             return r
-        return self.covered(link, options, limit=self.limit())
+        if user:
+            for path in [self.p.dir, *(e.path for e in os.scandir(self.p.dir))]:
+                os.chown(path, x.NOBODY, x.NOBODY)
+        return self.covered(link, options, limit=self.limit(), user=bool(user) or self.p.user)
 
 
 def run_program(cls, rows, appliances):
@@ -120,10 +140,19 @@ def run_program(cls, rows, appliances):
               f"{t['fetched_bytes'] // x.MIB} in")
 
 
+def check_is_ordinary():
+    """The set-up itself: the program is nobody, cannot use the fork event, and the machine's node is untouched."""
+    out = x.run_plain(["/bin/sh", "-c", "id -u; grep CapEff /proc/self/status; stat -c %a /dev/userfaultfd"], user=True).out
+    uid, caps, mode = out.decode().split("\n")[:3]
+    x.check(uid == str(x.NOBODY) and caps.split()[1].strip("0") == "" and mode == "666", f"not an ordinary user: {out!r}")
+    mode = os.stat("/dev/userfaultfd").st_mode & 0o777
+    x.say(f"ordinary user: nobody with a node of its own; the machine's has mode {mode:o}")
+
+
 def main():
     args = [a for a in sys.argv[1:] if not a.startswith("-")]
     rows = list(itertools.product(*FACTORS.values())) if x.LEVEL == "all" else pairwise()
-    rows = [r for r in rows if wanted(r, args)]
+    rows = [r for r in rows + user_rows() if wanted(r, args)]
     if "--list" in sys.argv:
         print("\n".join(" ".join(r) for r in rows))
         return
@@ -135,15 +164,19 @@ def main():
     appliances = {False: x.Appliance()}
     if not no_user:
         appliances[True] = x.Appliance(user=x.NOBODY)
+        check_is_ordinary()
     start = time.monotonic()
     for cls in lib_programs.ALL:
         mine = [r for r in rows if r[0] == cls.name]
         lacking = [n for n in cls.need if not x.shutil.which(n)]
         if not mine:
             continue
-        if lacking or (cls.user and no_user):
+        if lacking or (no_user and cls.user):
             x.failures.append(f"{cls.name}: {no_user if not lacking else lacking[0] + ' is not installed'}")
             continue
+        if no_user and len(mine[-1]) > len(NAMES):
+            x.say(f"{cls.name}: not run as an ordinary user: {no_user}")
+            mine = [r for r in mine if len(r) == len(NAMES)]
         run_program(cls, mine, appliances)
     x.say(f"{len(rows)} runs in {time.monotonic() - start:.0f} s, {len(x.failures)} failed")
     x.finish()
