@@ -131,8 +131,8 @@ check-all:  ## everything: every variant, every combination, long stress, fuzzin
 		-b $(BUILD)/checked $(call stress_of,checked) \
 		-b $(BUILD)/asan $(call stress_of,asan) -b $(BUILD)/tsan $(call stress_of,tsan) \
 		-t 1200 -b $(BUILD)/release $(IT_SCRIPTS) \
-		-b $(BUILD)/checked $(IT_SCRIPTS) \
-		-t 600 -b $(BUILD)/fuzz $(if $(FUZZ_NAMES),tools/fuzz-for)
+		-l check -b $(BUILD)/checked $(IT_SCRIPTS) \
+		-l all -t 600 -b $(BUILD)/fuzz $(if $(FUZZ_NAMES),tools/fuzz-for)
 
 fuzz:  ## build the libFuzzer targets with clang
 	@if command -v clang >/dev/null; then \

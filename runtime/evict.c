@@ -202,12 +202,14 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 		}
 		w->slot[i] = fresh[used++];
 		xm_pg_note_slot(&rt->pt[w->page[i]], w->slot[i]);
-		xm_slots_own(rt->fam, rt->proc, w->slot[i]);
+		xm_slots_own(rt->fam, w->slot[i]);
 		/* the page is dirty: what its former slot holds is of no use to it any more */
 		if (w->word[i] & XM_PG_HAS_SLOT)
 			xm_slots_put(rt->fam, xm_pg_slot(w->word[i]));
 		w->word[i] = xm_pg_with_slot(w->word[i], w->slot[i]);
 	}
+	if (need)
+		xm_slots_hand_empty(rt->fam, rt->proc);
 }
 
 static void write_out(struct xm_runtime *rt, struct xm_worker *w, int n)

@@ -162,7 +162,7 @@ struct xm_proc {
 	int32_t owner;	     /* atomic: pid of who changes the entry (claims, reaps); 0: nobody; negative: of
 				another pid namespace. A lock that survives its owner: a dead one is replaced */
 	uint32_t wake;	     /* futex of its reclaim thread: bumped by whoever wants it to give frames back */
-	uint32_t in_hand;    /* atomic: slots taken that no page word need name yet (slots.h) */
+	uint32_t in_hand;    /* atomic: 1 while it takes slots that no page word names yet (slots.h) */
 	uint64_t start_time; /* field 22 of /proc/PID/stat: tells a re-used pid */
 	uint64_t exe_dev, exe_ino;    /* of the program: another one later means that it exec'd */
 	uint64_t joined_ns, ended_ns; /* CLOCK_MONOTONIC; ended: first seen dead */

@@ -417,12 +417,13 @@ static void move_words(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64
 		moved = xm_pg_with_state(word & ~(XM_PG_PREV_MASK | XM_PG_WAITER), xm_pg_prev(word));
 		if (xm_pg_state(moved) == XM_PG_RESIDENT)
 			moved |= XM_PG_DIRTY;
+		/* never two words that name one slot: a reaper would put it twice */
+		if (xm_pg_clear(&rt->pt[page]))
+			xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
 		if (xm_pg_finish(&rt->pt[dest], moved))
 			xm_uffd_wake(rt->uffd, xm_page_addr(dest), XM_PAGE_SIZE);
 		if (moved & XM_PG_PINNED) /* finish keeps only what the destination had */
 			__atomic_fetch_or(&rt->pt[dest], XM_PG_PINNED, __ATOMIC_ACQ_REL);
-		if (xm_pg_clear(&rt->pt[page]))
-			xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
 		if (xm_pg_state(moved) == XM_PG_RESIDENT)
 			xm_reclaim_inserted(rt, &dest, 1, false);
 	}
@@ -460,31 +461,61 @@ static void part_from_neighbours(struct xm_runtime *rt, uint64_t from, uint64_t 
 	}
 }
 
-static void like_neighbours(struct xm_runtime *rt, uint64_t at, uint64_t len, int prot, bool keep_old)
+/* Undoes it at `at`: where the pages of `from` are now, or still. The book speaks of `from`. */
+static void like_neighbours(struct xm_runtime *rt, uint64_t from, uint64_t at, uint64_t len, bool keep_old)
 {
 	int rc = xm_uffd_register(rt->uffd, at, len, (rt->features & XM_FEAT_WP) != 0);
 
 	xm_assert(rc == 0);
-	if (keep_old)
+	if (keep_old) {
 		xm_sys_madvise((void *)at, len, MADV_NORMAL);
-	else
-		xm_sys3(SYS_mprotect, at, len, prot);
+		return;
+	}
+	for (uint64_t a = from; a < from + len;) {
+		const struct xm_range *r = xm_rangemap_get(&rt->maps, a);
+		uint64_t end = xm_min(r->end, from + len);
+
+		xm_sys3(SYS_mprotect, at + (a - from), end - a, xm_value_prot(r->value[0]));
+		a = end;
+	}
+}
+
+/* mremap, piece by piece where it must be: to the kernel, what grew in place after a move is several mappings, which
+ * it moves one at a time (before Linux 6.17, and with DONTUNMAP always; EFAULT). */
+static long move_vmas(uint64_t from, uint64_t to, uint64_t len, int flags)
+{
+	uint64_t done = 0, piece = len;
+
+	while (done < len) {
+		long rc = xm_sys6(SYS_mremap, (long)(from + done), (long)piece, (long)piece, flags, (long)(to + done), 0);
+
+		if (rc == -EFAULT && piece > XM_PAGE_SIZE) {
+			piece = xm_round_up(piece / 2, XM_PAGE_SIZE);
+			continue;
+		}
+		if (rc < 0 && rc > -4096) {
+			if (done) /* as it was; these pieces have just been moved one by one */
+				move_vmas(to, from, done, MREMAP_MAYMOVE | MREMAP_FIXED);
+			return rc;
+		}
+		done += piece;
+		piece = len - done;
+	}
+	return 0;
 }
 
 /* Moves len bytes of one mapping; the old addresses become reserved again, or stay mapped and empty. */
 static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t len, bool keep_old)
 {
 	uint64_t page = (from - xm_ext_lo) >> XM_PAGE_SHIFT, n = len >> XM_PAGE_SHIFT;
-	int prot = xm_value_prot(xm_rangemap_get(&rt->maps, from)->value[0]);
 	long rc;
 
 	xm_map_take(rt, page, n);
 	take_dest(rt, page, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
 	part_from_neighbours(rt, from, len, keep_old);
-	rc = xm_sys6(SYS_mremap, (long)from, (long)len, (long)len,
-		     MREMAP_MAYMOVE | MREMAP_FIXED | (keep_old ? MREMAP_DONTUNMAP : 0), (long)to, 0);
-	if (rc < 0 && rc > -4096) {
-		like_neighbours(rt, from, len, prot, keep_old);
+	rc = move_vmas(from, to, len, MREMAP_MAYMOVE | MREMAP_FIXED | (keep_old ? MREMAP_DONTUNMAP : 0));
+	if (rc < 0) {
+		like_neighbours(rt, from, from, len, keep_old);
 		untake(rt, page, n);
 		untake(rt, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
 		reserve_again(to, len);
@@ -494,7 +525,7 @@ static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_
 		reserve_again(from, len);
 	else
 		xm_sys_madvise((void *)from, len, MADV_NORMAL);
-	like_neighbours(rt, to, len, prot, keep_old);
+	like_neighbours(rt, from, to, len, keep_old);
 	move_words(rt, page, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
 	copy_book(rt, from, to, len);
 	if (!keep_old)
@@ -540,7 +571,7 @@ static int remap_in_place(struct xm_runtime *rt, const struct remap *m)
 
 static int remap_move(struct xm_runtime *rt, struct remap *m, int flags)
 {
-	uint64_t len = xm_min(m->old_len, m->new_len);
+	uint64_t len = xm_min(m->old_len, m->new_len), charged = pages_with(rt, m->old, m->old + len, XM_MAP_CHARGED);
 	bool keep = (flags & MREMAP_DONTUNMAP) != 0;
 	int rc = 0;
 
@@ -559,9 +590,12 @@ static int remap_move(struct xm_runtime *rt, struct remap *m, int flags)
 	if (rc < 0)
 		return rc;
 	if (keep)
-		rc = xm_family_commit(rt->fam, rt->proc, pages_with(rt, m->old, m->old + len, XM_MAP_CHARGED));
-	if (rc == 0)
+		rc = xm_family_commit(rt->fam, rt->proc, charged);
+	if (rc == 0) {
 		rc = move_pages(rt, m->old, m->to, len, keep);
+		if (rc < 0 && keep)
+			xm_family_uncommit(rt->fam, rt->proc, charged);
+	}
 	if (rc < 0) {
 		if (m->new_len > len)
 			drop_mapping(rt, m->to + len, m->new_len - len);

@@ -6,8 +6,8 @@
  *
  * The other way round the word of a process killed in between would still name a slot that it has put: whoever reaps
  * it would put it again, and a slot shared with a parent or child would be given to somebody else while it is in use.
- * A kill between word and put leaves a slot that nobody names until the family ends: those are neighbouring
- * instructions, without a system call in between, which is where kills arrive.
+ * A kill between word and put leaves a slot that nobody names until the family ends: neighbouring instructions, without
+ * a system call in between.
  *
  * Any thread; no lock. Also the order of a batch.
  */

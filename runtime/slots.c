@@ -7,10 +7,12 @@
  *   refs[slot]  0: free, n: named by n page words, IN_HAND | i: taken by process i, which has not written its page
  *   word yet or has just done so. Allocation is a compare-and-swap of single counts, starting at the slab's hint, so
  *   that a window of evicted pages gets neighbouring slots and comes back with one read. slab.free and slots_used
- *   follow with relaxed adds: they steer the search, they decide nothing.
+ *   follow with relaxed adds: they steer the search and are shown to people, they decide nothing.
  *
  * Any thread; lock-free. What a process that was killed had in its hand is found by its number in the counts
- * (xm_slots_take_back); xm_proc.in_hand says whether there is anything to look for.
+ * (xm_slots_take_back); xm_proc.in_hand says whether there is anything to look for. Not found is a slot whose last
+ * name its process had just overwritten: a kill between these two instructions keeps one slot taken until the family
+ * ends. Word before count everywhere: the other way round the slot would be put twice, and a shared one overwritten.
  */
 #include "runtime/slots.h"
 
@@ -47,11 +49,9 @@ int xm_slots_alloc(struct xm_family *f, uint32_t proc, uint32_t *hint, uint64_t 
 {
 	uint16_t mark = (uint16_t)(IN_HAND | proc);
 	uint32_t slabs = xm_load(&f->nslabs);
-	uint64_t used;
 	int got = 0;
 
-	xm_add(&f->proc[proc].in_hand, (uint32_t)n);
-	used = xm_add(&f->slots_used, (uint64_t)n);
+	xm_store(&f->proc[proc].in_hand, 1);
 	for (uint32_t i = 0; i < slabs && got < n; i++) {
 		uint32_t s = (*hint + i) % slabs;
 		struct xm_slab_desc *d = &f->slab[s];
@@ -62,18 +62,19 @@ int xm_slots_alloc(struct xm_family *f, uint32_t proc, uint32_t *hint, uint64_t 
 		if (got == n)
 			*hint = s;
 	}
-	if (got < n) {
-		xm_sub(&f->slots_used, (uint64_t)(n - got));
-		xm_sub(&f->proc[proc].in_hand, (uint32_t)(n - got));
-	}
-	xm_raise_u64(&f->slots_used_max, used + (uint64_t)got);
+	if (got)
+		xm_raise_u64(&f->slots_used_max, xm_add(&f->slots_used, (uint64_t)got) + (uint64_t)got);
 	return got;
 }
 
-void xm_slots_own(struct xm_family *f, uint32_t proc, uint64_t slot)
+void xm_slots_own(struct xm_family *f, uint64_t slot)
 {
 	xm_store(&xm_family_refs(f)[slot], 1);
-	xm_sub(&f->proc[proc].in_hand, 1);
+}
+
+void xm_slots_hand_empty(struct xm_family *f, uint32_t proc)
+{
+	xm_store(&f->proc[proc].in_hand, 0);
 }
 
 void xm_slots_get(struct xm_family *f, uint64_t slot)
@@ -88,12 +89,10 @@ void xm_slots_get(struct xm_family *f, uint64_t slot)
 
 /* The only one that names the slot lets go: nobody else can change its count. Free is said last, after the checksum
  * that must not outlive it. */
-static void put_last(struct xm_family *f, struct xm_slab_desc *d, uint64_t slot, uint16_t seen)
+static void put_last(struct xm_family *f, struct xm_slab_desc *d, uint64_t slot)
 {
 	__atomic_store_n(&xm_family_sums(f)[slot], 0, __ATOMIC_RELAXED);
-	if (seen >= IN_HAND)
-		xm_sub(&f->proc[seen & (IN_HAND - 1)].in_hand, 1);
-	xm_sub(&f->slots_used, 1);
+	xm_sub_to_zero(&f->slots_used, 1);
 	xm_add(&d->free, 1);
 	xm_store(&xm_family_refs(f)[slot], 0);
 }
@@ -109,7 +108,7 @@ void xm_slots_put(struct xm_family *f, uint64_t slot)
 	do {
 		xm_assert(seen != 0);
 		if (seen == 1 || seen >= IN_HAND) {
-			put_last(f, d, slot, seen);
+			put_last(f, d, slot);
 			return;
 		}
 	} while (!__atomic_compare_exchange_n(ref, &seen, (uint16_t)(seen - 1), false, __ATOMIC_ACQ_REL,
@@ -119,20 +118,30 @@ void xm_slots_put(struct xm_family *f, uint64_t slot)
 void xm_slots_take_back(struct xm_family *f, uint32_t proc)
 {
 	uint16_t mark = (uint16_t)(IN_HAND | proc);
-	uint32_t slabs = xm_load(&f->nslabs), rest;
+	uint32_t slabs = xm_load(&f->nslabs);
 
-	for (uint32_t s = 0; s < slabs && xm_load(&f->proc[proc].in_hand); s++) {
+	if (!xm_load(&f->proc[proc].in_hand))
+		return;
+	for (uint32_t s = 0; s < slabs; s++) {
 		uint64_t first = (uint64_t)s << XM_SLAB_SLOT_SHIFT;
 
-		if (xm_load(&f->slab[s].state) == XM_SLAB_EXPLICIT)
-			continue;
 		for (uint32_t i = 0; i < f->slab[s].slots; i++)
 			if (xm_load_relaxed(&xm_family_refs(f)[first + i]) == mark)
 				xm_slots_put(f, first + i);
 	}
-	/* counted as used, killed before it was taken */
-	rest = __atomic_exchange_n(&f->proc[proc].in_hand, 0, __ATOMIC_ACQ_REL);
-	xm_sub_to_zero(&f->slots_used, rest);
+	xm_store(&f->proc[proc].in_hand, 0);
+	xm_store(&f->slots_used, xm_slots_count(f)); /* it may have been killed while it was counting */
+}
+
+uint64_t xm_slots_count(struct xm_family *f)
+{
+	uint32_t slabs = xm_load(&f->nslabs);
+	uint64_t n = 0;
+
+	for (uint32_t s = 0; s < slabs; s++)
+		for (uint32_t i = 0; i < f->slab[s].slots; i++)
+			n += xm_load_relaxed(&xm_family_refs(f)[((uint64_t)s << XM_SLAB_SLOT_SHIFT) + i]) != 0;
+	return n;
 }
 
 uint32_t xm_slots_refs(struct xm_family *f, uint64_t slot)

@@ -16,10 +16,15 @@
  * remembers where to look. Returns how many (0: none free). */
 int xm_slots_alloc(struct xm_family *f, uint32_t proc, uint32_t *hint, uint64_t *out, int n);
 /* A page word names the slot, which xm_slots_alloc() gave: from now on it is found by that. */
-void xm_slots_own(struct xm_family *f, uint32_t proc, uint64_t slot);
+void xm_slots_own(struct xm_family *f, uint64_t slot);
+/* All that xm_slots_alloc() gave to process `proc` is owned (one thread of a process at a time takes slots). */
+void xm_slots_hand_empty(struct xm_family *f, uint32_t proc);
 /* By the reaper of process `proc`, after its words are gone: frees what it had in its hand. Goes through all counts,
  * if there is anything. */
 void xm_slots_take_back(struct xm_family *f, uint32_t proc);
+/* Slots in use, by going through all counts (family.slots_used is kept as one goes, and may be off by what killed
+ * processes were just counting). */
+uint64_t xm_slots_count(struct xm_family *f);
 /* One more page word names the slot. */
 void xm_slots_get(struct xm_family *f, uint64_t slot);
 /* One page word less; at zero the slot is free and its checksum forgotten. */

@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# time limit: 200 s
+# time limit: 260 s
 # time limit, all: 3600 s
 #
 # stress.sh - the stress program over links, policies, masked features and injected trouble: seconds each at
-# XMEM_LEVEL=check, a minute each with three seeds at XMEM_LEVEL=all. A failure prints the command that repeats it.
+# XMEM_LEVEL=check, a minute each with two seeds at XMEM_LEVEL=all. A failure prints the command that repeats it.
 set -u
 build=${XMEM_BUILD:?XMEM_BUILD names the build directory}
 stress=$build/tests/stress/stress
@@ -12,7 +12,7 @@ stress=$build/tests/stress/stress
 unset XMEM_MASK XMEM_FAMILY LD_PRELOAD
 
 if [ "${XMEM_LEVEL:-check}" = all ]; then
-	seconds=60 seeds=3
+	seconds=60 seeds=2
 else
 	seconds=3 seeds=1
 fi
@@ -31,6 +31,8 @@ runs() {
 		--link tcp --inject disconnect=0.001 --no-fork
 		--link shm --threads 6 --handlers 4 --local 24
 		--link shm --threads 1 --local 8
+		--link shm --kills
+		--link tcp --kills --evict clock --prefetch stride
 		--link shm --only map,unmap,remap,fixed,protect,write,read,discard --no-fork --threads 4
 	END
 }

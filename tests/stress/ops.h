@@ -255,8 +255,7 @@ static void remap_resize(struct worker *w, struct area *a)
 	void *at = xm_map_remap(a->at, a->pages * XM_PAGE_SIZE, pages * XM_PAGE_SIZE, MREMAP_MAYMOVE, NULL);
 
 	if (test_is_error(at)) {
-		if ((intptr_t)at != -EFAULT) /* several mappings of the kernel's: it says so too */
-			broken(w, "mremap %u -> %u pages: %s", a->pages, pages, xm_strerror((int)(intptr_t)at));
+		broken(w, "mremap %u -> %u pages: %s", a->pages, pages, xm_strerror((int)(intptr_t)at));
 		return;
 	}
 	note("mremap from", a->at, a->pages, (long)at);
@@ -279,10 +278,8 @@ static void remap_fixed(struct worker *w, struct area *a)
 	note("mremap fixed to", to, a->pages, (long)a->at);
 	if (at == to)
 		a->at = to;
-	else if ((intptr_t)at != -EFAULT)
-		broken(w, "mremap fixed: %s", xm_strerror((int)(intptr_t)at));
 	else
-		xm_map_unmap(to, len);
+		broken(w, "mremap fixed: %s", xm_strerror((int)(intptr_t)at));
 }
 
 static void remap_keep(struct worker *w, struct area *a)
@@ -295,7 +292,7 @@ static void remap_keep(struct worker *w, struct area *a)
 		return;
 	at = xm_map_remap(a->at, len, len, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
 	if (test_is_error(at)) {
-		if ((intptr_t)at != -EFAULT && (intptr_t)at != -EINVAL)
+		if ((intptr_t)at != -EINVAL)
 			broken(w, "mremap dontunmap: %s", xm_strerror((int)(intptr_t)at));
 		return;
 	}

@@ -62,7 +62,6 @@ static pthread_rwlock_t world = PTHREAD_RWLOCK_INITIALIZER; /* operations: read;
 static uint32_t stopping;				    /* atomic */
 static uint64_t forks;
 static uint32_t children; /* atomic */
-static uint64_t kills;	  /* atomic */
 
 static uint64_t rnd(struct worker *w, uint64_t below)
 {
@@ -169,7 +168,7 @@ static int reap(struct worker *w, unsigned i, int flags)
 		return 0;
 	w->child[i] = 0;
 	xm_sub(&children, 1);
-	xm_add(&kills, w->doomed[i]);
+	xm_add(&test_kills, w->doomed[i]);
 	if (w->doomed[i] && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
 		return 0;
 	if (status != 0)
@@ -354,7 +353,7 @@ static void reap_children(void)
 
 	do {
 		xm_family_reap_dead(xm_rt.fam);
-		if (xm_load(&xm_rt.fam->resident_pages) == test_staging_pages(&xm_rt) && !xm_load(&xm_rt.fam->slots_used))
+		if (xm_load(&xm_rt.fam->resident_pages) == test_staging_pages(&xm_rt) && !test_slots_left())
 			return;
 		usleep(20000);
 	} while (xm_now_ns() < end);
@@ -397,7 +396,7 @@ static void summary(void)
 	printf("stress: %llu operations, %llu forks, %llu kills; faults zero %llu fetch %llu write %llu wait %llu; evicted dirty %llu "
 	       "clean %llu zero %llu refused %llu; over budget at most %llu pages; link errors %llu, checksums %llu, "
 	       "reconnects %llu\n",
-	       (unsigned long long)ops, (unsigned long long)forks, (unsigned long long)kills, (unsigned long long)s->faults_zero,
+	       (unsigned long long)ops, (unsigned long long)forks, (unsigned long long)test_kills, (unsigned long long)s->faults_zero,
 	       (unsigned long long)s->faults_fetch, (unsigned long long)s->faults_write,
 	       (unsigned long long)s->faults_wait, (unsigned long long)s->evicted_dirty_pages,
 	       (unsigned long long)s->evicted_clean_pages, (unsigned long long)s->evicted_zero_pages,

@@ -311,7 +311,7 @@ static void hold_slots(struct xm_family *f, void *arg)
 	for (int i = 0; i < 6; i++) {
 		*word(f, h->index, pages[i]) = xm_pg_with_slot(XM_PG_REMOTE, slots[i]);
 		if (i < 5)
-			xm_slots_own(f, h->index, slots[i]);
+			xm_slots_own(f, slots[i]);
 	}
 	*word(f, h->index, 700) = xm_pg_with_slot(XM_PG_EVICTING, h->shared_slot);
 	xm_slots_get(f, h->shared_slot);
@@ -331,7 +331,8 @@ static uint64_t take_slot(struct xm_family *f)
 	uint64_t slot;
 
 	assert_int_equal(xm_slots_alloc(f, 0, &hint, &slot, 1), 1);
-	xm_slots_own(f, 0, slot);
+	xm_slots_own(f, slot);
+	xm_slots_hand_empty(f, 0);
 	return slot;
 }
 

@@ -47,7 +47,7 @@ static int nothing_left(void **state)
 
 	do {
 		xm_family_reap_dead(xm_rt.fam);
-		if (!xm_load(&xm_rt.fam->slots_used))
+		if (!test_slots_left())
 			break;
 		usleep(10000);
 	} while (xm_now_ns() < end);
@@ -370,6 +370,7 @@ static void test_child_when_killed_then_everything_comes_back(void **state)
 		await(s.to_parent[0]);
 		usleep(2000 * (unsigned)i); /* somewhere in the middle of its work */
 		kill(pid, SIGKILL);
+		test_kills++;
 		assert_int_equal(test_wait(pid), 128 + SIGKILL);
 		pair_close(&s);
 	}

@@ -423,6 +423,44 @@ static void test_remap_when_dontunmap_and_touched_meanwhile_then_nothing_lost(vo
 	}
 }
 
+/* What grew in place after a move is two mappings to the kernel. */
+static void test_remap_when_grown_after_a_move_then_moves_again(void **state)
+{
+	for (int flags = MREMAP_MAYMOVE; flags; flags = flags == MREMAP_MAYMOVE ? MREMAP_MAYMOVE | MREMAP_DONTUNMAP : 0) {
+		char *p = mixed(32, 30), *room = map(256, RW), *q, *to;
+
+		assert_ptr_equal(xm_map_remap(p, 32 * PAGE, 32 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, room), room);
+		unmap(room + 32 * PAGE, 224);
+		q = xm_map_remap(room, 32 * PAGE, 77 * PAGE, 0, NULL);
+		assert_ptr_equal(q, room);
+		test_fill(q + 32 * PAGE, 45, 31);
+		to = xm_map_remap(q, 77 * PAGE, 77 * PAGE, flags | MREMAP_FIXED, map(77, RW));
+		assert_false(test_is_error(to));
+		assert_int_equal(test_evict(to, 77), 0);
+		assert_int_equal(test_wrong(to, 32, 30, 0) + test_wrong(to + 32 * PAGE, 45, 31, 0), 0);
+		if (flags & MREMAP_DONTUNMAP) {
+			assert_int_equal(test_not_zero(q, 77), 0);
+			unmap(q, 77);
+		}
+		unmap(to, 77);
+	}
+}
+
+static void test_remap_when_protections_differ_then_each_keeps_its_own(void **state)
+{
+	char *p = mixed(64, 32), *to = map(64, RW);
+
+	assert_int_equal(xm_map_protect(p + 8 * PAGE, 8 * PAGE, PROT_NONE), 0);
+	assert_int_equal(xm_map_protect(p + 32 * PAGE, 8 * PAGE, PROT_READ), 0);
+	assert_ptr_equal(xm_map_remap(p, 64 * PAGE, 64 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to), to);
+	assert_int_equal(test_signal_of(to + 8 * PAGE, false), SIGSEGV);
+	assert_int_equal(test_signal_of(to + 15 * PAGE, false), SIGSEGV);
+	assert_int_equal(test_signal_of(to + 32 * PAGE, true), SIGSEGV);
+	assert_int_equal(xm_map_protect(to + 8 * PAGE, 8 * PAGE, RW), 0);
+	assert_int_equal(test_wrong(to, 64, 32, 0), 0);
+	unmap(to, 64);
+}
+
 static void test_remap_when_target_outside_then_ordinary_memory(void **state)
 {
 	char *to = mmap(NULL, 32 * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *p = mixed(32, 15);
@@ -488,6 +526,8 @@ int main(void)
 		T(test_remap_when_grown_then_old_contents_and_zeros),
 		T(test_remap_when_dontunmap_then_old_place_is_zeros),
 		T(test_remap_when_dontunmap_and_touched_meanwhile_then_nothing_lost),
+		T(test_remap_when_grown_after_a_move_then_moves_again),
+		T(test_remap_when_protections_differ_then_each_keeps_its_own),
 		T(test_remap_when_target_outside_then_ordinary_memory),
 		T(test_remap_when_arguments_bad_then_as_the_kernel),
 	};
