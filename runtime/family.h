@@ -248,7 +248,7 @@ struct xm_keeper_request {
 	uint32_t op;
 	uint32_t index;
 	uint8_t token[16];
-	char text[96]; /* UNCOVERED: what and why */
+	char text[160]; /* UNCOVERED: what and why */
 };
 
 struct xm_keeper_reply {

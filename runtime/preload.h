@@ -71,6 +71,8 @@ bool xm_pre_start(void);
 /* Accounts bytes of local memory that the program took (negative: gave back) before the start,
  * and starts the runtime when it is worth it. True: RUNNING. */
 bool xm_pre_count(ssize_t bytes);
+/* XMEM_FAMILY as the process was given it, whatever it makes of its environment; "": not covered. */
+extern char xm_pre_family[160];
 /* --min-map of this process. Valid when RUNNING. */
 uint64_t xm_pre_min_map(void);
 /* Taken while the runtime starts; fork holds it so that a child never inherits half a start. */

@@ -40,6 +40,8 @@ long xm_pre_result(long ret)
 	return -1;
 }
 
+char xm_pre_family[160];
+
 void xm_pre_start_lock(void)
 {
 	pthread_mutex_lock(&start_mutex);
@@ -180,7 +182,9 @@ __attribute__((constructor)) static void preload_init(void)
 	xm_pre_pid = xm_sys_getpid();
 	dl_iterate_phdr(find_text, NULL);
 	xm_pre_register_atfork();
-	if (!getenv(XM_ENV_FAMILY))
+	if (getenv(XM_ENV_FAMILY))
+		xm_snprintf(xm_pre_family, sizeof(xm_pre_family), "%s", getenv(XM_ENV_FAMILY));
+	else
 		xm_store(&xm_pre_state_word, XM_PRE_NATIVE);
 	xm_in_runtime--;
 }

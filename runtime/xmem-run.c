@@ -370,15 +370,15 @@ static void report(struct xm_family *f, const struct xm_stats_run *run)
 /* ---- main --------------------------------------------------------------------------------------------- */
 
 /* Whether to go on with a command of that verdict; else *status is the exit status. */
-static bool admit(const char *command, enum cover_verdict verdict, const char *why, int *status)
+static bool admit(const char *command, enum xm_cover_verdict verdict, const char *why, int *status)
 {
 	switch (verdict) {
-	case COVER_OK: return true;
-	case COVER_NOT_FOUND:
+	case XM_COVER_OK: return true;
+	case XM_COVER_NOT_FOUND:
 		xm_err("%s: %s", command, why);
 		*status = XM_RUN_NOT_FOUND;
 		return false;
-	case COVER_NOT_EXECUTABLE:
+	case XM_COVER_NOT_EXECUTABLE:
 		xm_err("%s: %s", command, why);
 		*status = XM_RUN_NOT_EXECUTABLE;
 		return false;
@@ -444,7 +444,7 @@ int main(int argc, char **argv)
 	static struct xm_keeper_setup setup;
 	static struct run_child child;
 	char preload[PATH_MAX], why[256];
-	enum cover_verdict verdict;
+	enum xm_cover_verdict verdict;
 	int first = argc, status = 0, ret;
 
 	xm_log_init("xmem-run", XM_LOG_WARN);
@@ -461,7 +461,7 @@ int main(int argc, char **argv)
 		return XM_RUN_FAILED;
 	}
 	child.argv = argv + first;
-	verdict = run_cover(argv[first], child.path, why);
+	verdict = xm_cover(argv[first], child.path, why);
 	if (!admit(argv[first], verdict, why, &status))
 		return status;
 	if (run_find_preload(preload)) {
@@ -473,8 +473,8 @@ int main(int argc, char **argv)
 		       preload);
 		return XM_RUN_FAILED;
 	}
-	child.preload = verdict == COVER_HARMFUL ? NULL : preload;
+	child.preload = verdict == XM_COVER_HARMFUL ? NULL : preload;
 	run_find_appliance(setup.appliance_program);
 	setup.private_bytes = private_bytes();
-	return run(&setup, &child, verdict != COVER_OK);
+	return run(&setup, &child, verdict != XM_COVER_OK);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* xmem-run.h - what the parts of xmem-run share: options and exit statuses (xmem-run.c), whether a command can
- * be covered (xmem-run-cover.c), running it (xmem-run-child.c), --check (xmem-run-check.c). */
+ * be covered (cover.c), running it (xmem-run-child.c), --check (xmem-run-check.c). */
 #ifndef XM_XMEM_RUN_H
 #define XM_XMEM_RUN_H
 
@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "opt.h"
+#include "runtime/cover.h"
 #include "runtime/keeper.h"
 
 #define XM_RUN_FAILED 125 /* xmem-run itself failed */
@@ -33,20 +34,6 @@ struct run_options {
  * (path then holds where it was last looked for). */
 int run_find_preload(char *path);
 int run_find_appliance(char *path);
-
-/* ---- xmem-run-cover.c ---- */
-
-enum cover_verdict {
-	COVER_OK,
-	COVER_NOT,     /* runs, but its own memory stays local; what it starts may be covered */
-	COVER_HARMFUL, /* must not even see the preload object (another C library) */
-	COVER_NOT_FOUND,
-	COVER_NOT_EXECUTABLE,
-};
-
-/* Resolves a command as execvp would into path (PATH_MAX) and says whether its memory can be external; why
- * (>= 256 bytes): one clause for people, where the verdict is not COVER_OK. */
-enum cover_verdict run_cover(const char *command, char *path, char *why);
 
 /* ---- xmem-run-child.c ---- */
 

@@ -17,6 +17,21 @@ if gcc -static -o "$tmp/static" "$tmp/s.c" 2>/dev/null; then
 	check_refused "script of a static interpreter, strict" 125 "statically linked" "$run" --strict -- "$tmp/script"
 	try "$run" --local 8M --stats -- "$tmp/static"
 	check "static is counted" grep -q "1 command(s) NOT covered" "$tmp/err"
+	cat >"$tmp/deep" <<-END
+		#!/bin/sh
+		"$tmp/static"
+		python3 -c 'import os, subprocess
+		subprocess.run(["$tmp/static", "x"]); os.posix_spawn("$tmp/static", ["y"], os.environ)
+		os.execl("$tmp/static", "z", "1", "2")'
+		env -i /bin/true
+		exit 0
+	END
+	chmod 755 "$tmp/deep"
+	try "$run" --local 8M --stats -- "$tmp/deep"
+	check "deeper: runs all" [ "$rc-$(grep -c static "$tmp/out")" = 0-4 ]
+	check "deeper: each is counted" grep -q "5 command(s) NOT covered" "$tmp/err"
+	check "deeper: says what and why" grep -q "not covered: $tmp/static: it is statically linked" "$tmp/err"
+	check "deeper: an environment without us" grep -q "not covered: /bin/true: its environment is without LD_PRELOAD" "$tmp/err"
 	try "$run" --local 8M --log-level error -- "$tmp/static"
 	check "static, log level error: silent" [ "$rc-$(wc -c <"$tmp/err")" = 3-0 ]
 else

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * xmem-run-cover.c - finds a command as execvp would and says whether a preload object can reach it: not when it
+ * cover.c - finds a command as execvp would and says whether a preload object can reach it: not when it
  * is static, of another machine, linked with another C library, or privileged (then the dynamic linker ignores
- * preload objects). A script is judged by its interpreter. Reads file headers only; one thread.
+ * preload objects). A script is judged by its interpreter. Reads file headers only; no malloc; any thread, also in a
+ * vfork child.
  */
-#include "runtime/xmem-run.h"
+#include "runtime/cover.h"
 
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -18,7 +20,7 @@
 #include "log.h"
 #include "util.h"
 
-#define WHY_MAX 256
+#define WHY_MAX XM_COVER_WHY_MAX
 #define SCRIPT_DEPTH 4 /* as the kernel's: an interpreter may be a script itself */
 
 #if defined(__x86_64__)
@@ -29,33 +31,33 @@
 
 /* ---- finding ------------------------------------------------------------------------------------------ */
 
-static enum cover_verdict probe(const char *path, char *why)
+static enum xm_cover_verdict probe(const char *path, char *why)
 {
 	struct stat st;
 
 	if (stat(path, &st) != 0) {
-		enum cover_verdict v = errno == ENOENT || errno == ENOTDIR ? COVER_NOT_FOUND
-									   : COVER_NOT_EXECUTABLE;
+		enum xm_cover_verdict v = errno == ENOENT || errno == ENOTDIR ? XM_COVER_NOT_FOUND
+									   : XM_COVER_NOT_EXECUTABLE;
 
 		xm_snprintf(why, WHY_MAX, "%s",
-			    v == COVER_NOT_FOUND ? "command not found" : xm_strerror(errno));
+			    v == XM_COVER_NOT_FOUND ? "command not found" : xm_strerror(errno));
 		return v;
 	}
 	if (S_ISDIR(st.st_mode)) {
 		xm_snprintf(why, WHY_MAX, "is a directory");
-		return COVER_NOT_EXECUTABLE;
+		return XM_COVER_NOT_EXECUTABLE;
 	}
 	if (access(path, X_OK) != 0) {
 		xm_snprintf(why, WHY_MAX, "%s", xm_strerror(errno));
-		return COVER_NOT_EXECUTABLE;
+		return XM_COVER_NOT_EXECUTABLE;
 	}
-	return COVER_OK;
+	return XM_COVER_OK;
 }
 
-static enum cover_verdict find(const char *command, char *path, char *why)
+static enum xm_cover_verdict find(const char *command, char *path, char *why)
 {
 	const char *dirs = getenv("PATH"), *end;
-	enum cover_verdict best = COVER_NOT_FOUND, v;
+	enum xm_cover_verdict best = XM_COVER_NOT_FOUND, v;
 	char said[WHY_MAX];
 
 	if (strchr(command, '/')) {
@@ -64,17 +66,17 @@ static enum cover_verdict find(const char *command, char *path, char *why)
 	}
 	xm_snprintf(why, WHY_MAX, "command not found");
 	if (!*command)
-		return COVER_NOT_FOUND;
+		return XM_COVER_NOT_FOUND;
 	for (dirs = dirs ? dirs : "/bin:/usr/bin"; dirs; dirs = *end ? end + 1 : NULL) {
 		end = strchrnul(dirs, ':');
 		/* an empty element is the current directory */
 		xm_snprintf(path, PATH_MAX, "%.*s%s%s", (int)(end - dirs), dirs, end == dirs ? "./" : "/",
 			    command);
 		v = probe(path, said);
-		if (v == COVER_OK)
+		if (v == XM_COVER_OK)
 			return v;
 		/* what exists but cannot run is remembered while the search goes on */
-		if (v == COVER_NOT_EXECUTABLE) {
+		if (v == XM_COVER_NOT_EXECUTABLE) {
 			best = v;
 			xm_snprintf(why, WHY_MAX, "%s", said);
 		}
@@ -84,13 +86,13 @@ static enum cover_verdict find(const char *command, char *path, char *why)
 
 /* ---- judging ------------------------------------------------------------------------------------------ */
 
-static enum cover_verdict privileged(const char *path, char *why)
+static enum xm_cover_verdict privileged(const char *path, char *why)
 {
 	struct stat st;
 	const char *what = NULL;
 
 	if (stat(path, &st) != 0)
-		return COVER_OK;
+		return XM_COVER_OK;
 	if ((st.st_mode & S_ISUID) && st.st_uid != geteuid())
 		what = "it is setuid";
 	else if ((st.st_mode & S_ISGID) && (st.st_mode & S_IXGRP) && st.st_gid != getegid())
@@ -98,20 +100,20 @@ static enum cover_verdict privileged(const char *path, char *why)
 	else if (getuid() != 0 && getxattr(path, "security.capability", NULL, 0) > 0)
 		what = "it has file capabilities";
 	if (!what)
-		return COVER_OK;
+		return XM_COVER_OK;
 	xm_snprintf(why, WHY_MAX, "%s, and the dynamic linker then ignores preload objects", what);
-	return COVER_NOT;
+	return XM_COVER_NOT;
 }
 
-static enum cover_verdict judge_interp(const char *interp, char *why)
+static enum xm_cover_verdict judge_interp(const char *interp, char *why)
 {
 	if (!strstr(interp, "musl"))
-		return COVER_OK;
+		return XM_COVER_OK;
 	xm_snprintf(why, WHY_MAX, "it uses another C library (%.80s)", interp);
-	return COVER_HARMFUL;
+	return XM_COVER_HARMFUL;
 }
 
-static enum cover_verdict judge_elf64(int fd, const Elf64_Ehdr *eh, const char *path, char *why)
+static enum xm_cover_verdict judge_elf64(int fd, const Elf64_Ehdr *eh, const char *path, char *why)
 {
 	const char *base = strrchr(path, '/');
 	char interp[128];
@@ -131,24 +133,24 @@ static enum cover_verdict judge_elf64(int fd, const Elf64_Ehdr *eh, const char *
 	}
 	/* the dynamic linker called as a command names no interpreter, and honours preload objects */
 	if (strncmp(base ? base + 1 : path, "ld-linux", 8) == 0)
-		return COVER_OK;
+		return XM_COVER_OK;
 	xm_snprintf(why, WHY_MAX, "it is statically linked");
-	return COVER_NOT;
+	return XM_COVER_NOT;
 }
 
-static enum cover_verdict judge_elf(int fd, const unsigned char *head, const char *path, char *why)
+static enum xm_cover_verdict judge_elf(int fd, const unsigned char *head, const char *path, char *why)
 {
 	Elf64_Ehdr eh;
 
 	if (head[EI_CLASS] != ELFCLASS64) {
 		xm_snprintf(why, WHY_MAX, "it is a %s program",
 			    head[EI_CLASS] == ELFCLASS32 ? "32-bit" : "foreign");
-		return COVER_NOT;
+		return XM_COVER_NOT;
 	}
 	memcpy(&eh, head, sizeof(eh));
 	if (head[EI_DATA] != ELFDATA2LSB || eh.e_machine != OWN_MACHINE) {
 		xm_snprintf(why, WHY_MAX, "it is for another architecture (ELF machine %u)", eh.e_machine);
-		return COVER_NOT;
+		return XM_COVER_NOT;
 	}
 	return judge_elf64(fd, &eh, path, why);
 }
@@ -164,10 +166,10 @@ static char *script_interpreter(char *head)
 	return *p ? p : NULL;
 }
 
-static enum cover_verdict judge(const char *path, int depth, char *why)
+static enum xm_cover_verdict judge(const char *path, int depth, char *why)
 {
 	unsigned char head[256 + 1] = { 0 };
-	enum cover_verdict v;
+	enum xm_cover_verdict v;
 	char *interp, next[256];
 	ssize_t n;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -178,34 +180,34 @@ static enum cover_verdict judge(const char *path, int depth, char *why)
 	n = read(fd, head, sizeof(head) - 1);
 	if (n >= (ssize_t)sizeof(Elf64_Ehdr) && memcmp(head, ELFMAG, SELFMAG) == 0) {
 		v = privileged(path, why);
-		if (v == COVER_OK)
+		if (v == XM_COVER_OK)
 			v = judge_elf(fd, head, path, why);
 		close(fd);
 		return v;
 	}
 	close(fd);
 	if (n < 2 || head[0] != '#' || head[1] != '!')
-		return COVER_OK; /* given to /bin/sh, as execvp does, or refused by exec */
+		return XM_COVER_OK; /* given to /bin/sh, as execvp does, or refused by exec */
 	interp = script_interpreter((char *)head);
 	if (!interp || depth == SCRIPT_DEPTH) {
 		xm_snprintf(why, WHY_MAX, "its first line names no interpreter that can be found");
-		return COVER_NOT_EXECUTABLE;
+		return XM_COVER_NOT_EXECUTABLE;
 	}
 	xm_snprintf(next, sizeof(next), "%s", interp);
 	v = probe(next, why);
-	if (v != COVER_OK) {
+	if (v != XM_COVER_OK) {
 		xm_snprintf(why, WHY_MAX, "its interpreter %.100s: %s", next,
-			    v == COVER_NOT_FOUND ? "not found" : "cannot be executed");
-		return v == COVER_NOT_FOUND ? COVER_NOT_FOUND : COVER_NOT_EXECUTABLE;
+			    v == XM_COVER_NOT_FOUND ? "not found" : "cannot be executed");
+		return v == XM_COVER_NOT_FOUND ? XM_COVER_NOT_FOUND : XM_COVER_NOT_EXECUTABLE;
 	}
 	return judge(next, depth + 1, why);
 }
 
-enum cover_verdict run_cover(const char *command, char *path, char *why)
+enum xm_cover_verdict xm_cover(const char *command, char *path, char *why)
 {
-	enum cover_verdict v;
+	enum xm_cover_verdict v;
 
 	why[0] = 0;
 	v = find(command, path, why);
-	return v == COVER_OK ? judge(path, 0, why) : v;
+	return v == XM_COVER_OK ? judge(path, 0, why) : v;
 }
