@@ -221,6 +221,11 @@ static void write_out(struct xm_runtime *rt, struct xm_worker *w, int n)
 		w->mark[i] = FATE_STAYS;
 		if (w->status[i] == -ENOLINK)
 			xm_remote_lost(rt, w->slot[i]);
+		/* what was sent may still arrive: nobody gets this slot again */
+		if (!explicit_slot(rt, w->word[i])) {
+			xm_pg_drop_slot(&rt->pt[w->page[i]]);
+			w->word[i] = xm_pg_without_slot(w->word[i]);
+		}
 	}
 }
 

@@ -64,3 +64,11 @@ void xm_pg_note_slot(xm_pte *p, uint64_t slot)
 					    __ATOMIC_ACQUIRE))
 		;
 }
+
+void xm_pg_drop_slot(xm_pte *p)
+{
+	xm_pte seen = xm_pg_load(p);
+
+	while (!__atomic_compare_exchange_n(p, &seen, xm_pg_without_slot(seen), false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		;
+}

@@ -123,6 +123,8 @@ bool xm_pg_finish(xm_pte *p, xm_pte to);
 
 /* By the owner of a BUSY page: the word names this slot from now on, so that it is found if this process dies. */
 void xm_pg_note_slot(xm_pte *p, uint64_t slot);
+/* By the same: it names none. The slot is not put. */
+void xm_pg_drop_slot(xm_pte *p);
 
 /* By a mapping call, for a page that is not BUSY: locks it TAKEN and remembers the state it had. */
 static inline xm_pte xm_pg_taken(xm_pte w)

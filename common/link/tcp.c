@@ -20,6 +20,7 @@
 
 #include "sys.h"
 
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -43,6 +44,7 @@ struct tcp_link {
 	int fd;	     /* -1: dead */
 	uint64_t id; /* random; by it the appliance knows which connection a new one replaces */
 	unsigned in_flight;
+	bool asked; /* just now: no answer can be there yet, looking for it would be a system call for nothing */
 	uint64_t moved_ns;	  /* when bytes last went either way, or the first operation was queued */
 	uint64_t silent_since_ns; /* the connection was given up because nothing moved since; 0: it was not */
 	unsigned head, count;	  /* completions not polled yet */
@@ -124,6 +126,7 @@ static void push(struct tcp_link *t)
 			return;
 		}
 		t->sent += (size_t)n;
+		t->asked = true;
 		t->moved_ns = xm_now_ns();
 	}
 	if (t->queued)
@@ -408,8 +411,9 @@ static int tcp_poll(struct xm_link *l, struct xm_completion *c, int n)
 	int i;
 
 	t->stats.polls++;
-	if (t->sent < t->queued || (!t->count && t->in_flight))
+	if (t->sent < t->queued || (!t->count && t->in_flight && !t->asked))
 		pump(t);
+	t->asked = false;
 	for (i = 0; i < n && t->count; i++, t->count--) {
 		c[i] = t->done[t->head];
 		t->head = (t->head + 1) % XM_LINK_DEPTH;
@@ -428,12 +432,13 @@ static int tcp_wait(struct xm_link *l, uint64_t timeout_ns)
 {
 	struct tcp_link *t = tcp_of(l);
 	uint64_t start = xm_now_ns();
+	bool looked = !t->sent && !t->queued; /* poll() has, before it sent its caller here, or it is too early */
 
-	for (;;) {
+	for (;; looked = false) {
 		struct pollfd pfd = { .fd = -1, .events = POLLIN };
 		uint64_t spent, now, silent;
 
-		if (!t->count && t->in_flight)
+		if (!t->count && t->in_flight && !looked)
 			pump(t);
 		if (t->count)
 			return 0;

@@ -9,10 +9,14 @@ no fork event, and a /dev/userfaultfd that is the test's own in a private mount 
 output of an ordinary run, sits in a memory cgroup that could not hold the program, and must have moved pages: see
 check_travelled() in lib_xmem.py.
 
-    tests/it/programs.py [--list] [PROGRAM | FACTOR=VALUE | user]...    for some of the runs only
+    tests/it/programs.py [--list] [--minutes=N] [PROGRAM | FACTOR=VALUE | user]...    for some of the runs only
+
+The full product takes hours. With --minutes its runs come in random order (XMEM_SEED), each program's for an equal
+share of the time, and the last line says how many of them there were.
 """
 import itertools
 import os
+import random
 import sys
 import time
 
@@ -120,14 +124,18 @@ class Bench:
         return self.covered(link, options, limit=self.limit(), user=bool(user) or self.p.user)
 
 
-def run_program(cls, rows, appliances):
+def run_program(cls, rows, appliances, seconds=None):
+    """How many rows were run: all, or those that were begun within `seconds`."""
+    end = time.monotonic() + seconds if seconds else None
     try:
         bench = Bench(cls(), appliances)
     except (x.Failed, OSError) as e:
         x.failures.append(f"{cls.name}: {e}")
         x.say(f"FAILED {cls.name}: {e}")
-        return
-    for row in rows:
+        return 0
+    for n, row in enumerate(rows):
+        if end and time.monotonic() > end:
+            return n
         name = " ".join(row)
         try:
             r = bench.row(*row[1:])
@@ -138,6 +146,7 @@ def run_program(cls, rows, appliances):
         t = r.stats["family"]["total"]
         x.say(f"ok {name}: {r.seconds:.1f} s (cpu {r.cpu:.1f}), {t['written_bytes'] // x.MIB} MiB out, "
               f"{t['fetched_bytes'] // x.MIB} in")
+    return len(rows)
 
 
 def check_is_ordinary():
@@ -153,6 +162,9 @@ def main():
     args = [a for a in sys.argv[1:] if not a.startswith("-")]
     rows = list(itertools.product(*FACTORS.values())) if x.LEVEL == "all" else pairwise()
     rows = [r for r in rows + user_rows() if wanted(r, args)]
+    minutes = [float(a.split("=", 1)[1]) for a in sys.argv[1:] if a.startswith("--minutes=")]
+    if minutes:
+        random.Random(lib_programs.SEED).shuffle(rows)
     if "--list" in sys.argv:
         print("\n".join(" ".join(r) for r in rows))
         return
@@ -165,7 +177,7 @@ def main():
     if not no_user:
         appliances[True] = x.Appliance(user=x.NOBODY)
         check_is_ordinary()
-    start = time.monotonic()
+    start, done, programs = time.monotonic(), 0, len({r[0] for r in rows})
     for cls in lib_programs.ALL:
         mine = [r for r in rows if r[0] == cls.name]
         lacking = [n for n in cls.need if not x.shutil.which(n)]
@@ -174,11 +186,11 @@ def main():
         if lacking or (no_user and cls.user):
             x.failures.append(f"{cls.name}: {no_user if not lacking else lacking[0] + ' is not installed'}")
             continue
-        if no_user and len(mine[-1]) > len(NAMES):
+        if no_user and any(len(r) > len(NAMES) for r in mine):
             x.say(f"{cls.name}: not run as an ordinary user: {no_user}")
             mine = [r for r in mine if len(r) == len(NAMES)]
-        run_program(cls, mine, appliances)
-    x.say(f"{len(rows)} runs in {time.monotonic() - start:.0f} s, {len(x.failures)} failed")
+        done += run_program(cls, mine, appliances, minutes[0] * 60 / programs if minutes else None)
+    x.say(f"{done} of {len(rows)} runs in {time.monotonic() - start:.0f} s, {len(x.failures)} failed")
     x.finish()
 
 
