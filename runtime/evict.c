@@ -69,8 +69,11 @@ static void protect_dirty(struct xm_runtime *rt, struct xm_worker *w, int n)
 		if (xm_uffd_writeprotect(rt->uffd, xm_page_addr(w->page[i]), (uint64_t)(end - i) * XM_PAGE_SIZE,
 					 true) == 0)
 			continue;
-		for (int k = i; k < end; k++) /* unmapped behind our back: leave it to whoever did that */
-			w->mark[k] = FATE_STAYS;
+		/* across a border of mappings (before Linux 6.3), or unmapped behind our back: that is left to whoever did it */
+		for (int k = i; k < end; k++)
+			if (end - i == 1 ||
+			    xm_uffd_writeprotect(rt->uffd, xm_page_addr(w->page[k]), XM_PAGE_SIZE, true) < 0)
+				w->mark[k] = FATE_STAYS;
 	}
 }
 
@@ -110,13 +113,29 @@ static int copy_chunk(struct xm_runtime *rt, struct xm_worker *w, int from, int 
 
 static void copy_dirty(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
+	xm_store(&rt->evictor_tid, (uint32_t)xm_sys_gettid());
 	for (int i = 0; i < n;)
 		i = copy_chunk(rt, w, i, n);
+	xm_store(&rt->evictor_tid, 0);
+}
+
+void xm_evict_stage(struct xm_runtime *rt, struct xm_worker *w, int n)
+{
+	xm_worker_stage(rt, w, n);
+	memset(w->mark, FATE_DIRTY, XM_BATCH);
+	if (rt->features & XM_FEAT_WP)
+		protect_dirty(rt, w, n);
+	copy_dirty(rt, w, n);
+	for (int i = 0; i < n; i++) {
+		if (w->mark[i] == FATE_STAYS)
+			memset(stage(w, i), 0, XM_PAGE_SIZE);
+		w->mark[i] = FATE_DIRTY;
+	}
 }
 
 /* ---- the way of processes that pin pages ------------------------------------------------------------------ */
 
-static void unshare_page(uint64_t addr)
+void xm_evict_unshare(uint64_t addr)
 {
 	static uint32_t nobody;
 
@@ -135,7 +154,7 @@ static void move_out(struct xm_runtime *rt, struct xm_worker *w, int n)
 
 		xm_stat_add(rt, evict_calls, 1);
 		if (rc == -EBUSY) {
-			unshare_page(addr);
+			xm_evict_unshare(addr);
 			rc = xm_uffd_move(rt->uffd, to, addr, XM_PAGE_SIZE);
 			xm_stat_add(rt, evict_calls, 1);
 		}
@@ -236,7 +255,7 @@ static void drop_one(struct xm_runtime *rt, struct iovec *v)
 	xm_stat_add(rt, evict_calls, 1);
 }
 
-static void drop(struct xm_runtime *rt, struct xm_worker *w, int n)
+void xm_evict_drop(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
 	struct iovec v[XM_BATCH];
 	size_t bytes = 0;
@@ -329,17 +348,14 @@ int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 		protect_dirty(rt, w, n);
 	for (int i = 0; i < n; i++)
 		moved[i] = by_move && w->mark[i] != FATE_STAYS;
-	if (!by_move) {
-		xm_store(&rt->evictor_tid, (uint32_t)xm_sys3(SYS_gettid, 0, 0, 0));
+	if (!by_move)
 		copy_dirty(rt, w, n);
-		xm_store(&rt->evictor_tid, 0);
-	}
 	choose_slots(rt, w, n);
 	write_out(rt, w, n);
 	if (by_move)
 		move_back(rt, w, n, moved);
 	else
-		drop(rt, w, n);
+		xm_evict_drop(rt, w, n);
 	restore_stayers(rt, w, n);
 	gone = settle(rt, w, n);
 	xm_frame_uncharge(rt, (uint64_t)gone);

@@ -200,8 +200,8 @@ void xm_remote_lost(struct xm_runtime *rt, uint64_t slot);
 void xm_remote_tick(struct xm_runtime *rt);
 
 /* ---- settle.c ---- */
-/* By the owner of a BUSY page: sets its final word, wakes its sleepers, then puts the slot that the word named and does
- * not name any more. */
+/* By the owner of a BUSY page: sets its final word, puts the slot that the word named and does not name any more, wakes
+ * its sleepers. */
 void xm_page_settle(struct xm_runtime *rt, uint64_t page, xm_pte to);
 /* The same for a page that is unmapped: EMPTY, without pins and holds. */
 void xm_page_forget(struct xm_runtime *rt, uint64_t page);
@@ -220,6 +220,12 @@ uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t 
 /* Takes the n pages w->page[] (sorted, words w->word[] as they were when locked EVICTING) away: written where dirty,
  * dropped, words settled. Returns how many left; the others are resident again and told to the policy. */
 int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n);
+/* Pieces of that, for pages that the caller has locked (reclaim lock held): the n pages w->page[], ascending, are
+ * write-protected and copied to staging (zeros for one that is not there); drop takes them from the kernel. */
+void xm_evict_stage(struct xm_runtime *rt, struct xm_worker *w, int n);
+void xm_evict_drop(struct xm_runtime *rt, struct xm_worker *w, int n);
+/* The page's frame becomes its own, where a fork child shares it; contents as they are. */
+void xm_evict_unshare(uint64_t addr);
 
 /* ---- reclaim.c ---- */
 /* Accounts n frames to this process; true when the family is then within its budget. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * mapping.c - the book of external mappings: new, fixed, foreign, unmap, protect, remap. (What does not change the
- * book is in advice.c.)
+ * mapping.c - the book of external mappings: new, fixed, foreign, unmap, protect. (What does not change the
+ * book is in advice.c; mremap is in remap.c.)
  *
  *   reserved range: PROT_NONE, not registered            -> a touch is SIGSEGV: not present
  *   mapping:        anonymous private, registered        -> absent pages fault to the runtime
@@ -28,7 +28,7 @@ static const struct xm_rangemap_mem local_mem = { xm_local_alloc, xm_local_free 
 /* ---- taking pages -------------------------------------------------------------------------------------------- */
 
 /* Locks the page's word; one that is 0 only if zero_too. */
-static void take_page(struct xm_runtime *rt, uint64_t page, bool zero_too)
+void xm_map_take_page(struct xm_runtime *rt, uint64_t page, bool zero_too)
 {
 	xm_pte *p = &rt->pt[page];
 	xm_pte seen = xm_pg_load(p);
@@ -54,7 +54,7 @@ void xm_map_take(struct xm_runtime *rt, uint64_t page, uint64_t n)
 	uint64_t end = page + n;
 
 	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end))
-		take_page(rt, page, false);
+		xm_map_take_page(rt, page, false);
 }
 
 /* Accounts for what a taken page held; its slot goes when the word is settled. */
@@ -69,7 +69,7 @@ static void give_back(struct xm_runtime *rt, xm_pte word)
 }
 
 /* A lost page was replaced by one of a file that ends before it (fault.c): ordinary zeros again. */
-static void mend_lost(struct xm_runtime *rt, uint64_t page)
+void xm_map_mend_lost(struct xm_runtime *rt, uint64_t page)
 {
 	const struct xm_range *r = xm_rangemap_get(&rt->maps, xm_page_addr(page));
 	int prot = r ? xm_value_prot(r->value[0]) : PROT_NONE;
@@ -94,7 +94,7 @@ void xm_map_release(struct xm_runtime *rt, uint64_t page, uint64_t n, bool unmap
 		    xm_slot_state(rt->fam, xm_pg_slot(word)) == XM_SLAB_EXPLICIT)
 			to = xm_pg_with_slot(to, xm_pg_slot(word));
 		if (!unmapped && xm_pg_prev(word) == XM_PG_LOST && !(rt->features & XM_FEAT_POISON))
-			mend_lost(rt, page);
+			xm_map_mend_lost(rt, page);
 		give_back(rt, word);
 		if (unmapped)
 			xm_page_forget(rt, page);
@@ -103,22 +103,9 @@ void xm_map_release(struct xm_runtime *rt, uint64_t page, uint64_t n, bool unmap
 	}
 }
 
-/* Puts taken words back as they were. */
-static void untake(struct xm_runtime *rt, uint64_t page, uint64_t n)
-{
-	uint64_t end = page + n;
-
-	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end)) {
-		xm_pte word = xm_pg_load(&rt->pt[page]);
-
-		if (xm_pg_state(word) == XM_PG_TAKEN)
-			xm_page_settle(rt, page, xm_pg_with_state(word & ~XM_PG_PREV_MASK, xm_pg_prev(word)));
-	}
-}
-
 /* ---- book and charge ----------------------------------------------------------------------------------------- */
 
-static void count_mapped(struct xm_runtime *rt, int64_t pages)
+void xm_map_count(struct xm_runtime *rt, int64_t pages)
 {
 	uint64_t now = xm_add(&rt->me->stats.mapped_pages, (uint64_t)pages) + (uint64_t)pages;
 
@@ -126,7 +113,7 @@ static void count_mapped(struct xm_runtime *rt, int64_t pages)
 }
 
 /* Pages of [start, end) that are in the book with all of `flags`. */
-static uint64_t pages_with(struct xm_runtime *rt, uint64_t start, uint64_t end, uint64_t flags)
+uint64_t xm_map_pages_with(struct xm_runtime *rt, uint64_t start, uint64_t end, uint64_t flags)
 {
 	const struct xm_range *r = xm_rangemap_find(&rt->maps, start);
 	const struct xm_range *last = rt->maps.r + rt->maps.n;
@@ -143,14 +130,14 @@ static bool wants_charge(int prot, uint64_t flags)
 	return (prot & PROT_WRITE) && !(flags & (XM_MAP_NORESERVE | XM_MAP_REGION));
 }
 
-static bool reserve_again(uint64_t addr, uint64_t len)
+bool xm_map_reserve(uint64_t addr, uint64_t len)
 {
 	return xm_sys_mmap((void *)addr, len, PROT_NONE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != NULL;
 }
 
 /* Fresh zeros at [addr, addr+len), registered. The charge has been made. */
-static int put_mapping(struct xm_runtime *rt, uint64_t addr, uint64_t len, int prot, uint64_t flags)
+int xm_map_put(struct xm_runtime *rt, uint64_t addr, uint64_t len, int prot, uint64_t flags)
 {
 	uint64_t value[2] = { xm_value(prot, flags), 0 };
 	int rc;
@@ -163,30 +150,31 @@ static int put_mapping(struct xm_runtime *rt, uint64_t addr, uint64_t len, int p
 	xm_sys_madvise((void *)addr, len, MADV_DONTFORK); /* but across a fork that we know of: fork.c */
 	rc = xm_uffd_register(rt->uffd, addr, len, (rt->features & XM_FEAT_WP) != 0);
 	if (rc < 0) {
-		reserve_again(addr, len);
+		xm_map_reserve(addr, len);
 		return rc == -ENOMEM ? -ENOMEM : -EINVAL;
 	}
 	xm_rangemap_set(&rt->maps, addr, addr + len, value);
-	count_mapped(rt, (int64_t)(len >> XM_PAGE_SHIFT));
+	xm_map_count(rt, (int64_t)(len >> XM_PAGE_SHIFT));
 	return 0;
 }
 
-static void drop_mapping(struct xm_runtime *rt, uint64_t addr, uint64_t len)
+void xm_map_drop(struct xm_runtime *rt, uint64_t addr, uint64_t len, bool uncommit)
 {
-	uint64_t mapped = pages_with(rt, addr, addr + len, 0);
-	uint64_t charged = pages_with(rt, addr, addr + len, XM_MAP_CHARGED);
+	uint64_t mapped = xm_map_pages_with(rt, addr, addr + len, 0);
+	uint64_t charged = xm_map_pages_with(rt, addr, addr + len, XM_MAP_CHARGED);
 
 	xm_map_take(rt, (addr - xm_ext_lo) >> XM_PAGE_SHIFT, len >> XM_PAGE_SHIFT);
-	reserve_again(addr, len);
+	xm_map_reserve(addr, len);
 	/* pages that came to life in between: nothing new can come any more */
 	xm_map_take(rt, (addr - xm_ext_lo) >> XM_PAGE_SHIFT, len >> XM_PAGE_SHIFT);
 	xm_map_release(rt, (addr - xm_ext_lo) >> XM_PAGE_SHIFT, len >> XM_PAGE_SHIFT, true);
 	xm_rangemap_clear(&rt->maps, addr, addr + len);
-	count_mapped(rt, -(int64_t)mapped);
-	xm_family_uncommit(rt->fam, rt->proc, charged);
+	xm_map_count(rt, -(int64_t)mapped);
+	if (uncommit)
+		xm_family_uncommit(rt->fam, rt->proc, charged);
 }
 
-static int charge(struct xm_runtime *rt, uint64_t len, int prot, uint64_t *flags)
+int xm_map_charge(struct xm_runtime *rt, uint64_t len, int prot, uint64_t *flags)
 {
 	*flags &= ~(uint64_t)XM_MAP_CHARGED;
 	if (!wants_charge(prot, *flags))
@@ -197,7 +185,7 @@ static int charge(struct xm_runtime *rt, uint64_t len, int prot, uint64_t *flags
 	return 0;
 }
 
-static void uncharge(struct xm_runtime *rt, uint64_t len, uint64_t flags)
+void xm_map_uncharge(struct xm_runtime *rt, uint64_t len, uint64_t flags)
 {
 	if (flags & XM_MAP_CHARGED)
 		xm_family_uncommit(rt->fam, rt->proc, len >> XM_PAGE_SHIFT);
@@ -256,14 +244,14 @@ void *xm_map_new(size_t len, size_t align, int prot, unsigned flags)
 		return (void *)(intptr_t)-EINVAL;
 	xm_in_runtime++;
 	xm_lock(&rt->map_lock);
-	rc = charge(rt, bytes, prot, &f);
+	rc = xm_map_charge(rt, bytes, prot, &f);
 	if (rc == 0)
 		rc = xm_rangemap_fit(&rt->maps, xm_ext_lo, xm_ext_hi, bytes, align ? align : XM_PAGE_SIZE,
 				     &rt->fit_cursor, &addr);
 	if (rc == 0)
-		rc = put_mapping(rt, addr, bytes, prot, f);
+		rc = xm_map_put(rt, addr, bytes, prot, f);
 	if (rc < 0)
-		uncharge(rt, bytes, f);
+		xm_map_uncharge(rt, bytes, f);
 	xm_map_end();
 	if (rc == 0)
 		rc = after_map(rt, (void *)addr, bytes, flags);
@@ -281,18 +269,18 @@ void *xm_map_fixed(void *at, size_t len, int prot, unsigned flags, bool noreplac
 			xm_map_end();
 		return (void *)(intptr_t)-EINVAL;
 	}
-	if (pages_with(rt, addr, addr + bytes, 0)) {
+	if (xm_map_pages_with(rt, addr, addr + bytes, 0)) {
 		if (noreplace) {
 			xm_map_end();
 			return (void *)(intptr_t)-EEXIST;
 		}
-		drop_mapping(rt, addr, bytes);
+		xm_map_drop(rt, addr, bytes, true);
 	}
-	rc = charge(rt, bytes, prot, &f);
+	rc = xm_map_charge(rt, bytes, prot, &f);
 	if (rc == 0) {
-		rc = put_mapping(rt, addr, bytes, prot, f);
+		rc = xm_map_put(rt, addr, bytes, prot, f);
 		if (rc < 0)
-			uncharge(rt, bytes, f);
+			xm_map_uncharge(rt, bytes, f);
 	}
 	xm_map_end();
 	if (rc == 0)
@@ -308,10 +296,10 @@ int xm_map_foreign(void *at, size_t len)
 
 	if (rc < 0)
 		return rc;
-	drop_mapping(rt, addr, bytes);
+	xm_map_drop(rt, addr, bytes, true);
 	rc = xm_rangemap_set(&rt->maps, addr, addr + bytes, value);
 	if (rc == 0)
-		count_mapped(rt, (int64_t)(bytes >> XM_PAGE_SHIFT));
+		xm_map_count(rt, (int64_t)(bytes >> XM_PAGE_SHIFT));
 	xm_map_end();
 	return rc;
 }
@@ -326,7 +314,7 @@ int xm_map_unmap(void *at, size_t len)
 	if (xm_rangemap_reserve(&xm_rt.maps, 1) < 0)
 		rc = -ENOMEM;
 	else
-		drop_mapping(&xm_rt, addr, bytes);
+		xm_map_drop(&xm_rt, addr, bytes, true);
 	xm_map_end();
 	return rc;
 }
@@ -386,290 +374,6 @@ out:
 	return rc;
 }
 
-/* ---- mremap ---------------------------------------------------------------------------------------------------- */
-
-/* Locks the destination of every locked source page: a run of first touches may have reached beyond its mapping. */
-static void take_dest(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t n)
-{
-	uint64_t end = from + n;
-
-	for (uint64_t page = xm_pte_skip(rt, from, end); page < end; page = xm_pte_skip(rt, page + 1, end)) {
-		if (xm_pg_state(xm_pg_load(&rt->pt[page])) != XM_PG_TAKEN)
-			continue;
-		xm_pte_touch(rt, page - from + to);
-		take_page(rt, page - from + to, true);
-	}
-}
-
-/* Words of n pages follow their pages from `from` to `to`; resident ones count as dirty, since write protection
- * does not survive the move. */
-static void move_words(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t n)
-{
-	uint64_t end = from + n;
-
-	for (uint64_t page = xm_pte_skip(rt, from, end); page < end; page = xm_pte_skip(rt, page + 1, end)) {
-		xm_pte word = xm_pg_load(&rt->pt[page]);
-		uint64_t dest = page - from + to;
-		xm_pte moved;
-
-		if (xm_pg_state(word) != XM_PG_TAKEN)
-			continue;
-		moved = xm_pg_with_state(word & ~(XM_PG_PREV_MASK | XM_PG_WAITER), xm_pg_prev(word));
-		if (xm_pg_state(moved) == XM_PG_RESIDENT)
-			moved |= XM_PG_DIRTY;
-		/* never two words that name one slot: a reaper would put it twice */
-		if (xm_pg_clear(&rt->pt[page]))
-			xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
-		if (xm_pg_finish(&rt->pt[dest], moved))
-			xm_uffd_wake(rt->uffd, xm_page_addr(dest), XM_PAGE_SIZE);
-		if (moved & XM_PG_PINNED) /* finish keeps only what the destination had */
-			__atomic_fetch_or(&rt->pt[dest], XM_PG_PINNED, __ATOMIC_ACQ_REL);
-		if (xm_pg_state(moved) == XM_PG_RESIDENT)
-			xm_reclaim_inserted(rt, &dest, 1, false);
-	}
-}
-
-/* What the book says of [from, from+len) holds of `to` as well. The caller has reserved the entries. */
-static void copy_book(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t len)
-{
-	for (uint64_t at = from; at < from + len;) {
-		const struct xm_range *r = xm_rangemap_get(&rt->maps, at);
-		uint64_t end = xm_min(r->end, from + len), value[2] = { r->value[0], r->value[1] };
-
-		xm_rangemap_set(&rt->maps, to + (at - from), to + (end - from), value);
-		at = end;
-	}
-}
-
-/* A moved mapping loses its registration, and so does what the kernel merges it with on arrival: registered neighbours
- * would be ordinary memory from then on, their absent pages zeros. Two ways of making it unlike them.
- *
- * The old addresses go: unregistered. Without its registration an absent page would be filled with zeros by whoever
- * touches it now, or waits for it, and those would move along; so it cannot be accessed any more: told early, an
- * access is told the same as afterwards.
- *
- * The old addresses stay and may be used all the time: they keep their registration, and the mapping is told apart by
- * an advice that means nothing to anonymous memory and that no external mapping has otherwise. */
-static void part_from_neighbours(struct xm_runtime *rt, uint64_t from, uint64_t len, bool keep_old)
-{
-	if (keep_old) {
-		xm_uffd_writeprotect(rt->uffd, from, len, false);
-		xm_sys_madvise((void *)from, len, MADV_SEQUENTIAL);
-	} else {
-		xm_sys3(SYS_mprotect, from, len, PROT_NONE);
-		xm_uffd_unregister(rt->uffd, from, len);
-	}
-}
-
-/* Undoes it at `at`: where the pages of `from` are now, or still. The book speaks of `from`. */
-static void like_neighbours(struct xm_runtime *rt, uint64_t from, uint64_t at, uint64_t len, bool keep_old)
-{
-	int rc = xm_uffd_register(rt->uffd, at, len, (rt->features & XM_FEAT_WP) != 0);
-
-	xm_assert(rc == 0);
-	if (keep_old) {
-		xm_sys_madvise((void *)at, len, MADV_NORMAL);
-		return;
-	}
-	for (uint64_t a = from; a < from + len;) {
-		const struct xm_range *r = xm_rangemap_get(&rt->maps, a);
-		uint64_t end = xm_min(r->end, from + len);
-
-		xm_sys3(SYS_mprotect, at + (a - from), end - a, xm_value_prot(r->value[0]));
-		a = end;
-	}
-}
-
-/* mremap, piece by piece where it must be: to the kernel, what grew in place after a move is several mappings, which
- * it moves one at a time (before Linux 6.17, and with DONTUNMAP always; EFAULT). */
-static long move_vmas(uint64_t from, uint64_t to, uint64_t len, int flags)
-{
-	uint64_t done = 0, piece = len;
-
-	while (done < len) {
-		long rc = xm_sys6(SYS_mremap, (long)(from + done), (long)piece, (long)piece, flags, (long)(to + done), 0);
-
-		if (rc == -EFAULT && piece > XM_PAGE_SIZE) {
-			piece = xm_round_up(piece / 2, XM_PAGE_SIZE);
-			continue;
-		}
-		if (rc < 0 && rc > -4096) {
-			if (done) /* as it was; these pieces have just been moved one by one */
-				move_vmas(to, from, done, MREMAP_MAYMOVE | MREMAP_FIXED);
-			return rc;
-		}
-		done += piece;
-		piece = len - done;
-	}
-	return 0;
-}
-
-/* Moves len bytes of one mapping; the old addresses become reserved again, or stay mapped and empty. */
-static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t len, bool keep_old)
-{
-	uint64_t page = (from - xm_ext_lo) >> XM_PAGE_SHIFT, n = len >> XM_PAGE_SHIFT;
-	long rc;
-
-	xm_map_take(rt, page, n);
-	take_dest(rt, page, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
-	part_from_neighbours(rt, from, len, keep_old);
-	rc = move_vmas(from, to, len, MREMAP_MAYMOVE | MREMAP_FIXED | (keep_old ? MREMAP_DONTUNMAP : 0));
-	if (rc < 0) {
-		like_neighbours(rt, from, from, len, keep_old);
-		untake(rt, page, n);
-		untake(rt, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
-		reserve_again(to, len);
-		return (int)rc;
-	}
-	if (!keep_old)
-		reserve_again(from, len);
-	else
-		xm_sys_madvise((void *)from, len, MADV_NORMAL);
-	like_neighbours(rt, from, to, len, keep_old);
-	move_words(rt, page, (to - xm_ext_lo) >> XM_PAGE_SHIFT, n);
-	copy_book(rt, from, to, len);
-	if (!keep_old)
-		xm_rangemap_clear(&rt->maps, from, from + len);
-	else
-		count_mapped(rt, (int64_t)n);
-	return 0;
-}
-
-struct remap {
-	uint64_t old, old_len, new_len, to;
-	int prot;
-	uint64_t flags;
-};
-
-/* More room behind a mapping, at `at`. */
-static int extend(struct xm_runtime *rt, const struct remap *m, uint64_t at, uint64_t len)
-{
-	uint64_t f = m->flags;
-	int rc = charge(rt, len, m->prot, &f);
-
-	if (rc == 0) {
-		rc = put_mapping(rt, at, len, m->prot, f);
-		if (rc < 0)
-			uncharge(rt, len, f);
-	}
-	return rc;
-}
-
-static int remap_in_place(struct xm_runtime *rt, const struct remap *m)
-{
-	uint64_t end = m->old + m->old_len, want = m->old + m->new_len;
-
-	if (m->new_len <= m->old_len) {
-		if (m->new_len < m->old_len)
-			drop_mapping(rt, want, end - want);
-		return 0;
-	}
-	if (want > xm_ext_hi || pages_with(rt, end, want, 0))
-		return -ENOMEM;
-	return extend(rt, m, end, want - end);
-}
-
-static int remap_move(struct xm_runtime *rt, struct remap *m, int flags)
-{
-	uint64_t len = xm_min(m->old_len, m->new_len), charged = pages_with(rt, m->old, m->old + len, XM_MAP_CHARGED);
-	bool keep = (flags & MREMAP_DONTUNMAP) != 0;
-	int rc = 0;
-
-	if (flags & MREMAP_FIXED) {
-		if (m->to < m->old + m->old_len && m->old < m->to + m->new_len)
-			return -EINVAL;
-		drop_mapping(rt, m->to, m->new_len);
-	} else {
-		rc = xm_rangemap_fit(&rt->maps, xm_ext_lo, xm_ext_hi, m->new_len, XM_PAGE_SIZE, &rt->fit_cursor,
-				     &m->to);
-	}
-	if (rc < 0)
-		return rc;
-	if (m->new_len > len)
-		rc = extend(rt, m, m->to + len, m->new_len - len);
-	if (rc < 0)
-		return rc;
-	if (keep)
-		rc = xm_family_commit(rt->fam, rt->proc, charged);
-	if (rc == 0) {
-		rc = move_pages(rt, m->old, m->to, len, keep);
-		if (rc < 0 && keep)
-			xm_family_uncommit(rt->fam, rt->proc, charged);
-	}
-	if (rc < 0) {
-		if (m->new_len > len)
-			drop_mapping(rt, m->to + len, m->new_len - len);
-		return rc;
-	}
-	if (!keep && m->old_len > len)
-		drop_mapping(rt, m->old + len, m->old_len - len);
-	return 0;
-}
-
-/* Out of the range: into ordinary local memory, by a copy (the faults are served meanwhile). */
-static void *remap_outside(const struct remap *m, bool keep_old)
-{
-	void *to = (void *)m->to;
-	size_t len = xm_min(m->old_len, m->new_len);
-
-	if (!xm_sys_mmap(to, m->new_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0))
-		return (void *)(intptr_t)-ENOMEM;
-	xm_sys3(SYS_mprotect, m->old, len, PROT_READ | PROT_WRITE); /* whatever it was: to be read */
-	memcpy(to, (void *)m->old, len);
-	xm_sys3(SYS_mprotect, to, m->new_len, m->prot);
-	if (keep_old) {
-		xm_map_discard((void *)m->old, m->old_len);
-		xm_sys3(SYS_mprotect, m->old, len, m->prot);
-	} else {
-		xm_map_unmap((void *)m->old, m->old_len);
-	}
-	return to;
-}
-
-/* Partly inside the external range: no such mapping can be. */
-static bool straddles(uint64_t at, uint64_t len)
-{
-	return xm_ext_overlaps((void *)at, len) && (at < xm_ext_lo || at + len > xm_ext_hi || at + len < at);
-}
-
-void *xm_map_remap(void *old, size_t old_len, size_t new_len, int flags, void *new_addr)
-{
-	struct xm_runtime *rt = &xm_rt;
-	struct remap m = { .new_len = xm_round_up(new_len, XM_PAGE_SIZE), .to = (uint64_t)(uintptr_t)new_addr };
-	const struct xm_range *r;
-	bool must_move = (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) != 0;
-	int rc;
-
-	if (!m.new_len || m.new_len < new_len || (must_move && !(flags & MREMAP_MAYMOVE)) || !old_len ||
-	    (flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP)) ||
-	    ((flags & MREMAP_DONTUNMAP) && xm_round_up(old_len, XM_PAGE_SIZE) != m.new_len) ||
-	    ((flags & MREMAP_FIXED) && (m.to % XM_PAGE_SIZE || straddles(m.to, m.new_len))))
-		return (void *)(intptr_t)-EINVAL;
-	rc = xm_map_begin(old, old_len, &m.old, &m.old_len);
-	if (rc < 0)
-		return (void *)(intptr_t)rc;
-	r = xm_rangemap_get(&rt->maps, m.old);
-	if (!r || !xm_rangemap_covers(&rt->maps, m.old, m.old + m.old_len) ||
-	    xm_rangemap_reserve(&rt->maps, 8 + rt->maps.n) < 0) {
-		rc = r ? -ENOMEM : -EFAULT;
-	} else {
-		r = xm_rangemap_get(&rt->maps, m.old);
-		m.prot = xm_value_prot(r->value[0]);
-		m.flags = xm_value_flags(r->value[0]);
-		if ((flags & MREMAP_FIXED) && !xm_ext_overlaps(new_addr, m.new_len)) {
-			xm_map_end();
-			return remap_outside(&m, (flags & MREMAP_DONTUNMAP) != 0);
-		}
-		rc = must_move ? -ENOMEM : remap_in_place(rt, &m);
-		if (rc == 0)
-			m.to = m.old;
-		else if (flags & MREMAP_MAYMOVE)
-			rc = remap_move(rt, &m, flags);
-	}
-	xm_map_end();
-	return rc < 0 ? (void *)(intptr_t)rc : (void *)m.to;
-}
-
 /* ---- start, fork ---------------------------------------------------------------------------------------- */
 
 int xm_mapping_init(struct xm_runtime *rt)
@@ -714,7 +418,7 @@ int xm_mapping_after_fork(struct xm_runtime *rt)
 		int rc;
 
 		if (flags & XM_MAP_DONTFORK) {
-			reserve_again(r.start, r.end - r.start);
+			xm_map_reserve(r.start, r.end - r.start);
 			xm_rangemap_clear(&rt->maps, r.start, r.end);
 			continue;
 		}

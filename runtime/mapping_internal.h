@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mapping_internal.h - between mapping.c and advice.c: values of the book of mappings, taking pages. */
+/* mapping_internal.h - between mapping.c, remap.c and advice.c: values of the book of mappings, taking
+ * pages, mappings as pieces of calls. All with the map lock held. */
 #ifndef XM_MAPPING_INTERNAL_H
 #define XM_MAPPING_INTERNAL_H
 
@@ -29,5 +30,24 @@ void xm_map_take(struct xm_runtime *rt, uint64_t page, uint64_t n);
 void xm_map_release(struct xm_runtime *rt, uint64_t page, uint64_t n, bool unmapped);
 /* Makes the pages of [addr, addr+len) resident through the kernel; no map lock. 0 or -errno */
 int xm_map_populate(struct xm_runtime *rt, uint64_t addr, uint64_t len);
+
+
+/* Locks the page's word; one that is 0 only if zero_too. Waits for a BUSY one. */
+void xm_map_take_page(struct xm_runtime *rt, uint64_t page, bool zero_too);
+/* A lost page was replaced by one of a file that ends before it (fault.c): ordinary zeros again. */
+void xm_map_mend_lost(struct xm_runtime *rt, uint64_t page);
+/* Adds to the count of mapped pages. */
+void xm_map_count(struct xm_runtime *rt, int64_t pages);
+/* Pages of [start, end) that are in the book with all of `flags`. */
+uint64_t xm_map_pages_with(struct xm_runtime *rt, uint64_t start, uint64_t end, uint64_t flags);
+/* The range is reserved again: not present. */
+bool xm_map_reserve(uint64_t addr, uint64_t len);
+/* Fresh zeros at [addr, addr+len), registered, in the book. The charge has been made. 0, -ENOMEM, -EINVAL */
+int xm_map_put(struct xm_runtime *rt, uint64_t addr, uint64_t len, int prot, uint64_t flags);
+/* Unmaps; uncommit: and gives the charge of the range back. */
+void xm_map_drop(struct xm_runtime *rt, uint64_t addr, uint64_t len, bool uncommit);
+/* Charges a range against --size if it is of the kind; sets or clears XM_MAP_CHARGED in *flags. 0, -ENOMEM */
+int xm_map_charge(struct xm_runtime *rt, uint64_t len, int prot, uint64_t *flags);
+void xm_map_uncharge(struct xm_runtime *rt, uint64_t len, uint64_t flags);
 
 #endif

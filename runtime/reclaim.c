@@ -28,6 +28,7 @@
 #define TICK_NS 1000000000ull
 #define SAMPLE_NS 200000000ull
 #define LOCK_WAIT_NS 100000000ull
+#define FRUITLESS_MAX 20 /* rounds of 2 ms without a page that leaves */
 #define NO_VICTIM_WAIT_NS 5000000ull
 #define NO_VICTIM_PAUSE_NS 100000000ull
 #define COLLECT_ROUNDS 16
@@ -92,6 +93,15 @@ static enum xm_page_fact query(void *ctx, uint64_t page)
 	}
 }
 
+/* Unless it was unmapped meanwhile: then nothing is to be left of it. */
+static void mark_used(xm_pte *p)
+{
+	xm_pte seen = xm_pg_load(p);
+
+	while (xm_pg_state(seen) == XM_PG_RESIDENT && !xm_pg_cas(p, &seen, seen | XM_PG_REF))
+		;
+}
+
 void xm_reclaim_inserted(struct xm_runtime *rt, const uint64_t *page, int n, bool refault)
 {
 	xm_lock(&rt->policy_lock);
@@ -103,7 +113,7 @@ void xm_reclaim_inserted(struct xm_runtime *rt, const uint64_t *page, int n, boo
 		if (!(__atomic_fetch_or(p, XM_PG_QUEUED, __ATOMIC_ACQ_REL) & XM_PG_QUEUED))
 			rt->evict->inserted(rt->evict_state, page[i], refault);
 		else
-			__atomic_fetch_or(p, XM_PG_REF, __ATOMIC_ACQ_REL);
+			mark_used(p);
 	}
 	xm_add(&rt->inserted, (uint64_t)n);
 	xm_unlock(&rt->policy_lock);
@@ -253,6 +263,7 @@ static int still_here(struct xm_runtime *rt, uint64_t page, uint64_t end)
 int xm_reclaim_all(struct xm_runtime *rt, uint64_t page, uint64_t n)
 {
 	uint64_t end = xm_now_ns() + rt->fam->cfg.lost_timeout_ns + 1000000000ull;
+	unsigned fruitless = 0; /* every worker may be in use for a moment */
 	int rc;
 
 	for (;;) {
@@ -263,10 +274,15 @@ int xm_reclaim_all(struct xm_runtime *rt, uint64_t page, uint64_t n)
 		xm_gate_leave(rt);
 		rc = still_here(rt, page, page + n);
 		/* BUSY for a moment: a fault whose thread has been woken before its words were settled */
-		if (rc == 0 || rc == -EBUSY || (rc == -ENOLINK && !gone) || xm_now_ns() > end)
+		fruitless = gone ? 0 : fruitless + (rc == -ENOLINK);
+		if (rc == 0 || rc == -EBUSY || fruitless == FRUITLESS_MAX || xm_now_ns() > end)
 			return rc == -EAGAIN ? -ENOLINK : rc;
+		if (xm_load(&rt->pins) && !(rt->features & XM_FEAT_MOVE))
+			return -EBUSY; /* none of its pages leaves */
 		if (rc == -EAGAIN)
 			xm_sys_sleep(50000);
+		else if (!gone)
+			xm_sys_sleep(2000000);
 	}
 }
 

@@ -292,7 +292,8 @@ static void remap_keep(struct worker *w, struct area *a)
 		return;
 	at = xm_map_remap(a->at, len, len, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
 	if (test_is_error(at)) {
-		if ((intptr_t)at != -EINVAL)
+		/* pages that are pinned cannot leave an address that stays in use */
+		if ((intptr_t)at != -EINVAL && !((intptr_t)at == -ENOMEM && opt.pins))
 			broken(w, "mremap dontunmap: %s", xm_strerror((int)(intptr_t)at));
 		return;
 	}

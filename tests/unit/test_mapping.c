@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "tests/harness.h"
 
@@ -461,6 +462,81 @@ static void test_remap_when_protections_differ_then_each_keeps_its_own(void **st
 	unmap(to, 64);
 }
 
+static void *reader_main(void *arg)
+{
+	struct toucher *t = arg;
+
+	for (uint64_t i = 0; !xm_load(&t->stop); i++) {
+		char byte;
+		struct iovec to = { &byte, 1 }, from = { t->p + i * 37 % t->pages * PAGE, 1 };
+
+		xm_sys_vm_readv(&to, 1, &from, 1);
+	}
+	return NULL;
+}
+
+/* The kernel itself reads the destination all the time: it must never see, and leave, a page of zeros. */
+static void test_remap_when_target_read_meanwhile_then_contents_arrive(void **state)
+{
+	for (uint64_t round = 0; round < 30; round++) {
+		char *p = mixed(256, round), *to = map(256, RW);
+		struct toucher t = { .p = to, .pages = 256 };
+
+		pthread_create(&t.thread, NULL, reader_main, &t);
+		assert_ptr_equal(xm_map_remap(p, 256 * PAGE, 256 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to), to);
+		xm_store(&t.stop, 1);
+		pthread_join(t.thread, NULL);
+		assert_int_equal(test_wrong(to, 256, round, 0), 0);
+		assert_int_equal(test_not_zero(p, 256), 0);
+		unmap(p, 256);
+		unmap(to, 256);
+	}
+}
+
+static void test_remap_when_beside_itself_then_both_places_stay_external(void **state)
+{
+	char *room = map(128, PROT_NONE);
+
+	assert_int_equal(xm_map_protect(room, 64 * PAGE, RW), 0);
+	assert_ptr_equal(xm_map_remap(room, 64 * PAGE, 64 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+				      room + 64 * PAGE),
+			 room + 64 * PAGE);
+	test_fill(room, 128, 5);
+	assert_int_equal(test_evict(room, 128), 0);
+	assert_int_equal(test_pages_in(room, 128, XM_PG_REMOTE), 128);
+	assert_int_equal(test_wrong(room, 128, 5, 0), 0);
+	unmap(room, 128);
+}
+
+/* No room for the new mapping: all is as before, and what is written afterwards is not lost. */
+static void test_remap_when_it_fails_then_later_writes_count(void **state)
+{
+	char *p = mixed(64, 6);
+	struct rlimit old, little;
+	void *rc;
+
+	getrlimit(RLIMIT_AS, &old);
+	little = (struct rlimit){ 1 << 20, old.rlim_max };
+	setrlimit(RLIMIT_AS, &little);
+	rc = xm_map_remap(p, 64 * PAGE, 4096 * PAGE, MREMAP_MAYMOVE, NULL);
+	setrlimit(RLIMIT_AS, &old);
+	assert_int_equal((intptr_t)rc, -ENOMEM);
+	test_fill(p, 64, 7);
+	assert_int_equal(test_evict(p, 64), 0);
+	assert_int_equal(test_wrong(p, 64, 7, 0), 0);
+	unmap(p, 64);
+}
+
+static void test_remap_when_a_file_is_in_it_then_efault(void **state)
+{
+	char *p = mixed(32, 8);
+
+	assert_int_equal(xm_map_foreign(p + 16 * PAGE, 16 * PAGE), 0);
+	assert_int_equal((intptr_t)xm_map_remap(p, 32 * PAGE, 64 * PAGE, MREMAP_MAYMOVE, NULL), -EFAULT);
+	assert_int_equal(test_wrong(p, 16, 8, 0), 0);
+	unmap(p, 32);
+}
+
 static void test_remap_when_target_outside_then_ordinary_memory(void **state)
 {
 	char *to = mmap(NULL, 32 * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *p = mixed(32, 15);
@@ -528,6 +604,10 @@ int main(void)
 		T(test_remap_when_dontunmap_and_touched_meanwhile_then_nothing_lost),
 		T(test_remap_when_grown_after_a_move_then_moves_again),
 		T(test_remap_when_protections_differ_then_each_keeps_its_own),
+		T(test_remap_when_target_read_meanwhile_then_contents_arrive),
+		T(test_remap_when_beside_itself_then_both_places_stay_external),
+		T(test_remap_when_it_fails_then_later_writes_count),
+		T(test_remap_when_a_file_is_in_it_then_efault),
 		T(test_remap_when_target_outside_then_ordinary_memory),
 		T(test_remap_when_arguments_bad_then_as_the_kernel),
 	};

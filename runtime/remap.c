@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * remap.c - mremap of external memory. The kernel's own is not used: it takes a mapping, and whatever it merges it
+ * with, out of the userfaultfd, and leaves no way back when it fails half way. Pages move one by one instead, between
+ * two mappings that are registered all the time:
+ *
+ *   word TAKEN at both ends -> contents copied (or the frame moved, UFFDIO_MOVE) -> old page dropped -> words settled
+ *
+ * so that an access at any moment finds the page here or there, or sleeps until it is settled. Only resident pages are
+ * touched; of the others words move. A page counts as dirty afterwards. Where the old addresses go away, the range is
+ * closed first (PROT_NONE) for the pages that came to life meanwhile, then dropped: no write is lost.
+ *
+ * In a process that lets the kernel pin pages (xm_pins_seen) frames are moved, never copied: by MOVE; one that stays
+ * pinned, or cannot be told from such (no MOVE), by the kernel's mremap of that one page, unregistered for the moment.
+ * With DONTUNMAP, where the old address stays in use, that would not be safe: ENOMEM, and what was moved moves back.
+ *
+ * Runs on program threads, under the map lock; staging under the reclaim lock.
+ */
+#include <string.h>
+#include <sys/mman.h>
+
+#include "runtime/internal.h"
+#include "runtime/mapping_internal.h"
+#include "runtime/uffd.h"
+
+
+struct motion {
+	struct xm_runtime *rt;
+	struct xm_worker *w;
+	uint64_t from, to, n; /* pages */
+	bool back;	      /* undoing: pages that came by moving are not pinned */
+	bool keep_old;
+};
+
+/* ---- words ---------------------------------------------------------------------------------------------------- */
+
+/* Locks the destination's word. What a first touch has put there meanwhile is not what belongs there. */
+static uint64_t take_dest(struct motion *m, uint64_t page)
+{
+	struct xm_runtime *rt = m->rt;
+	uint64_t dest = page - m->from + m->to;
+
+	xm_pte_touch(rt, dest);
+	xm_map_take_page(rt, dest, true);
+	if (xm_pg_prev(xm_pg_load(&rt->pt[dest])) == XM_PG_REMOTE)
+		xm_sub(&rt->me->stats.remote_pages, 1);
+	if (xm_pg_prev(xm_pg_load(&rt->pt[dest])) == XM_PG_RESIDENT) {
+		xm_sys_madvise((void *)xm_page_addr(dest), XM_PAGE_SIZE, MADV_DONTNEED);
+		xm_frame_uncharge(rt, 1);
+	}
+	return dest;
+}
+
+/* The source forgets, then the destination names: never two words for one slot, which a reaper would put twice. */
+static void move_word(struct motion *m, uint64_t page, uint64_t dest, xm_pte word, enum xm_page_state state)
+{
+	struct xm_runtime *rt = m->rt;
+	xm_pte moved = xm_pg_with_state(word & ~(XM_PG_PREV_MASK | XM_PG_WAITER), state);
+	bool wake;
+
+	if (word & XM_PG_PINNED)
+		__atomic_fetch_or(&rt->pt[dest], XM_PG_PINNED, __ATOMIC_ACQ_REL);
+	wake = xm_pg_clear(&rt->pt[page]);
+	xm_page_settle(rt, dest, moved);
+	if (wake)
+		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+}
+
+/* ---- resident pages ----------------------------------------------------------------------------------------- */
+
+/* Contents from staging at [dest, dest + len): its words are taken, so nobody else installs there. */
+static void install_run(struct xm_runtime *rt, uint64_t dest, const char *src, uint64_t len)
+{
+	uint64_t done = 0, piece = len;
+
+	while (done < len) {
+		int64_t rc = xm_uffd_copy(rt->uffd, dest + done, src + done, xm_min(piece, len - done), false);
+
+		if (rc > 0)
+			done += (uint64_t)rc;
+		else if (rc == -EEXIST)
+			xm_sys_madvise((void *)(dest + done), XM_PAGE_SIZE, MADV_DONTNEED);
+		else if (rc == -ENOMEM)
+			xm_sys_sleep(1000000); /* the kernel has no frame just now */
+		else if (piece > XM_PAGE_SIZE)
+			piece = XM_PAGE_SIZE; /* across a border of protections */
+		else
+			done += XM_PAGE_SIZE; /* unmapped by a raw system call meanwhile: nothing is to be there */
+	}
+}
+
+static void install(struct motion *m, int n)
+{
+	for (int i = 0, end; i < n; i = end) {
+		for (end = i + 1; end < n && m->w->page[end] == m->w->page[end - 1] + 1; end++)
+			;
+		install_run(m->rt, xm_page_addr(m->w->page[i] - m->from + m->to),
+			    m->w->staging + (size_t)i * XM_PAGE_SIZE, (uint64_t)(end - i) * XM_PAGE_SIZE);
+	}
+}
+
+/* By the kernel's mremap: nobody else may use the old address. */
+static int move_pinned(struct xm_runtime *rt, uint64_t from, uint64_t to)
+{
+	bool wp = (rt->features & XM_FEAT_WP) != 0;
+	long rc;
+
+	xm_uffd_unregister(rt->uffd, from, XM_PAGE_SIZE); /* else the kernel would unregister its new neighbours too */
+	rc = xm_sys6(SYS_mremap, (long)from, (long)XM_PAGE_SIZE, (long)XM_PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		     (long)to, 0);
+	if (rc != (long)to) {
+		xm_uffd_register(rt->uffd, from, XM_PAGE_SIZE, wp);
+		return -EBUSY;
+	}
+	xm_map_reserve(from, XM_PAGE_SIZE);
+	return xm_uffd_register(rt->uffd, to, XM_PAGE_SIZE, wp);
+}
+
+/* One page's frame: 0; -EINVAL where only a copy will do (not writable); -EBUSY pinned. */
+static int move_frame(struct motion *m, uint64_t page, uint64_t dest)
+{
+	struct xm_runtime *rt = m->rt;
+	uint64_t from = xm_page_addr(page), to = xm_page_addr(dest);
+	int64_t rc = -EBUSY;
+
+	if (rt->features & XM_FEAT_MOVE) {
+		rc = xm_uffd_move(rt->uffd, to, from, XM_PAGE_SIZE);
+		if (rc == -EBUSY) {
+			xm_evict_unshare(from);
+			rc = xm_uffd_move(rt->uffd, to, from, XM_PAGE_SIZE);
+		}
+	}
+	if (rc == (int64_t)XM_PAGE_SIZE)
+		return 0;
+	if (rc != -EBUSY)
+		return -EINVAL;
+	return m->keep_old ? -EBUSY : move_pinned(rt, from, to);
+}
+
+/* The batch w->page[], w->word[], ascending, all TAKEN and formerly RESIDENT. 0 or -EBUSY: page[i] and what follows
+ * have not moved, and their words are as they were. */
+static int move_resident(struct motion *m, int n)
+{
+	struct xm_runtime *rt = m->rt;
+	struct xm_worker *w = m->w;
+	bool by_move = !m->back && (xm_load(&rt->pins) != 0 || !(rt->features & XM_FEAT_WP));
+	uint64_t dest[XM_BATCH];
+	int rc = 0, moved = 0;
+
+	for (int i = 0; i < n; i++)
+		dest[i] = take_dest(m, w->page[i]);
+	xm_lock(&rt->reclaim_lock);
+	if (by_move) {
+		while (rc == 0 && moved < n && (rc = move_frame(m, w->page[moved], dest[moved])) == 0)
+			moved++;
+	}
+	if (!by_move || rc == -EINVAL) { /* from where frames could not be moved on */
+		memmove(w->page, w->page + moved, (size_t)(n - moved) * sizeof(w->page[0]));
+		xm_evict_stage(rt, w, n - moved);
+		install(m, n - moved);
+		xm_evict_drop(rt, w, n - moved);
+		memmove(w->page + moved, w->page, (size_t)(n - moved) * sizeof(w->page[0]));
+		rc = 0;
+		moved = n;
+	}
+	xm_unlock(&rt->reclaim_lock);
+	for (int i = 0; i < n; i++)
+		w->page[i] = dest[i] - m->to + m->from;
+	for (int i = 0; i < moved; i++)
+		move_word(m, w->page[i], dest[i], w->word[i] | XM_PG_DIRTY, XM_PG_RESIDENT);
+	for (int i = moved; i < n; i++) {
+		xm_page_settle(rt, w->page[i], xm_pg_with_state((w->word[i] & ~XM_PG_PREV_MASK) | XM_PG_DIRTY,
+							       XM_PG_RESIDENT));
+		xm_page_settle(rt, dest[i], XM_PG_EMPTY);
+	}
+	if (moved)
+		xm_reclaim_inserted(rt, dest, moved, false);
+	return rc;
+}
+
+/* Moves everything that has a word. 0, or -EBUSY: some pages have not moved. */
+static int move_pass(struct motion *m)
+{
+	struct xm_runtime *rt = m->rt;
+	uint64_t page = m->from, end = m->from + m->n;
+	int rc = 0;
+
+	for (page = xm_pte_skip(rt, page, end); page < end && rc == 0;) {
+		int n = 0;
+
+		for (; page < end && n < XM_BATCH; page = xm_pte_skip(rt, page + 1, end)) {
+			xm_pte word;
+
+			xm_map_take_page(rt, page, false);
+			word = xm_pg_load(&rt->pt[page]);
+			if (xm_pg_state(word) != XM_PG_TAKEN)
+				continue;
+			if (xm_pg_prev(word) == XM_PG_EMPTY && !(word & (XM_PG_HAS_SLOT | XM_PG_PINNED))) {
+				xm_page_settle(rt, page, XM_PG_EMPTY);
+				continue;
+			}
+			if (xm_pg_prev(word) == XM_PG_RESIDENT) {
+				m->w->page[n] = page;
+				m->w->word[n++] = word & ~XM_PG_WAITER;
+				continue;
+			}
+			if (xm_pg_prev(word) == XM_PG_LOST) /* the destination is made unreadable when it is touched */
+				xm_map_mend_lost(rt, page);
+			move_word(m, page, take_dest(m, page), word, xm_pg_prev(word));
+		}
+		if (n)
+			rc = move_resident(m, n);
+	}
+	return rc;
+}
+
+/* ---- mappings ------------------------------------------------------------------------------------------------- */
+
+/* What the book says of [from, from+len), protections included, holds of `to` as well. The book's entries have been
+ * reserved. */
+static int mirror(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t len)
+{
+	for (uint64_t at = from; at < from + len;) {
+		const struct xm_range *r = xm_rangemap_get(&rt->maps, at);
+		uint64_t end = xm_min(r->end, from + len), value[2] = { r->value[0], r->value[1] };
+		int prot = xm_value_prot(value[0]);
+
+		if (prot != (PROT_READ | PROT_WRITE) && xm_sys3(SYS_mprotect, to + (at - from), end - at, prot) < 0)
+			return -ENOMEM;
+		xm_rangemap_set(&rt->maps, to + (at - from), to + (end - from), value);
+		at = end;
+	}
+	return 0;
+}
+
+/* The protections that the book says. */
+static void protect_again(struct xm_runtime *rt, uint64_t at, uint64_t len)
+{
+	for (uint64_t end = at + len; at < end;) {
+		const struct xm_range *r = xm_rangemap_get(&rt->maps, at);
+		uint64_t stop = xm_min(r->end, end);
+
+		xm_sys3(SYS_mprotect, at, stop - at, xm_value_prot(r->value[0]));
+		at = stop;
+	}
+}
+
+/* Moves len bytes; the old addresses become reserved again, or stay mapped and empty. On failure all is as before. */
+static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t len, bool keep_old)
+{
+	struct motion m = { .rt = rt, .from = xm_page_of((void *)from), .to = xm_page_of((void *)to), .n = len >> XM_PAGE_SHIFT,
+			    .keep_old = keep_old };
+	struct motion back = { .rt = rt, .from = m.to, .to = m.from, .n = m.n, .back = true };
+	int rc = xm_map_put(rt, to, len, PROT_READ | PROT_WRITE, 0);
+
+	if (rc < 0)
+		return -ENOMEM;
+	rc = mirror(rt, from, to, len);
+	m.w = back.w = xm_worker_get(rt);
+	if (!m.w)
+		rc = -ENOMEM;
+	if (rc == 0)
+		rc = move_pass(&m);
+	if (rc == 0 && !keep_old) {
+		xm_sys3(SYS_mprotect, from, len, PROT_NONE);
+		rc = move_pass(&m);
+		if (rc < 0)
+			protect_again(rt, from, len);
+	}
+	if (rc < 0 && m.w)
+		move_pass(&back);
+	if (m.w)
+		xm_worker_put(m.w);
+	if (rc < 0)
+		xm_map_drop(rt, to, len, false);
+	else if (!keep_old)
+		xm_map_drop(rt, from, len, false);
+	return rc < 0 ? -ENOMEM : 0;
+}
+
+/* ---- the call ------------------------------------------------------------------------------------------------- */
+
+struct remap {
+	uint64_t old, old_len, new_len, to;
+	int prot;
+	uint64_t flags;
+};
+
+/* More room behind a mapping, at `at`. */
+static int extend(struct xm_runtime *rt, const struct remap *m, uint64_t at, uint64_t len)
+{
+	uint64_t f = m->flags;
+	int rc = xm_map_charge(rt, len, m->prot, &f);
+
+	if (rc == 0) {
+		rc = xm_map_put(rt, at, len, m->prot, f);
+		if (rc < 0)
+			xm_map_uncharge(rt, len, f);
+	}
+	return rc;
+}
+
+static int remap_in_place(struct xm_runtime *rt, const struct remap *m)
+{
+	uint64_t end = m->old + m->old_len, want = m->old + m->new_len;
+
+	if (m->new_len <= m->old_len) {
+		if (m->new_len < m->old_len)
+			xm_map_drop(rt, want, end - want, true);
+		return 0;
+	}
+	if (want > xm_ext_hi || xm_map_pages_with(rt, end, want, 0))
+		return -ENOMEM;
+	return extend(rt, m, end, want - end);
+}
+
+static int remap_move(struct xm_runtime *rt, struct remap *m, int flags)
+{
+	uint64_t len = xm_min(m->old_len, m->new_len), charged = xm_map_pages_with(rt, m->old, m->old + len, XM_MAP_CHARGED);
+	bool keep = (flags & MREMAP_DONTUNMAP) != 0;
+	int rc = 0;
+
+	if (flags & MREMAP_FIXED) {
+		if (m->to < m->old + m->old_len && m->old < m->to + m->new_len)
+			return -EINVAL;
+		xm_map_drop(rt, m->to, m->new_len, true);
+	} else {
+		rc = xm_rangemap_fit(&rt->maps, xm_ext_lo, xm_ext_hi, m->new_len, XM_PAGE_SIZE, &rt->fit_cursor,
+				     &m->to);
+	}
+	if (rc < 0)
+		return rc;
+	if (m->new_len > len)
+		rc = extend(rt, m, m->to + len, m->new_len - len);
+	if (rc < 0)
+		return rc;
+	if (keep)
+		rc = xm_family_commit(rt->fam, rt->proc, charged);
+	if (rc == 0) {
+		rc = move_pages(rt, m->old, m->to, len, keep);
+		if (rc < 0 && keep)
+			xm_family_uncommit(rt->fam, rt->proc, charged);
+	}
+	if (rc < 0) {
+		if (m->new_len > len)
+			xm_map_drop(rt, m->to + len, m->new_len - len, true);
+		return rc;
+	}
+	if (!keep && m->old_len > len)
+		xm_map_drop(rt, m->old + len, m->old_len - len, true);
+	return 0;
+}
+
+/* Out of the range: into ordinary local memory, by a copy (the faults are served meanwhile). */
+static void *remap_outside(const struct remap *m, bool keep_old)
+{
+	void *to = (void *)m->to;
+	size_t len = xm_min(m->old_len, m->new_len);
+
+	if (!xm_sys_mmap(to, m->new_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0))
+		return (void *)(intptr_t)-ENOMEM;
+	xm_sys3(SYS_mprotect, m->old, len, PROT_READ | PROT_WRITE); /* whatever it was: to be read */
+	memcpy(to, (void *)m->old, len);
+	xm_sys3(SYS_mprotect, to, m->new_len, m->prot);
+	if (keep_old) {
+		xm_map_discard((void *)m->old, m->old_len);
+		xm_sys3(SYS_mprotect, m->old, len, m->prot);
+	} else {
+		xm_map_unmap((void *)m->old, m->old_len);
+	}
+	return to;
+}
+
+/* Partly inside the external range: no such mapping can be. */
+static bool straddles(uint64_t at, uint64_t len)
+{
+	return xm_ext_overlaps((void *)at, len) && (at < xm_ext_lo || at + len > xm_ext_hi || at + len < at);
+}
+
+void *xm_map_remap(void *old, size_t old_len, size_t new_len, int flags, void *new_addr)
+{
+	struct xm_runtime *rt = &xm_rt;
+	struct remap m = { .new_len = xm_round_up(new_len, XM_PAGE_SIZE), .to = (uint64_t)(uintptr_t)new_addr };
+	const struct xm_range *r;
+	bool must_move = (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) != 0;
+	int rc;
+
+	if (!m.new_len || m.new_len < new_len || (must_move && !(flags & MREMAP_MAYMOVE)) || !old_len ||
+	    (flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP)) ||
+	    ((flags & MREMAP_DONTUNMAP) && xm_round_up(old_len, XM_PAGE_SIZE) != m.new_len) ||
+	    ((flags & MREMAP_FIXED) && (m.to % XM_PAGE_SIZE || straddles(m.to, m.new_len))))
+		return (void *)(intptr_t)-EINVAL;
+	rc = xm_map_begin(old, old_len, &m.old, &m.old_len);
+	if (rc < 0)
+		return (void *)(intptr_t)rc;
+	/* a file that was mapped in between, or a region's window, is no part of the program's own memory */
+	if (!xm_rangemap_covers(&rt->maps, m.old, m.old + m.old_len) ||
+	    xm_map_pages_with(rt, m.old, m.old + m.old_len, XM_MAP_FOREIGN) ||
+	    xm_map_pages_with(rt, m.old, m.old + m.old_len, XM_MAP_REGION)) {
+		rc = -EFAULT;
+	} else if (xm_rangemap_reserve(&rt->maps, 8 + rt->maps.n) < 0) {
+		rc = -ENOMEM;
+	} else {
+		r = xm_rangemap_get(&rt->maps, m.old);
+		m.prot = xm_value_prot(r->value[0]);
+		m.flags = xm_value_flags(r->value[0]);
+		if ((flags & MREMAP_FIXED) && !xm_ext_overlaps(new_addr, m.new_len)) {
+			xm_map_end();
+			return remap_outside(&m, (flags & MREMAP_DONTUNMAP) != 0);
+		}
+		rc = must_move ? -ENOMEM : remap_in_place(rt, &m);
+		if (rc == 0)
+			m.to = m.old;
+		else if (flags & MREMAP_MAYMOVE)
+			rc = remap_move(rt, &m, flags);
+	}
+	xm_map_end();
+	return rc < 0 ? (void *)(intptr_t)rc : (void *)m.to;
+}
