@@ -518,6 +518,7 @@ static void test_socket_file_is_private_and_replaced_only_when_stale(void **unus
 
 static void test_addresses_are_parsed(void **unused)
 {
+	char text[200], why[XM_WHY_MAX];
 	struct sockaddr_storage ss;
 	struct xm_uri u;
 	socklen_t len;
@@ -539,6 +540,9 @@ static void test_addresses_are_parsed(void **unused)
 	assert_int_equal(xm_uri_parse("tcp:host:", &u, NULL), -EINVAL);
 	assert_int_equal(xm_uri_parse("tcp:", &u, NULL), -EINVAL);
 	assert_int_equal(xm_uri_parse("shm:@", &u, NULL), -EINVAL);
+	snprintf(text, sizeof(text), "shm:/%0*d", 150, 0);
+	assert_int_equal(xm_uri_parse(text, &u, why), -EINVAL);
+	assert_non_null(strstr(why, "' is not an address (the path is longer than 107 bytes)"));
 }
 
 /* ---- pool ---------------------------------------------------------------------------------------------- */
