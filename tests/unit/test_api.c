@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "tests/harness.h"
+#include "tests/link_sync.h"
 #include "xmem.h"
 
 #define PAGE XM_PAGE_SIZE
@@ -373,7 +374,7 @@ static void test_flush_when_done_then_the_appliance_has_the_bytes(void **state)
 	slot = xm_pg_slot(xm_pg_load(&xm_rt.pt[base]));
 	assert_int_equal(xm_slot_offset(xm_rt.fam, slot), 32 * PAGE);
 	assert_int_equal(xm_link_open(xm_rt.peer[0], &l), 0);
-	assert_int_equal(xm_link_read_sync(l, copy, 16 * PAGE, xm_slot_slab(xm_rt.fam, slot)->region, 32 * PAGE,
+	assert_int_equal(link_read_sync(l, copy, 16 * PAGE, xm_slot_slab(xm_rt.fam, slot)->region, 32 * PAGE,
 					   1000000000),
 			 0);
 	l->ops->close(l);

@@ -3,6 +3,7 @@
  * test_appliance.c - the appliance's own modules, and what strangers can do to it: raw sockets that send
  * anything.
  */
+#include "tests/link_sync.h"
 #include "tests/unit/appliance_rig.h"
 
 #include "link/uri.h"
@@ -118,7 +119,7 @@ static void still_serves(void)
 
 	assert_int_equal(xm_link_open(p, &l), 0);
 	assert_int_equal(xm_peer_region_create(p, RIG_SLAB, NULL, 0, &r), 0);
-	assert_int_equal(xm_link_read_sync(l, page, sizeof(page), r.id, 0, 1000000000), 0);
+	assert_int_equal(link_read_sync(l, page, sizeof(page), r.id, 0, 1000000000), 0);
 	l->ops->close(l);
 	xm_peer_close(p);
 	rig_until(rig_stat(&rig).slabs_used == 0);
