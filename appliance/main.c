@@ -72,6 +72,51 @@ static int try_memory(void)
 	return 0;
 }
 
+static void reload_memory(uint64_t bytes)
+{
+	if (bytes < d.o.memory_bytes) {
+		xm_warn("--memory can only grow while running (restart to lend less)");
+	} else if (bytes / d.o.slab_bytes + FD_RESERVE / 2 > d.fd_limit) {
+		xm_warn("--memory: the limit of file descriptors does not allow that many slabs, unchanged");
+	} else {
+		xm_pool_raise(&d.a.pool, bytes);
+		d.o.memory_bytes = bytes;
+	}
+}
+
+static bool same_addresses(const struct xm_opt_list *a, const struct xm_opt_list *b)
+{
+	for (int i = 0; i < a->n && i < b->n; i++)
+		if (strcmp(a->v[i], b->v[i]) != 0)
+			return false;
+	return a->n == b->n;
+}
+
+/* One line for settings that are not what this process was started with and cannot become so. */
+static void warn_fixed(const struct xm_options *n)
+{
+	const struct {
+		const char *name;
+		bool changed;
+	} fixed[] = {
+		{ "listen", !same_addresses(&n->listen, &d.o.listen) },
+		{ "slab", n->slab_bytes != d.o.slab_bytes },
+		{ "warm", n->warm != d.o.warm },
+		{ "huge", n->huge != d.o.huge },
+		{ "numa", n->kind.numa != d.o.kind.numa },
+		{ "name", strcmp(n->name, d.o.name) != 0 },
+	};
+	char names[64] = "";
+	size_t len = 0;
+
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(fixed); i++)
+		if (fixed[i].changed)
+			len += (size_t)xm_snprintf(names + len, sizeof(names) - len, "%s%s", len ? ", " : "",
+						   fixed[i].name);
+	if (len)
+		xm_warn("%s: changes need a restart", names);
+}
+
 static void on_reload(void)
 {
 	struct xm_options n;
@@ -83,13 +128,8 @@ static void on_reload(void)
 	}
 	xm_log_set_level((enum xm_log_level)n.log_level);
 	xm_store(&d.a.lease_ns, n.lease_ns);
-	if (n.memory_bytes < d.o.memory_bytes)
-		xm_warn("--memory can only grow while running (restart to lend less)");
-	else if (n.memory_bytes / d.o.slab_bytes + FD_RESERVE / 2 > d.fd_limit)
-		xm_warn("--memory: the limit of file descriptors does not allow that many slabs, unchanged");
-	else
-		xm_pool_raise(&d.a.pool, n.memory_bytes);
-	d.o.memory_bytes = xm_max(d.o.memory_bytes, n.memory_bytes);
+	reload_memory(n.memory_bytes);
+	warn_fixed(&n);
 	xm_info("settings read again: lending %s", xm_format_size(d.o.memory_bytes, text, sizeof(text)));
 }
 
@@ -128,10 +168,6 @@ static int open_listeners(void)
 {
 	char why[XM_WHY_MAX];
 
-	if (d.o.listen.n > XM_LISTEN_MAX) {
-		xm_err("--listen: at most %d addresses", XM_LISTEN_MAX);
-		return -EINVAL;
-	}
 	for (; d.listeners < d.o.listen.n; d.listeners++) {
 		int ret = xm_listen(d.o.listen.v[d.listeners], &d.listener[d.listeners], why);
 
@@ -180,14 +216,14 @@ static int start_control(void)
 
 static void tell_ready(void)
 {
-	char line[XM_LISTEN_MAX * 170] = "", size[24];
+	char line[XM_LISTEN_MAX * 170] = "", size[24], slab[24];
 	size_t len = 0;
 
 	for (int i = 0; i < d.listeners; i++)
 		len += (size_t)xm_snprintf(line + len, sizeof(line) - len, "%s%s", i ? " " : "",
 					   d.listener[i].uri);
-	xm_info("lending %s in slabs of %llu KiB at %s", xm_format_size(d.o.memory_bytes, size, sizeof(size)),
-		(unsigned long long)(d.o.slab_bytes >> 10), line);
+	xm_info("lending %s in slabs of %s at %s", xm_format_size(d.o.memory_bytes, size, sizeof(size)),
+		xm_format_size(d.o.slab_bytes, slab, sizeof(slab)), line);
 	if (d.o.ready_fd != XM_READY_FD_NONE) {
 		ssize_t n;
 

@@ -4,6 +4,7 @@
  * after the file, so that it wins. Start-up and reload, control thread; the parser wants static variables.
  */
 #include "appliance/options.h"
+#include "appliance/serve.h"
 
 #include "units.h"
 #include "util.h"
@@ -46,8 +47,8 @@ static const struct xm_opt table[] = {
 	  .type = XM_OPT_TIME,
 	  .var = &o.lease_ns,
 	  .value_name = "TIME",
-	  .help = "how long a session outlives its last connection (default 30s)",
-	  .min = 1,
+	  .help = "how long a session outlives its last connection (default 10s)",
+	  .min = 1000000,
 	  .max = 86400000000000ull },
 	{ .name = "warm",
 	  .type = XM_OPT_U64,
@@ -99,7 +100,7 @@ static const struct xm_opt_program program = {
 	.synopsis = "[OPTION]...",
 	.summary = "Lends this machine's memory to programs that run under xmem-run, here or elsewhere.",
 	.epilog = "Examples:\n"
-		  "  xmem-appliance --listen shm:/run/xmem/appliance.sock --memory 8G\n"
+		  "  xmem-appliance --listen shm:/run/xmem/xmem-appliance.sock --memory 8G\n"
 		  "  xmem-appliance --listen tcp:10.0.0.5:7700 --memory 75% --name rack3\n"
 		  "See xmem-appliance(8).\n",
 	.opts = table,
@@ -112,7 +113,7 @@ static void set_defaults(void)
 	gethostname(host, sizeof(host) - 1);
 	o = (struct xm_options){ .memory_bytes = xm_machine_memory_bytes() / 2,
 				 .slab_bytes = 64ull << 20,
-				 .lease_ns = 30000000000ull,
+				 .lease_ns = 10000000000ull,
 				 .warm = 2,
 				 .log_level = XM_LOG_INFO,
 				 .name = host,
@@ -149,10 +150,32 @@ static int parse_numa(struct xm_slab_kind *kind)
 		return 0;
 	}
 	if (xm_parse_u64(o.numa, 0, (uint64_t)numa_max_node(), &node) < 0) {
-		xm_err("--numa %s: no such node (want 0 to %d, interleave or off)", o.numa, numa_max_node());
+		if (numa_max_node())
+			xm_err("--numa: '%.60s' is no node (want 0 to %d, interleave or off)", o.numa,
+			       numa_max_node());
+		else
+			xm_err("--numa: '%.60s' is no node (want 0, interleave or off)", o.numa);
 		return -EINVAL;
 	}
 	kind->numa = (int)node;
+	return 0;
+}
+
+static int check_listen(void)
+{
+	char why[XM_WHY_MAX];
+	struct xm_uri u;
+
+	if (o.listen.n > XM_LISTEN_MAX) {
+		xm_err("--listen: at most %d addresses", XM_LISTEN_MAX);
+		return -EINVAL;
+	}
+	for (int i = 0; i < o.listen.n; i++) {
+		if (xm_uri_parse(o.listen.v[i], &u, why) < 0) {
+			xm_err("--listen: %s", why);
+			return -EINVAL;
+		}
+	}
 	return 0;
 }
 
@@ -184,7 +207,9 @@ static int check(void)
 		xm_err("--huge %s: larger than a slab (give a larger --slab)", huge_names[o.huge]);
 		return -EINVAL;
 	}
-	return parse_numa(&o.kind);
+	if (parse_numa(&o.kind) < 0)
+		return -EINVAL;
+	return check_listen();
 }
 
 static int parse_all(int argc, char **argv, const char *config)

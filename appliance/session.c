@@ -240,10 +240,17 @@ static bool is_over(const struct xm_appliance *a, struct xm_session *s, uint64_t
 	return all_dead(a, s);
 }
 
-static void end(struct xm_appliance *a, struct xm_session *s, struct xm_region *regions)
+static void end(struct xm_appliance *a, struct xm_session *s)
 {
-	xm_info("session %llu (%s) ended: %u regions, %llu slabs freed", (unsigned long long)s->index,
-		s->name[0] ? s->name : "unnamed", s->region_count, (unsigned long long)s->slabs);
+	unsigned count = s->region_count; /* nobody changes it any more; detaching forgets it */
+	struct xm_region *regions;
+
+	pthread_mutex_lock(&a->mutex);
+	regions = xm_lend_detach_all(a, s);
+	pthread_mutex_unlock(&a->mutex);
+	xm_info("session %llu (%s) ended: %u region%s, %llu slab%s freed", (unsigned long long)s->index,
+		s->name[0] ? s->name : "unnamed", count, count == 1 ? "" : "s", (unsigned long long)s->slabs,
+		s->slabs == 1 ? "" : "s");
 	xm_lend_dispose(a, regions);
 	free(s);
 }
@@ -269,13 +276,8 @@ uint64_t xm_session_reap(struct xm_appliance *a)
 	}
 	pthread_mutex_unlock(&a->mutex);
 	while ((s = over)) {
-		struct xm_region *regions;
-
 		over = s->next;
-		pthread_mutex_lock(&a->mutex);
-		regions = xm_lend_detach_all(a, s);
-		pthread_mutex_unlock(&a->mutex);
-		end(a, s, regions);
+		end(a, s);
 	}
 	return due;
 }

@@ -26,7 +26,6 @@ static const char *log_prefix = "xmem";
 static int log_level = XM_LOG_WARN;
 static int log_fd = 2;
 
-static const char *const level_names[] = { "error", "warn", "info", "debug" };
 static const char *const level_marks[] = { "error: ", "warning: ", "", "debug: " };
 
 /* ---- formatter -------------------------------------------------------------------------------------- */
@@ -308,19 +307,6 @@ void xm_log_init(const char *prefix, enum xm_log_level level)
 void xm_log_set_level(enum xm_log_level level)
 {
 	__atomic_store_n(&log_level, (int)level, __ATOMIC_RELAXED);
-}
-
-int xm_log_parse_level(const char *name, enum xm_log_level *out)
-{
-	unsigned i;
-
-	for (i = 0; i < XM_ARRAY_SIZE(level_names); i++) {
-		if (strcmp(name, level_names[i]) == 0) {
-			*out = (enum xm_log_level)i;
-			return 0;
-		}
-	}
-	return -EINVAL;
 }
 
 void xm_log_set_fd(int fd)

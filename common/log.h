@@ -16,8 +16,6 @@ enum xm_log_level { XM_LOG_ERROR, XM_LOG_WARN, XM_LOG_INFO, XM_LOG_DEBUG };
 /* prefix: "xmem-run", "xmem-appliance", "xmem"; stored by reference. Lines read "prefix: warning: text". */
 void xm_log_init(const char *prefix, enum xm_log_level level);
 void xm_log_set_level(enum xm_log_level level);
-/* "error" | "warn" | "info" | "debug" -> level; -EINVAL */
-int xm_log_parse_level(const char *name, enum xm_log_level *out);
 /* descriptor to write to, default 2 (the runtime keeps a private duplicate of stderr) */
 void xm_log_set_fd(int fd);
 void xm_log(enum xm_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

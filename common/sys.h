@@ -89,13 +89,6 @@ static inline long xm_sys_mremap(void *addr, size_t old_len, size_t new_len, int
 	return xm_sys5(SYS_mremap, addr, old_len, new_len, flags, new_addr);
 }
 
-/* timeout NULL: for ever; operations that take val2 in its place want it cast */
-static inline int xm_sys_futex(uint32_t *word, int op, uint32_t val, const struct timespec *timeout,
-			       uint32_t *word2, uint32_t val3)
-{
-	return (int)xm_sys6(SYS_futex, (long)word, op, (long)val, (long)timeout, (long)word2, (long)val3);
-}
-
 static inline int xm_sys_close(int fd)
 {
 	return (int)xm_sys3(SYS_close, fd, 0, 0);
@@ -179,26 +172,6 @@ static inline int xm_sys_openat(int dirfd, const char *path, int flags, mode_t m
 static inline ssize_t xm_sys_write(int fd, const void *buf, size_t len)
 {
 	return xm_sys3(SYS_write, fd, buf, len);
-}
-
-static inline ssize_t xm_sys_pread(int fd, void *buf, size_t len, off_t off)
-{
-	return xm_sys4(SYS_pread64, fd, buf, len, off);
-}
-
-static inline ssize_t xm_sys_pwrite(int fd, const void *buf, size_t len, off_t off)
-{
-	return xm_sys4(SYS_pwrite64, fd, buf, len, off);
-}
-
-static inline int xm_sys_ioctl(int fd, unsigned long request, void *arg)
-{
-	return (int)xm_sys3(SYS_ioctl, fd, request, arg);
-}
-
-static inline int xm_sys_fcntl(int fd, int cmd, long arg)
-{
-	return (int)xm_sys3(SYS_fcntl, fd, cmd, arg);
 }
 
 /* local <- remote and local -> remote, both of this process: a copy that answers -EFAULT, never a signal. The process is

@@ -15,7 +15,6 @@
 #define xm_likely(x) __builtin_expect(!!(x), 1)
 #define xm_unlikely(x) __builtin_expect(!!(x), 0)
 #define XM_ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define XM_CACHELINE 64
 #define xm_container_of(p, type, member) ((type *)((char *)(p)-offsetof(type, member)))
 
 #define xm_load(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)

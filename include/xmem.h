@@ -34,18 +34,20 @@ struct xmem_region; /* memory acquired on one appliance */
 struct xmem_options {
 	uint32_t size;		     /* sizeof(struct xmem_options) */
 	uint32_t verify;	     /* 1: checksum every page also over links that do not need it */
-	uint64_t local_bytes;	     /* local budget: resident external pages, staging; 0: half of RAM; at least 4 MiB */
+	uint64_t local_bytes;	     /* local budget: resident external pages, staging; 0: half of RAM; 4 MiB to RAM */
 	const char *const *appliances; /* NULL-terminated URIs: "shm:PATH", "tcp:HOST:PORT". At least one, at most 16 */
 	const char *evict;	     /* NULL: default; "clock", "s3fifo" */
 	const char *prefetch;	     /* NULL: default; "none", "stride", "majority" */
-	uint64_t stall_ns;	     /* how long a page without room waits before SIGBUS; 0: 10 s */
-	uint64_t lost_timeout_ns;    /* how long a lost appliance is waited for before SIGBUS; 0: 10 s */
+	/* 0 is 10 s in both (xmem-run --stall 0 is SIGBUS at once: here 1 says that) */
+	uint64_t stall_ns;	     /* how long a page without room waits before SIGBUS */
+	uint64_t lost_timeout_ns;    /* how long a lost appliance is waited for before SIGBUS; see xmem(3) below 100 ms */
 };
 
-/* Opens the runtime. NULL and *err (may be NULL): -EINVAL bad option, -ENOMEM budget below 4 MiB or no memory,
- * -EPERM no access to userfaultfd, -ECONNREFUSED, -ETIMEDOUT, -EPROTO, -EPROTONOSUPPORT appliance not to be reached, no appliance or of
- * another version, -EALREADY open already; one line on stderr says what and where. Below xmem-run the options are
- * ignored in favour of xmem-run's. Allocates, starts threads, blocks for connections. */
+/* Opens the runtime. NULL and *err (may be NULL): -EINVAL bad option, or a budget above the machine's memory, -ENOMEM
+ * budget below 4 MiB or no memory, -EPERM no access to userfaultfd, -EOPNOTSUPP it can do too little in this kernel,
+ * -ECONNREFUSED, -EHOSTUNREACH, -ETIMEDOUT, -EACCES appliance not to be reached, or it refuses this user, -EPROTO,
+ * -EPROTONOSUPPORT no appliance or of another version, -EALREADY open already; one line on stderr says what and where.
+ * Below xmem-run the options are ignored in favour of xmem-run's. Allocates, starts threads, blocks for connections. */
 XMEM_API struct xmem *xmem_open(const struct xmem_options *options, int *err);
 /* Ends it: every region is released, every mapping is gone (a touch is SIGSEGV). NULL is fine. No other thread may
  * be in a call or touch external memory. */
@@ -53,7 +55,7 @@ XMEM_API void xmem_close(struct xmem *x);
 
 /* Acquires a new region of at least `bytes` (rounded up to the appliance's slabs) on appliance number `appliance` (as
  * in the options). name NULL: private, ends with the session. NULL and *err: -EINVAL (0 or too large), -ENOMEM the
- * appliance has no room, -EEXIST name taken, -ENOLINK appliance lost. One round trip to the appliance. */
+ * appliance has no room, -EEXIST name taken, -EUSERS 256 regions, -ENOLINK appliance lost. One round trip to the appliance. */
 XMEM_API struct xmem_region *xmem_region_create(struct xmem *x, unsigned appliance, uint64_t bytes, const char *name,
 						int *err);
 /* Gives the region back to the appliance; its addresses are not present afterwards. NULL is fine. */
@@ -81,7 +83,7 @@ XMEM_API int xmem_free(struct xmem_region *r, void *portion);
 enum xmem_advice {
 	XMEM_PREFETCH = 1,   /* bring in what fits */
 	XMEM_EVICT = 2,	     /* write back and drop now */
-	XMEM_COLD = 3,	     /* leaves first when room is needed */
+	XMEM_COLD = 3,	     /* leaves sooner when room is needed */
 	XMEM_SEQUENTIAL = 4, /* expected pattern */
 	XMEM_RANDOM = 5,
 	XMEM_NORMAL = 6,
@@ -92,7 +94,8 @@ enum xmem_advice {
 /* Advice on [addr, addr+len), page multiples, inside external memory. 0; -EINVAL; -ENOMEM not mapped. XMEM_FLUSH
  * also: -EBUSY pinned pages stay, -ENOLINK some could not be written. */
 XMEM_API int xmem_advise(struct xmem *x, void *addr, uint64_t len, enum xmem_advice advice);
-/* Keeps pages resident (counts against the budget, of which a quarter must stay free: -ENOMEM), or lets them go. */
+/* Keeps pages resident (counts against the budget, of which a quarter must stay free: -ENOMEM), or lets them go. The
+ * range is rounded outwards to pages. */
 XMEM_API int xmem_pin(struct xmem *x, void *addr, uint64_t len);
 XMEM_API int xmem_unpin(struct xmem *x, void *addr, uint64_t len);
 

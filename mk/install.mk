@@ -2,7 +2,6 @@
 # install and uninstall; DESTDIR and PREFIX as usual.
 
 BINDIR := $(PREFIX)/bin
-SBINDIR := $(PREFIX)/sbin
 LIBDIR := $(PREFIX)/lib
 INCDIR := $(PREFIX)/include
 MANDIR := $(PREFIX)/share/man

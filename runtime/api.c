@@ -53,6 +53,7 @@ static int bad_appliances(void)
 
 static int fill_config(const struct xmem_options *o, struct xm_family_config *cfg)
 {
+	char budget[24], machine[24];
 	unsigned n = 0;
 
 	memset(cfg, 0, sizeof(*cfg));
@@ -65,6 +66,12 @@ static int fill_config(const struct xmem_options *o, struct xm_family_config *cf
 		xm_err("xmem_open: local budget of %llu bytes is below the minimum of 4 MiB",
 		       (unsigned long long)cfg->budget_bytes);
 		return -ENOMEM;
+	}
+	if (cfg->budget_bytes > xm_machine_memory_bytes()) {
+		xm_err("xmem_open: local budget of %s is more than this machine's memory, %s",
+		       xm_format_size(cfg->budget_bytes, budget, sizeof(budget)),
+		       xm_format_size(xm_machine_memory_bytes(), machine, sizeof(machine)));
+		return -EINVAL;
 	}
 	if ((o->evict && !xm_evict_find(o->evict)) || (o->prefetch && !xm_prefetch_find(o->prefetch))) {
 		xm_err("xmem_open: no such policy: %s", o->evict && !xm_evict_find(o->evict) ? o->evict : o->prefetch);
@@ -123,9 +130,11 @@ static int open_own(const struct xmem_options *o)
 	if (rc < 0)
 		goto fail;
 	fam = xm_family_create(&cfg, NULL, &err);
-	rc = err;
-	if (!fam)
+	if (!fam) {
+		rc = err;
+		xm_err("xmem_open: cannot make the shared state: %s", xm_strerror(rc));
 		goto fail;
+	}
 	fam->commit_limit_pages = (offered + cfg.budget_bytes) >> XM_PAGE_SHIFT;
 	rc = xm_runtime_start(fam, NULL);
 	if (rc == 0)
@@ -139,8 +148,8 @@ fail:
 
 struct xmem *xmem_open(const struct xmem_options *o, int *err)
 {
-	bool below_run = getenv(XM_ENV_FAMILY) != NULL || xm_runtime_state() == 1;
-	int rc;
+	int before = xm_runtime_state(), rc;
+	bool below_run = getenv(XM_ENV_FAMILY) != NULL || before == 1;
 
 	if (!o || o->size != sizeof(*o)) {
 		xm_err("xmem_open: options are missing, or their size member is not sizeof(struct xmem_options)");
@@ -149,12 +158,15 @@ struct xmem *xmem_open(const struct xmem_options *o, int *err)
 	xm_lock(&list_lock);
 	if (handle.open) {
 		xm_unlock(&list_lock);
+		xm_err("xmem_open: open already in this process");
 		return fail(err, -EALREADY);
 	}
 	xm_in_runtime++;
 	xm_log_init("xmem", XM_LOG_WARN);
 	rc = below_run ? xm_runtime_start_env() : open_own(o);
 	xm_in_runtime--;
+	if (rc < 0 && before < 0) /* what was said then may be long ago */
+		xm_err("xmem_open: external memory cannot be started in this process: %s", xm_strerror(rc));
 	handle.open = rc == 0;
 	handle.pid = xm_sys_getpid();
 	handle.shared = below_run;

@@ -207,6 +207,7 @@ struct xm_family {
 	struct xm_family_config cfg;
 	int32_t keeper_pid;
 	uint32_t pad;
+	char command[16]; /* as the kernel calls it, kept by the keeper; "": not known yet */
 	/* the local budget, in pages; atomic */
 	uint64_t budget_pages;
 	uint64_t resident_pages, resident_pages_max;

@@ -235,6 +235,27 @@ static void lose_xmem_run(struct keeper *k)
 		k->command_over = true;
 }
 
+void keeper_name_command(struct keeper *k)
+{
+	char path[32], name[sizeof(k->f->command)];
+	ssize_t n = -1;
+	int fd;
+
+	if (k->command_fd < 0)
+		return;
+	xm_snprintf(path, sizeof(path), "/proc/%d/comm", (int)k->command_pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	n = read(fd, name, sizeof(name) - 1);
+	close(fd);
+	if (n <= 0)
+		return;
+	name[n] = 0;
+	name[strcspn(name, "\n")] = 0;
+	memcpy(k->f->command, name, sizeof(name));
+}
+
 static void control_event(struct keeper *k)
 {
 	struct keeper_note note;
@@ -247,6 +268,7 @@ static void control_event(struct keeper *k)
 	}
 	if (note.kind == NOTE_COMMAND) {
 		k->command_known = true;
+		k->command_pid = note.value;
 		k->command_fd = (int)syscall(SYS_pidfd_open, note.value, 0);
 		/* a short command may be gone already; xmem-run says when it is over, see serve() for its death */
 		if (k->command_fd >= 0 && keeper_poll_add(k, k->command_fd, EV_COMMAND, 0)) {
@@ -324,8 +346,10 @@ static void serve(struct keeper *k)
 			tick = xm_now_ns() + TICK_NS;
 			scan(k);
 			keeper_tick_appliances(k);
-			if (keeper_clients_tick(k))
+			if (keeper_clients_tick(k)) {
+				keeper_name_command(k);
 				keeper_ask_appliances(k);
+			}
 		}
 		done = k->command_over && !k->finishing && members_alive(k) == 0;
 	}

@@ -24,6 +24,7 @@ struct keeper {
 	const struct xm_keeper_setup *setup;
 	int obj_fd, control, listen_fd, epoll;
 	int command_fd; /* pidfd; -1: not known or ended */
+	int32_t command_pid;
 	bool command_known, command_over, finishing;
 	struct {
 		int fd; /* pidfd; -1: not watched */
@@ -43,6 +44,8 @@ struct keeper {
 
 /* keeper.c */
 int keeper_poll_add(struct keeper *k, int fd, enum keeper_event kind, uint32_t index);
+/* Writes down for watchers what the command is called, as long as it lives: it may never start the runtime. */
+void keeper_name_command(struct keeper *k);
 /* Sees to it that the process of an entry is watched. */
 void keeper_watch(struct keeper *k, uint32_t index);
 

@@ -149,6 +149,7 @@ static void watcher(struct keeper *k, uint32_t i, const struct ucred *who)
 		return;
 	}
 	/* opened anew: the descriptor itself cannot be written through */
+	keeper_name_command(k);
 	xm_snprintf(path, sizeof(path), "/proc/self/fd/%d", k->obj_fd);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	reply(k->client[i].fd, fd < 0 ? -errno : 0, fd);

@@ -62,12 +62,13 @@ void xm_say_lost(struct xm_runtime *rt, unsigned a, const char *what)
 void xm_say_full(struct xm_runtime *rt)
 {
 	static uint32_t said;
+	bool own = !rt->env[0]; /* opened by xmem_open, whose options have other names than xmem-run's */
 
 	if (__atomic_exchange_n(&said, 1, __ATOMIC_RELAXED))
 		return;
-	xm_err("process %d (%s): no appliance has room for another page and none could be freed within --stall; the "
-	       "touching thread gets SIGBUS; give the appliance more --memory, or add one with --appliance",
-	       rt->pid, rt->me->comm);
+	xm_err("process %d (%s): no appliance has room for another page and none could be freed within %s; the "
+	       "touching thread gets SIGBUS; give the appliance more --memory, or add one %s",
+	       rt->pid, rt->me->comm, own ? "stall_ns" : "--stall", own ? "to appliances" : "with --appliance");
 }
 
 void xm_pins_seen(const char *by)

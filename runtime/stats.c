@@ -24,21 +24,11 @@ void xm_out_to_fd(struct xm_out *o, int fd)
 	o->fd = fd;
 }
 
-void xm_out_to_mem(struct xm_out *o, char *mem, size_t size)
-{
-	memset(o, 0, sizeof(*o));
-	o->fd = -1;
-	o->mem = mem;
-	o->mem_size = size;
-	if (size)
-		mem[0] = 0;
-}
-
 int xm_out_flush(struct xm_out *o)
 {
 	size_t at = 0;
 
-	while (o->fd >= 0 && at < o->used && !o->err) {
+	while (at < o->used && !o->err) {
 		ssize_t n = xm_sys_write(o->fd, o->room + at, o->used - at);
 
 		if (n >= 0)
@@ -46,27 +36,16 @@ int xm_out_flush(struct xm_out *o)
 		else if (n != -EINTR && n != -EAGAIN)
 			o->err = (int)n;
 	}
-	if (o->fd >= 0)
-		o->used = 0;
+	o->used = 0;
 	return o->err;
 }
 
 static void put_bytes(struct xm_out *o, const char *text, size_t n)
 {
-	o->wanted += n;
-	if (o->fd >= 0) {
-		if (o->used + n > sizeof(o->room))
-			xm_out_flush(o);
-		memcpy(o->room + o->used, text, n);
-		o->used += n;
-		return;
-	}
-	if (!o->mem_size)
-		return;
-	n = xm_min(n, o->mem_size - 1 - o->used);
-	memcpy(o->mem + o->used, text, n);
+	if (o->used + n > sizeof(o->room))
+		xm_out_flush(o);
+	memcpy(o->room + o->used, text, n);
 	o->used += n;
-	o->mem[o->used] = 0;
 }
 
 void xm_out_print(struct xm_out *o, const char *fmt, ...)

@@ -12,20 +12,16 @@
 
 #include "runtime/family.h"
 
-/* Where text goes: a descriptor (buffered here, written when full and by xm_out_flush), or, with fd -1, a
- * buffer of the caller. On the caller's stack; one thread. */
+/* Where text goes: a descriptor, buffered here, written when full and by xm_out_flush. On the caller's stack; one
+ * thread. */
 struct xm_out {
 	int fd;
-	int err;   /* first -errno of write */
-	char *mem; /* fd -1: caller's buffer, always terminated */
-	size_t mem_size;
-	size_t used;   /* bytes in mem or room */
-	size_t wanted; /* bytes produced in all: > used when mem was too small */
+	int err;     /* first -errno of write */
+	size_t used; /* bytes in room */
 	char room[2048];
 };
 
 void xm_out_to_fd(struct xm_out *o, int fd);
-void xm_out_to_mem(struct xm_out *o, char *mem, size_t size);
 /* One piece of at most 1023 bytes (longer ones are cut). No malloc, no stdio. */
 void xm_out_print(struct xm_out *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A JSON string with its quotes; bytes that are no UTF-8 become U+FFFD. */

@@ -254,7 +254,8 @@ const char *top_title(const struct top_family *v)
 		if (!best || (live && best->state != XM_PROC_LIVE) || p->joined_ns < best->joined_ns)
 			best = p;
 	}
-	xm_snprintf(text, sizeof(text), "%.15s", best ? best->comm : "?");
+	/* whose command has not started the runtime, or never does, is known to the keeper */
+	xm_snprintf(text, sizeof(text), "%.15s", best ? best->comm : v->f->command[0] ? v->f->command : "?");
 	return text;
 }
 

@@ -118,9 +118,21 @@ int main(int argc, char **argv)
 		xm_err("standard output is no terminal: use --once or --batch");
 		return 2;
 	}
+	if (opt.batch && (opt.once || opt.json)) {
+		xm_err("--batch and %s exclude each other", opt.json ? "--json" : "--once");
+		return 2;
+	}
+	if (opt.count && !opt.batch) {
+		xm_err("--count wants --batch");
+		return 2;
+	}
 	top_refresh(&t);
 	top_sample(&t);
 	if (opt.once || opt.json || opt.batch) {
+		if (!t.n && opt.family) {
+			xm_err("no family '%.60s' is running%s", opt.family, t.denied ? " that you may watch" : "");
+			return 1;
+		}
 		if (!t.n && !opt.batch)
 			xm_warn("no family is running%s", t.denied ? " that you may watch" : "");
 		ret = opt.batch ? print_batch(&t) : print_once(&t);

@@ -194,11 +194,4 @@ void xm_link_forget(struct xm_link *l);
 /* Re-establishes a dead link, blocking up to the peer's lost_timeout with backoff. 0, -ENOLINK for good. */
 int xm_link_reconnect(struct xm_link *l);
 
-/* Conveniences for callers that want one operation and nothing else in flight: submit, flush, wait.
- * timeout_ns bounds the wait (-ETIMEDOUT). A link that dies is NOT reconnected here. */
-int xm_link_read_sync(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off,
-		      uint64_t timeout_ns);
-int xm_link_writev_sync(struct xm_link *l, const struct iovec *iov, int n, uint64_t region, uint64_t off,
-			uint64_t timeout_ns);
-
 #endif

@@ -254,7 +254,8 @@ static int explain_hello(const struct xm_peer *p, int err, char *why)
 	if (err == -EPROTO)
 		say(why, p, "what answers there is no xmem appliance (check the port)");
 	else if (err == -ETIMEDOUT)
-		say(why, p, "connected, but no answer to hello in time");
+		say(why, p,
+		    "connected, but no answer to hello in time (is it an xmem appliance? is it stopped?)");
 	else {
 		xm_snprintf(text, sizeof(text), "the connection broke during hello: %s", xm_strerror(err));
 		say(why, p, text);

@@ -16,7 +16,7 @@
 static int refuse(char *why, const char *text, const char *what)
 {
 	if (why)
-		xm_snprintf(why, XM_WHY_MAX, "'%s' is not an address: %s", text, what);
+		xm_snprintf(why, XM_WHY_MAX, "'%.60s' is not an address (%s)", text, what);
 	return -EINVAL;
 }
 
@@ -47,7 +47,7 @@ static int parse_tcp(const char *text, const char *rest, struct xm_uri *u, char 
 	if (host_len >= sizeof(u->host))
 		return refuse(why, text, "the host name is too long");
 	if (!*port || strlen(port) > 5)
-		return refuse(why, text, "want tcp:HOST:PORT");
+		return refuse(why, text, "want tcp:PORT or tcp:HOST:PORT");
 	for (const char *p = port; *p; p++) {
 		if (*p < '0' || *p > '9')
 			return refuse(why, text, "the port is not a number");
@@ -74,7 +74,7 @@ int xm_uri_parse(const char *text, struct xm_uri *out, char *why)
 	else if (strncmp(text, "tcp:", 4) == 0)
 		ret = parse_tcp(text, text + 4, &u, why);
 	else
-		ret = refuse(why, text, "want shm:PATH or tcp:HOST:PORT");
+		ret = refuse(why, text, "want shm:PATH, shm:@NAME, tcp:PORT or tcp:HOST:PORT");
 	if (ret == 0)
 		*out = u;
 	return ret;
@@ -134,8 +134,10 @@ int xm_uri_resolve(const struct xm_uri *u, struct sockaddr_storage *out, socklen
 	ret = getaddrinfo(u->host, u->port, &hints, &found);
 	if (ret != 0) {
 		if (why)
-			xm_snprintf(why, XM_WHY_MAX, "tcp:%.60s:%s: unknown host (%s)", u->host, u->port,
-				    gai_strerror(ret));
+			xm_snprintf(
+				why, XM_WHY_MAX,
+				"tcp:%.50s:%s: unknown host (%.34s) (check the spelling, or give the IP address)",
+				u->host, u->port, gai_strerror(ret));
 		return -EHOSTUNREACH;
 	}
 	memcpy(out, found->ai_addr, found->ai_addrlen);

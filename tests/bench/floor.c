@@ -34,6 +34,7 @@
 #include "hist.h"
 #include "link/link.h"
 #include "runtime/policy/policy.h"
+#include "tests/link_sync.h"
 #include "util.h"
 
 #define PAGES 16384u
@@ -309,7 +310,7 @@ static double link_us(const char *uri)
 		seed ^= seed << 13;
 		seed ^= seed >> 7;
 		seed ^= seed << 17;
-		rc = xm_link_read_sync(link, page, sizeof(page), region.id,
+		rc = link_read_sync(link, page, sizeof(page), region.id,
 				       (seed >> 8) % (info.slab_bytes / XM_PAGE_SIZE) * XM_PAGE_SIZE, 5000000000ull);
 		xm_hist_record(&h, xm_now_ns() - start);
 	}

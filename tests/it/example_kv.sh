@@ -37,8 +37,15 @@ for listen in "shm:$tmp/sock" tcp:127.0.0.1:0; do
 		grep -q 'local [0-9]* of 16 MiB' "$tmp/out" || { echo "FAILED: $listen: figures"; failed=1; }
 		[ ! -s "$tmp/err" ] || { echo "FAILED: $listen: something on stderr"; failed=1; }
 	done
+	"$kv" "$uri" 2 4 >/dev/null || { echo "FAILED: $listen: two values"; failed=1; }
 	stop
 done
 "$kv" shm:@nobody-there 10 >"$tmp/out" 2>"$tmp/err" && { echo "FAILED: without an appliance it succeeds"; failed=1; }
 [ "$(wc -l <"$tmp/err")" = 1 ] || { echo "FAILED: not one line:"; cat "$tmp/err"; failed=1; }
+for wrong in '' @u '@u 0' '@u 1' '@u abc' '@u 12x' '@u -5' '@u 99999999999999999999' '@u 10 abc' '@u 10 0' '@u 10 16 x'; do
+	"$kv" $wrong >"$tmp/out" 2>"$tmp/err"
+	rc=$?
+	case $wrong in @u) want=1 ;; *) want=2 ;; esac
+	[ "$rc" = "$want" ] && [ "$(wc -l <"$tmp/err")" = 1 ] || { echo "FAILED: kv $wrong: status $rc"; cat "$tmp/err"; failed=1; }
+done
 exit $failed

@@ -151,7 +151,7 @@ os.execv('$tmp/static', ['static', '$tmp/hold'])" &
 	pid=$!
 	used=-1
 	for _ in $(seq 300); do
-		"$top" --json --family $pid 2>/dev/null >"$tmp/j" || break
+		"$top" --json --family $pid 2>/dev/null >"$tmp/j" # 1 until the family is there
 		used=$(python3 -c 'import json,sys; f=json.load(open(sys.argv[1]))["family"]
 print(f["slots_used"] if f["slots_used_max"] else -1)' "$tmp/j" 2>/dev/null)
 		[ "$used" != 0 ] || break
@@ -203,7 +203,7 @@ def talk(data):
         return b""
 
 def request(op, index=0, tok=good, text=b""):
-    return struct.pack("<II16s96s", op, index, tok, text)
+    return struct.pack("<II16s160s", op, index, tok, text)
 
 status = lambda r: struct.unpack("<iIQ", r)[0]
 assert status(talk(request(1))) == 0
@@ -214,7 +214,7 @@ for index in (5, 1023, 1024, 2**31, 2**32 - 1):
     assert talk(request(2, index)) == b""
 assert talk(b"x") == b""
 assert talk(request(1) + b"y") == b""
-assert talk(request(4, text=b"\xff" * 96)) == b""
+assert talk(request(4, text=b"\xff" * 160)) == b""
 seed = random.randrange(1 << 32)
 print("seed", seed)
 random.seed(seed)

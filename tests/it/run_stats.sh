@@ -63,7 +63,12 @@ assert j["family"]["processes_live"] == 1 and j["family"]["resident_pages"] > 0'
 	try "$top" --batch --count 2 --interval 100ms --family $pid
 	check "xmem-top --batch: a head and two lines" [ "$(wc -l <"$tmp/out")" = 3 ]
 	try "$top" --once --family 1
-	check "xmem-top of a family that is not there" grep -q 'no family is running' "$tmp/err"
+	check "xmem-top of a family that is not there" grep -qx "xmem-top: .*no family '1' is running.*" "$tmp/err"
+	check "xmem-top of a family that is not there: status" [ "$rc" = 1 ]
+	for wrong in '--once --count 3' '--once --batch' '--json --batch' '--json -n 3'; do
+		try "$top" $wrong
+		check "xmem-top $wrong" [ "$rc" = 2 -a "$(wc -l <"$tmp/err")" = 1 ]
+	done
 	if [ "$(id -u)" = 0 ] && setpriv --reuid=nobody --regid=nogroup --clear-groups test -x "$top"; then
 		try setpriv --reuid=nobody --regid=nogroup --clear-groups "$top" --once --family $pid
 		check "another user sees nothing" grep -q 'that you may watch' "$tmp/err"
@@ -71,6 +76,17 @@ assert j["family"]["processes_live"] == 1 and j["family"]["resident_pages"] > 0'
 	echo >"$tmp/hold"
 	wait $pid
 	check "watching did no harm" [ $? = 0 ]
+	# a command that allocates nothing has a name all the same
+	"$run" --local 16M -- sleep 60 &
+	pid=$!
+	rc=1
+	for _ in $(seq 200); do
+		"$top" --once --family $pid >"$tmp/out" 2>"$tmp/err" && grep -q '(sleep)' "$tmp/out" && rc=0 && break
+		sleep 0.05
+	done
+	check "xmem-top --once: the name of a command without memory: $(head -1 "$tmp/out")" [ "$rc" = 0 ]
+	kill $pid
+	wait $pid
 	try "$top" --bogus
 	check "xmem-top: unknown option" [ "$rc" = 2 ]
 	try "$top"

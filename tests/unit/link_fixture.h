@@ -6,6 +6,7 @@
 #ifndef XM_LINK_FIXTURE_H
 #define XM_LINK_FIXTURE_H
 
+#include "tests/link_sync.h"
 #include "tests/unit/appliance_rig.h"
 
 #include <sys/socket.h>
@@ -48,12 +49,12 @@ static inline int put(struct xm_link *l, const void *from, size_t len, uint64_t 
 {
 	struct iovec iov = { (void *)from, len };
 
-	return xm_link_writev_sync(l, &iov, 1, region, off, 5 * SECOND);
+	return link_writev_sync(l, &iov, 1, region, off, 5 * SECOND);
 }
 
 static inline int get(struct xm_link *l, void *to, size_t len, uint64_t region, uint64_t off)
 {
-	return xm_link_read_sync(l, to, len, region, off, 5 * SECOND);
+	return link_read_sync(l, to, len, region, off, 5 * SECOND);
 }
 
 static inline void fill(uint8_t *p, size_t n, uint64_t x)

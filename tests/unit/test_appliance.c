@@ -3,6 +3,7 @@
  * test_appliance.c - the appliance's own modules, and what strangers can do to it: raw sockets that send
  * anything.
  */
+#include "tests/link_sync.h"
 #include "tests/unit/appliance_rig.h"
 
 #include "link/uri.h"
@@ -118,7 +119,7 @@ static void still_serves(void)
 
 	assert_int_equal(xm_link_open(p, &l), 0);
 	assert_int_equal(xm_peer_region_create(p, RIG_SLAB, NULL, 0, &r), 0);
-	assert_int_equal(xm_link_read_sync(l, page, sizeof(page), r.id, 0, 1000000000), 0);
+	assert_int_equal(link_read_sync(l, page, sizeof(page), r.id, 0, 1000000000), 0);
 	l->ops->close(l);
 	xm_peer_close(p);
 	rig_until(rig_stat(&rig).slabs_used == 0);
@@ -518,6 +519,7 @@ static void test_socket_file_is_private_and_replaced_only_when_stale(void **unus
 
 static void test_addresses_are_parsed(void **unused)
 {
+	char text[200], why[XM_WHY_MAX];
 	struct sockaddr_storage ss;
 	struct xm_uri u;
 	socklen_t len;
@@ -539,6 +541,9 @@ static void test_addresses_are_parsed(void **unused)
 	assert_int_equal(xm_uri_parse("tcp:host:", &u, NULL), -EINVAL);
 	assert_int_equal(xm_uri_parse("tcp:", &u, NULL), -EINVAL);
 	assert_int_equal(xm_uri_parse("shm:@", &u, NULL), -EINVAL);
+	snprintf(text, sizeof(text), "shm:/%0*d", 150, 0);
+	assert_int_equal(xm_uri_parse(text, &u, why), -EINVAL);
+	assert_non_null(strstr(why, "' is not an address (the path is longer than 107 bytes)"));
 }
 
 /* ---- pool ---------------------------------------------------------------------------------------------- */

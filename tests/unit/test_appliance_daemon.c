@@ -26,13 +26,13 @@ static const char *daemon_path(void)
 	return access(path, X_OK) == 0 ? path : NULL;
 }
 
+static rlim_t fd_limit; /* of the next daemon; 0: as it is */
+
 static pid_t start_daemon(char *const extra[], char *line, size_t size, int *err)
 {
-	char *argv[24] = {
-		(char *)daemon_path(), "--memory", "64M", "--slab", "1M", "--ready-fd", "200", NULL
-	};
+	char *argv[24] = { (char *)daemon_path(), "--slab", "1M", "--ready-fd", "200", NULL };
 	int ready[2], errors[2];
-	int n = 7;
+	int n = 5;
 	pid_t pid;
 	ssize_t got;
 
@@ -47,6 +47,8 @@ static pid_t start_daemon(char *const extra[], char *line, size_t size, int *err
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		dup2(errors[1], 2);
 		dup2(ready[1], 200);
+		if (fd_limit)
+			setrlimit(RLIMIT_NOFILE, &(struct rlimit){ fd_limit, fd_limit });
 		execv(argv[0], argv);
 		_exit(127);
 	}
@@ -68,12 +70,34 @@ static int stop_daemon(pid_t pid, int sig)
 	return status;
 }
 
+/* Reads its log until a line has the text. */
+static void expect(FILE *log, const char *text)
+{
+	char line[500];
+
+	while (fgets(line, sizeof(line), log))
+		if (strstr(line, text))
+			return;
+	fail_msg("the daemon never said '%s'", text);
+}
+
+static void configure(const char *path, const char *settings)
+{
+	FILE *f = fopen(path, "we");
+
+	assert_non_null(f);
+	fputs(settings, f);
+	assert_int_equal(fclose(f), 0);
+}
+
 static void test_daemon_says_where_it_is_and_ends_cleanly(void **unused)
 {
 	char dir[] = "/tmp/xmem-test-XXXXXX", path[60], uri[80], line[400], *tcp;
-	char *extra[] = { "--listen", uri, "--listen", "tcp:0", "--name", "rack3", NULL };
+	char *extra[] = { "--memory", "64M", "--listen", uri, "--listen", "tcp:0", "--name", "rack3", NULL };
+	struct xm_region_info region;
 	struct xm_peer_info info;
 	struct xm_peer *p;
+	FILE *log;
 	struct stat st;
 	pid_t pid;
 	int err;
@@ -92,17 +116,22 @@ static void test_daemon_says_where_it_is_and_ends_cleanly(void **unused)
 	xm_peer_info(p, &info);
 	assert_string_equal(info.appliance_name, "rack3");
 	assert_int_equal(info.total_bytes, 64ull << 20);
+	assert_int_equal(info.lease_ns, 10000000000ull);
+	assert_int_equal(xm_peer_region_create(p, 1 << 20, NULL, 0, &region), 0);
 	xm_peer_close(p);
+	log = fdopen(err, "r");
+	expect(log, "lending 64 MiB in slabs of 1 MiB at ");
+	expect(log, "ended: 1 region, 1 slab freed");
 	assert_int_equal(stop_daemon(pid, SIGTERM), 0);
 	assert_int_equal(stat(path, &st), -1);
 	rmdir(dir);
-	close(err);
+	fclose(log);
 }
 
 static void test_daemon_reads_settings_again_at_sighup(void **unused)
 {
 	char path[] = "/tmp/xmem-conf-XXXXXX", line[200];
-	char *extra[] = { "--config", path, NULL };
+	char *extra[] = { "--memory", "64M", "--config", path, NULL };
 	struct xm_appliance_stat st;
 	struct xm_peer *p;
 	FILE *f;
@@ -135,17 +164,72 @@ static void test_daemon_reads_settings_again_at_sighup(void **unused)
 	close(err);
 }
 
+static void test_daemon_keeps_at_sighup_what_cannot_change_and_says_so(void **unused)
+{
+	char path[] = "/tmp/xmem-conf-XXXXXX", line[200];
+	char *extra[] = { "--config", path, NULL };
+	struct xm_appliance_stat st;
+	struct xm_peer *p;
+	FILE *log;
+	pid_t pid;
+	int err;
+
+	if (!daemon_path())
+		skip();
+	close(mkstemp(path));
+	configure(path, "listen = tcp:0\nmemory = 8M\n");
+	fd_limit = 300;
+	pid = start_daemon(extra, line, sizeof(line), &err);
+	fd_limit = 0;
+	line[strcspn(line, "\n")] = 0;
+	p = rig_peer(line);
+	log = fdopen(err, "r");
+	configure(path, "listen = tcp:0\nmemory = 100M\n"); /* more slabs than descriptors */
+	kill(pid, SIGHUP);
+	expect(log, "unchanged");
+	expect(log, "lending 8 MiB");
+	assert_int_equal(xm_peer_appliance_stat(p, &st), 0);
+	assert_int_equal(st.total_bytes, 8ull << 20);
+	configure(path, "listen = shm:@elsewhere\nmemory = 16M\nwarm = 3\nname = other\n");
+	kill(pid, SIGHUP);
+	expect(log, "listen, warm, name: changes need a restart");
+	expect(log, "lending 16 MiB");
+	assert_int_equal(xm_peer_appliance_stat(p, &st), 0);
+	assert_int_equal(st.total_bytes, 16ull << 20);
+	configure(path, "listen = bogus\nmemory = 20M\n");
+	kill(pid, SIGHUP);
+	expect(log, "--listen: 'bogus' is not an address");
+	expect(log, "the old ones stay");
+	assert_int_equal(xm_peer_appliance_stat(p, &st), 0);
+	assert_int_equal(st.total_bytes, 16ull << 20);
+	xm_peer_close(p);
+	assert_int_equal(stop_daemon(pid, SIGINT), 0);
+	unlink(path);
+	fclose(log);
+}
+
 static void test_daemon_explains_wrong_settings(void **unused)
 {
-	static char *const wrong[][3] = {
-		{ "--slab", "3M", NULL },
-		{ "--memory", "512K", NULL },
-		{ "--memory", "4000T", NULL },
-		{ "--numa", "999", NULL },
-		{ "--listen", "shm:/no/such/dir/x", NULL },
-		{ "--config", "/no/such/file", NULL },
-		{ "--huge", "1G", NULL },
-		{ "surplus", NULL, NULL },
+	static const struct {
+		char *args[5];
+		int status;
+		const char *text;
+	} wrong[] = {
+		{ { "--slab", "3M" }, 2, "power of two" },
+		{ { "--memory", "512K" }, 2, "less than one slab" },
+		{ { "--memory", "4000T" }, 2, "more than this machine" },
+		{ { "--lease", "10us" }, 2, "--lease: '10us' is out of range (want 1.0 ms to " },
+		{ { "--numa", "999" }, 2, "--numa" },
+		{ { "--listen", "foo" },
+		  2,
+		  "--listen: 'foo' is not an address (want shm:PATH, shm:@NAME, tcp:PORT or tcp:HOST:PORT)" },
+		{ { "--listen", "tcp:x" },
+		  2,
+		  "--listen: 'tcp:x' is not an address (the port is not a number)" },
+		{ { "--listen", "shm:/no/such/dir/x", "--memory", "8M" }, 1, "directory" },
+		{ { "--config", "/no/such/file" }, 2, "no such file" },
+		{ { "--huge", "1G" }, 2, "larger than a slab" },
+		{ { "surplus" }, 2, "no such option" },
 	};
 
 	if (!daemon_path())
@@ -153,11 +237,14 @@ static void test_daemon_explains_wrong_settings(void **unused)
 	for (unsigned i = 0; i < XM_ARRAY_SIZE(wrong); i++) {
 		char line[400], text[1000] = "";
 		int err, status;
-		pid_t pid = start_daemon(wrong[i], line, sizeof(line), &err);
+		pid_t pid = start_daemon(wrong[i].args, line, sizeof(line), &err);
 		ssize_t n = read(err, text, sizeof(text) - 1);
 
 		assert_int_equal(waitpid(pid, &status, 0), pid);
-		assert_true(n > 0 && WIFEXITED(status) && WEXITSTATUS(status) > 0 && WEXITSTATUS(status) < 3);
+		assert_true(n > 0 && WIFEXITED(status));
+		assert_int_equal(WEXITSTATUS(status), wrong[i].status);
+		if (!strstr(text, wrong[i].text))
+			fail_msg("not '%s': %s", wrong[i].text, text);
 		assert_string_equal(line, "");
 		assert_memory_equal(text, "xmem-appliance: ", 16);
 		if (!strchr(text, '\n') || strchr(text, '\n')[1])
@@ -171,6 +258,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_daemon_says_where_it_is_and_ends_cleanly),
 		cmocka_unit_test(test_daemon_reads_settings_again_at_sighup),
+		cmocka_unit_test(test_daemon_keeps_at_sighup_what_cannot_change_and_says_so),
 		cmocka_unit_test(test_daemon_explains_wrong_settings),
 	};
 

@@ -18,7 +18,7 @@ static void test_read_after_write_gathers_pieces_in_order(void **unused)
 	memcpy(a, all, sizeof(a));
 	memcpy(b, all + sizeof(a), sizeof(b));
 	memcpy(c, all + sizeof(a) + sizeof(b), sizeof(c));
-	assert_int_equal(xm_link_writev_sync(f.link, iov, 3, f.region.id, 7 * PAGE, 5 * SECOND), 0);
+	assert_int_equal(link_writev_sync(f.link, iov, 3, f.region.id, 7 * PAGE, 5 * SECOND), 0);
 	assert_int_equal(get(f.link, back, sizeof(back), f.region.id, 7 * PAGE), 0);
 	assert_memory_equal(back, all, sizeof(all));
 	close_fixture(&f);
@@ -229,9 +229,9 @@ static void test_unmapped_local_pages_are_efault_and_link_stays(void **unused)
 	open_fixture(&f, 1);
 	memset(p, 0x5a, 3 * PAGE);
 	munmap(p + PAGE, PAGE);
-	assert_int_equal(xm_link_writev_sync(f.link, iov, 3, f.region.id, 0, 5 * SECOND), -EFAULT);
+	assert_int_equal(link_writev_sync(f.link, iov, 3, f.region.id, 0, 5 * SECOND), -EFAULT);
 	munmap(p, PAGE);
-	assert_int_equal(xm_link_writev_sync(f.link, iov, 3, f.region.id, 0, 5 * SECOND), -EFAULT);
+	assert_int_equal(link_writev_sync(f.link, iov, 3, f.region.id, 0, 5 * SECOND), -EFAULT);
 	assert_int_equal(f.link->ops->state(f.link), 0);
 	assert_int_equal(put(f.link, p + 2 * PAGE, PAGE, f.region.id, 3 * PAGE), 0);
 	assert_int_equal(get(f.link, back, PAGE, f.region.id, 3 * PAGE), 0);

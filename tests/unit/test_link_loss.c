@@ -162,7 +162,7 @@ static void test_stopped_appliance_makes_sync_time_out(void **unused)
 	assert_int_equal(xm_link_open(p, &l), 0);
 	assert_int_equal(xm_peer_region_create(p, RIG_SLAB, NULL, 0, &r), 0);
 	stop_appliance(&own);
-	assert_int_equal(xm_link_read_sync(l, page, PAGE, r.id, 0, 20000000), -ETIMEDOUT);
+	assert_int_equal(link_read_sync(l, page, PAGE, r.id, 0, 20000000), -ETIMEDOUT);
 	assert_int_equal(l->ops->state(l), -ENOLINK);
 	kill(own.pid, SIGCONT);
 	assert_int_equal(xm_link_reconnect(l), 0);

@@ -182,16 +182,6 @@ static void test_log_when_called_then_errno_is_kept(void **unused)
 	xm_log_set_fd(pipe_fd[1]);
 }
 
-static void test_parse_level_when_known_or_not_then_as_said(void **unused)
-{
-	enum xm_log_level level = XM_LOG_ERROR;
-
-	assert_int_equal(xm_log_parse_level("debug", &level), 0);
-	assert_int_equal(level, XM_LOG_DEBUG);
-	assert_int_equal(xm_log_parse_level("loud", &level), -EINVAL);
-	assert_int_equal(level, XM_LOG_DEBUG);
-}
-
 static void test_assert_when_false_then_line_and_abort(void **unused)
 {
 	int status = 0;
@@ -227,7 +217,6 @@ int main(void)
 						open_pipe, close_pipe),
 		cmocka_unit_test_setup_teardown(test_log_when_called_then_errno_is_kept, open_pipe,
 						close_pipe),
-		cmocka_unit_test(test_parse_level_when_known_or_not_then_as_said),
 		cmocka_unit_test_setup_teardown(test_assert_when_false_then_line_and_abort, open_pipe,
 						close_pipe),
 	};

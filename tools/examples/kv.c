@@ -2,20 +2,21 @@
 /*
  * kv.c - a key-value store whose values live in external memory, by the API of xmem.h alone. Explained in xmem(3).
  *
- *   kv URI [VALUES [LOCAL_MIB]]      for example: kv shm:/run/xmem/appliance.sock 100000 16
+ *   kv URI [VALUES [LOCAL_MIB]]      for example: kv shm:/run/xmem/xmem-appliance.sock 100000 16
  *
  * The index (a hash table of keys and pointers) is ordinary memory; each value is a portion of one region. Pointers to
  * values stay valid while the values themselves come and go between local memory and the appliance.
  *
  *   index:  key -> struct entry { key, size, value } ---> portion in the region (a page, or a few)
  *
- * It stores VALUES values, rewrites every third, deletes every seventh, pins one that must always be at hand,
+ * It stores VALUES (2 or more) values, rewrites every third, deletes every seventh, pins one that must always be at hand,
  * reads everything back and checks it, and prints what travelled. Exit status 0 when every value was right.
  */
 #include <xmem.h>
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -183,19 +184,34 @@ static int run(struct store *s, uint64_t n)
 	return wrong != 0;
 }
 
+/* text NULL: *out stays. false: not a decimal number from min to max. */
+static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *out)
+{
+	char *end;
+
+	if (!text)
+		return true;
+	errno = 0;
+	*out = strtoull(text, &end, 10);
+	return *text >= '0' && *text <= '9' && !*end && !errno && *out >= min && *out <= max;
+}
+
 int main(int argc, char **argv)
 {
 	const char *appliances[] = { argc > 1 ? argv[1] : NULL, NULL };
-	uint64_t n = argc > 2 ? strtoull(argv[2], NULL, 0) : 20000;
-	struct xmem_options o = { .size = sizeof(o), .appliances = appliances,
-				  .local_bytes = (argc > 3 ? strtoull(argv[3], NULL, 0) : 16) << 20 };
-	struct store s = { .buckets = n * 2 + 1 };
+	struct xmem_options o = { .size = sizeof(o), .appliances = appliances };
+	uint64_t n = 20000, local_mib = 16;
+	struct store s = { 0 };
 	int err = 0, rc;
 
-	if (!appliances[0]) {
-		fprintf(stderr, "usage: kv URI [VALUES [LOCAL_MIB]]\n");
+	/* value 1 is pinned, so there must be one */
+	if (argc < 2 || argc > 4 || !number(argc > 2 ? argv[2] : NULL, 2, 1u << 30, &n) ||
+	    !number(argc > 3 ? argv[3] : NULL, 4, 1u << 30, &local_mib)) {
+		fprintf(stderr, "usage: kv URI [VALUES [LOCAL_MIB]] (at least 2 values, at least 4 MiB)\n");
 		return 2;
 	}
+	o.local_bytes = local_mib << 20;
+	s.buckets = n * 2 + 1;
 	s.x = xmem_open(&o, &err); /* says itself what is wrong */
 	if (!s.x)
 		return 1;
