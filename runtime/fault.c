@@ -24,6 +24,7 @@
 
 #include "runtime/uffd.h"
 
+#define STREAM_MIN 8 /* pages ahead that are worth making room for */
 #define ZERO_RUN_MAX 64
 #define IDLE_MS 1000 /* after which a handler gives its staging memory back */
 
@@ -199,9 +200,14 @@ static struct xm_prefetch_advice advise(struct xm_runtime *rt, struct xm_stream 
  * far it looked. */
 static int lock_advised(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, struct xm_prefetch_advice *a)
 {
-	uint64_t room = xm_frame_free(rt) / 4;
-	int32_t k, count = (int32_t)xm_min((uint64_t)xm_min(a->count, XM_PREFETCH_MAX), room);
+	int32_t k, count = xm_min(a->count, XM_PREFETCH_MAX);
 	int n = 1;
+
+	/* The reserve has run dry under a stream: pages leave a batch at a time here too, or each one that comes would
+	 * send another away by itself. */
+	if (count >= STREAM_MIN && xm_frame_free(rt) < 4 * (uint64_t)count)
+		xm_reclaim_batch(rt, XM_BATCH);
+	count = (int32_t)xm_min((uint64_t)count, xm_frame_free(rt) / 4);
 
 	for (k = 1; k <= count; k++) {
 		int64_t at = (int64_t)page + a->stride * k;
