@@ -519,6 +519,7 @@ static void test_socket_file_is_private_and_replaced_only_when_stale(void **unus
 static void test_addresses_are_parsed(void **unused)
 {
 	struct sockaddr_storage ss;
+	char why[XM_WHY_MAX];
 	struct xm_uri u;
 	socklen_t len;
 
@@ -539,6 +540,8 @@ static void test_addresses_are_parsed(void **unused)
 	assert_int_equal(xm_uri_parse("tcp:host:", &u, NULL), -EINVAL);
 	assert_int_equal(xm_uri_parse("tcp:", &u, NULL), -EINVAL);
 	assert_int_equal(xm_uri_parse("shm:@", &u, NULL), -EINVAL);
+	assert_int_equal(xm_uri_parse("tcp:::1", &u, why), -EINVAL);
+	assert_non_null(strstr(why, "write an IPv6 address as tcp:[ADDR]:PORT"));
 }
 
 /* ---- pool ---------------------------------------------------------------------------------------------- */
