@@ -115,6 +115,8 @@ class Bench:
             options += ["--mask", mask]
         if self.p.pins and mask == "move":
             # The kernel holds pages and cannot tell which: they stay, whatever the budget, and the user is warned.
+            # Only without MOVE: without WP every page leaves by MOVE, which refuses the pinned ones, as it does
+            # for such programs anyway; the other features have no part in it.
             r = self.covered(link, options, stays=True)
             x.check("not evicted" in r.err, f"no warning that pages are not evicted: {r.err!r}")
             return r
