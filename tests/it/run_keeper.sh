@@ -203,7 +203,7 @@ def talk(data):
         return b""
 
 def request(op, index=0, tok=good, text=b""):
-    return struct.pack("<II16s96s", op, index, tok, text)
+    return struct.pack("<II16s160s", op, index, tok, text)
 
 status = lambda r: struct.unpack("<iIQ", r)[0]
 assert status(talk(request(1))) == 0
@@ -214,7 +214,7 @@ for index in (5, 1023, 1024, 2**31, 2**32 - 1):
     assert talk(request(2, index)) == b""
 assert talk(b"x") == b""
 assert talk(request(1) + b"y") == b""
-assert talk(request(4, text=b"\xff" * 96)) == b""
+assert talk(request(4, text=b"\xff" * 160)) == b""
 seed = random.randrange(1 << 32)
 print("seed", seed)
 random.seed(seed)
