@@ -69,7 +69,6 @@ enum xm_feature {
 	XM_FEAT_POISON = 1 << 1,
 	XM_FEAT_WP = 1 << 2,	      /* write-protect: without it every resident page counts as dirty */
 	XM_FEAT_MADVISE_VEC = 1 << 3, /* vectored process_madvise on the own process */
-	XM_FEAT_THREAD_ID = 1 << 4,   /* who faults: without it sequences are a process's, not a thread's */
 };
 
 /* Set once by whoever creates the family, then read-only. */

@@ -58,7 +58,6 @@ int xm_uffd_open(uint32_t masked, uint32_t *features)
 		{ XM_FEAT_WP, UFFD_FEATURE_PAGEFAULT_FLAG_WP },
 		{ XM_FEAT_MOVE, UFFD_FEATURE_MOVE },
 		{ XM_FEAT_POISON, UFFD_FEATURE_POISON },
-		{ XM_FEAT_THREAD_ID, UFFD_FEATURE_THREAD_ID },
 	};
 	struct uffdio_api api = { .api = UFFD_API };
 	uint64_t have = 0;
@@ -74,6 +73,7 @@ int xm_uffd_open(uint32_t masked, uint32_t *features)
 			api.features |= map[i].theirs;
 		}
 	}
+	api.features |= have & UFFD_FEATURE_THREAD_ID;
 	fd = open_raw();
 	if (fd < 0)
 		return fd;

@@ -142,8 +142,6 @@ static void check_features(struct check *c)
 	} f[] = {
 		{ "write-protect", UFFD_FEATURE_PAGEFAULT_FLAG_WP, NOTE,
 		  "none: every resident page counts as dirty and is written when evicted (kernel 5.7+ on x86-64)" },
-		{ "thread ids", UFFD_FEATURE_THREAD_ID, NOTE,
-		  "none: sequences are detected for a process, not a thread" },
 		{ "MOVE", UFFD_FEATURE_MOVE, NOTE,
 		  "none: pages that the kernel has pinned cannot be recognised; direct I/O keeps its pages local "
 		  "(kernel 6.8+)" },

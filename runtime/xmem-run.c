@@ -73,7 +73,7 @@ static const struct xm_opt options[] = {
 	{ "inject", 0, XM_OPT_STRING, &opt.inject, "SPEC",
 	  "for tests: delays, errors, disconnects, corruption", .max = 0 },
 	{ "mask", 0, XM_OPT_STRING, &opt.mask, "LIST",
-	  "for tests: do without move, poison, wp, madvise_vec, thread_id",
+	  "for tests: do without move, poison, wp, madvise_vec",
 	  .max = 0 },
 	{ .name = NULL },
 };
@@ -250,7 +250,6 @@ static int parse_mask(uint32_t *mask)
 		{ "poison", XM_FEAT_POISON },
 		{ "wp", XM_FEAT_WP },
 		{ "madvise_vec", XM_FEAT_MADVISE_VEC },
-		{ "thread_id", XM_FEAT_THREAD_ID },
 	};
 	const char *p = opt.mask ? opt.mask : getenv("XMEM_MASK");
 	size_t len, i;
@@ -261,8 +260,7 @@ static int parse_mask(uint32_t *mask)
 			if (strlen(known[i].name) == len && strncmp(known[i].name, p, len) == 0)
 				break;
 		if (i == XM_ARRAY_SIZE(known)) {
-			xm_err("--mask: '%.*s' is no feature (want move, poison, wp, madvise_vec or "
-			       "thread_id)",
+			xm_err("--mask: '%.*s' is no feature (want move, poison, wp or madvise_vec)",
 			       (int)xm_min(len, (size_t)60), p);
 			return -EINVAL;
 		}

@@ -442,7 +442,7 @@ static inline uint32_t test_mask(const char *text)
 		const char *name;
 		uint32_t bit;
 	} known[] = { { "move", XM_FEAT_MOVE }, { "poison", XM_FEAT_POISON }, { "wp", XM_FEAT_WP },
-		      { "madvise_vec", XM_FEAT_MADVISE_VEC }, { "thread_id", XM_FEAT_THREAD_ID } };
+		      { "madvise_vec", XM_FEAT_MADVISE_VEC } };
 	uint32_t mask = 0;
 
 	while (text && *text) {

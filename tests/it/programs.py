@@ -28,7 +28,7 @@ FACTORS = {
     "link": ["shm", "tcp"],
     "evict": ["s3fifo", "clock"],
     "prefetch": ["majority", "stride", "none"],
-    "mask": ["none", "move", "poison", "wp", "madvise_vec", "thread_id"],
+    "mask": ["none", "move", "poison", "wp", "madvise_vec"],
 }
 NAMES = list(FACTORS)
 

@@ -97,11 +97,6 @@ static void test_work_when_no_write_protection_then_by_move(void **state)
 	assert_int_equal(xm_load(&xm_rt.me->stats.evicted_clean_pages), 0); /* nobody knows that a page is clean */
 }
 
-static void test_work_when_no_thread_ids_then_right(void **state)
-{
-	with_mask(XM_FEAT_THREAD_ID, false);
-}
-
 static void test_work_when_pins_seen_then_by_move(void **state)
 {
 	with_mask(0, true);
@@ -375,7 +370,6 @@ int main(void)
 		T(test_work_when_all_features_then_right),
 		T(test_work_when_kernel_6_1_then_right),
 		T(test_work_when_no_write_protection_then_by_move),
-		T(test_work_when_no_thread_ids_then_right),
 		T(test_work_when_pins_seen_then_by_move),
 		cmocka_unit_test_setup(test_start_when_neither_wp_nor_move_then_eopnotsupp, fresh),
 		T(test_work_when_pins_seen_and_no_move_then_stays_and_goes_on),
