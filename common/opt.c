@@ -44,17 +44,18 @@ static void write_all(int fd, const char *text, size_t len)
 	}
 }
 
-static void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void complain(const struct xm_opt_program *prog, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* one line to descriptor 2 */
-static void complain(const char *fmt, ...)
+static void complain(const struct xm_opt_program *prog, const char *fmt, ...)
 {
 	char line[1024];
 	va_list ap;
 	size_t n;
 
+	n = (size_t)xm_snprintf(line, sizeof(line) / 2, "%s: error: ", prog->name);
 	va_start(ap, fmt);
-	n = (size_t)xm_vsnprintf(line, sizeof(line) - 1, fmt, ap);
+	n += (size_t)xm_vsnprintf(line + n, sizeof(line) - 1 - n, fmt, ap);
 	va_end(ap);
 	n = xm_min(n, sizeof(line) - 2);
 	line[n++] = '\n';
@@ -153,12 +154,27 @@ static int set_flag(const struct xm_opt *o, const char *text, char *why)
 	return -EINVAL;
 }
 
+/* in the unit in which it is a whole number, as it would be written */
+static void range_time(uint64_t ns, char *buf, size_t len)
+{
+	static const struct {
+		const char *name;
+		uint64_t ns;
+	} units[] = { { "h", 3600000000000ull }, { "m", 60000000000ull }, { "s", 1000000000 },
+		      { "ms", 1000000 },	 { "us", 1000 },	  { "ns", 1 } };
+	unsigned i = 0;
+
+	while (ns % units[i].ns)
+		i++;
+	xm_snprintf(buf, len, "%llu%s", (unsigned long long)(ns / units[i].ns), ns ? units[i].name : "");
+}
+
 static void range_text(const struct xm_opt *o, uint64_t v, char *buf, size_t len)
 {
 	if (o->type == XM_OPT_SIZE)
 		xm_format_size(v, buf, len);
 	else if (o->type == XM_OPT_TIME)
-		xm_format_time(v, buf, len);
+		range_time(v, buf, len);
 	else
 		xm_snprintf(buf, len, "%llu", (unsigned long long)v);
 }
@@ -280,7 +296,7 @@ static int apply(struct cursor *c, const struct xm_opt *o, const char *label, co
 		text = "";
 	else if (!text) {
 		if (c->i + 1 >= c->argc) {
-			complain("%s: %s: wants a value (%s)", c->prog->name, label,
+			complain(c->prog, "%s: wants a value (%s)", label,
 				 o->value_name ? o->value_name : "VALUE");
 			return -EINVAL;
 		}
@@ -288,7 +304,7 @@ static int apply(struct cursor *c, const struct xm_opt *o, const char *label, co
 	}
 	ret = set_value(o, text, why);
 	if (ret)
-		complain("%s: %s: %s", c->prog->name, label, why);
+		complain(c->prog, "%s: %s", label, why);
 	return ret;
 }
 
@@ -297,11 +313,10 @@ static int unknown(const struct cursor *c, const char *word, size_t name_len)
 	const char *near = nearest(c->prog->opts, word + 2, name_len);
 
 	if (near)
-		complain("%s: unknown option '%.*s' (did you mean --%s?)", c->prog->name, (int)name_len + 2,
-			 word, near);
+		complain(c->prog, "unknown option '%.*s' (did you mean --%s?)", (int)name_len + 2, word, near);
 	else
-		complain("%s: unknown option '%.*s' (%s --help lists them)", c->prog->name, (int)name_len + 2,
-			 word, c->prog->name);
+		complain(c->prog, "unknown option '%.*s' (%s --help lists them)", (int)name_len + 2, word,
+			 c->prog->name);
 	return -EINVAL;
 }
 
@@ -332,7 +347,7 @@ static int parse_long(struct cursor *c)
 			return 0;
 		}
 		if (o && o->type == XM_OPT_FLAG) {
-			complain("%s: %s: takes no value", c->prog->name, label);
+			complain(c->prog, "%s: takes no value", label);
 			return -EINVAL;
 		}
 	}
@@ -354,8 +369,7 @@ static int parse_short(struct cursor *c)
 			return 1;
 		}
 		if (!o) {
-			complain("%s: unknown option '-%c' (%s --help lists them)", c->prog->name, *p,
-				 c->prog->name);
+			complain(c->prog, "unknown option '-%c' (%s --help lists them)", *p, c->prog->name);
 			return -EINVAL;
 		}
 		if (o->type != XM_OPT_FLAG)
@@ -396,31 +410,8 @@ struct source {
 	FILE *f;
 	int line;	/* the one being handled */
 	int error_line; /* of `why`, the first error; 0: none */
-	bool cut;	/* error_line is a line that is too long: reading stopped there */
 	char why[WHY_BYTES];
 };
-
-static char *read_line(char *buf, int size, void *arg)
-{
-	struct source *s = arg;
-	size_t len, blanks;
-
-	if (!fgets(buf, size, s->f))
-		return NULL;
-	s->line++;
-	len = strlen(buf);
-	if (len == (size_t)size - 1 && buf[len - 1] != '\n' && !feof(s->f)) {
-		if (!s->error_line) {
-			s->error_line = s->line;
-			xm_snprintf(s->why, sizeof(s->why), "longer than %d characters", size - 2);
-		}
-		s->cut = true;
-		return NULL;
-	}
-	blanks = strspn(buf, " \t");
-	memmove(buf, buf + blanks, len - blanks + 1);
-	return buf;
-}
 
 static int refuse(struct source *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
@@ -436,6 +427,26 @@ static int refuse(struct source *s, const char *fmt, ...)
 		va_end(ap);
 	}
 	return 0;
+}
+
+static char *read_line(char *buf, int size, void *arg)
+{
+	struct source *s = arg;
+	size_t len, blanks;
+
+	if (!fgets(buf, size, s->f))
+		return NULL;
+	s->line++;
+	len = strlen(buf);
+	if (len == (size_t)size - 1 && buf[len - 1] != '\n' && !feof(s->f)) {
+		refuse(s, "longer than %d characters", size - 2);
+		return NULL;
+	}
+	blanks = strspn(buf, " \t");
+	memmove(buf, buf + blanks, len - blanks + 1);
+	if (buf[0] == '[')
+		refuse(s, "sections are not used here");
+	return buf;
 }
 
 /* Values that settings point to, each text once, for as long as the process lives: a daemon that reads its file
@@ -497,21 +508,21 @@ int xm_opt_parse_file(const struct xm_opt_program *prog, const char *path)
 	if (!s.f) {
 		ret = -errno;
 		if (ret != -ENOENT)
-			complain("%s: %s: %s", prog->name, path, xm_strerror(ret));
+			complain(prog, "%s: %s", path, xm_strerror(ret));
 		return ret;
 	}
 	bad = ini_parse_stream(read_line, &s, handle, &s);
 	ret = -EINVAL;
 	if (ferror(s.f)) {
 		ret = -EIO;
-		complain("%s: %s: cannot be read", prog->name, path);
+		complain(prog, "%s: cannot be read", path);
 	} else if (s.error_line && (bad <= 0 || s.error_line <= bad)) {
-		complain("%s:%d: %s", path, s.error_line, s.why);
+		complain(prog, "%s:%d: %s", path, s.error_line, s.why);
 	} else if (bad > 0) {
-		complain("%s:%d: neither NAME = VALUE nor [section]", path, bad);
+		complain(prog, "%s:%d: not NAME = VALUE", path, bad);
 	} else if (bad < 0) {
 		ret = -ENOMEM;
-		complain("%s: %s: out of memory", prog->name, path);
+		complain(prog, "%s: out of memory", path);
 	} else {
 		ret = 0;
 	}

@@ -2,8 +2,8 @@
 /*
  * opt.h - the options of a program as one table: command line, configuration file and --help come from it.
  * A program declares a const array of struct xm_opt that ends with a zeroed entry. Parsing stops at "--" or
- * at the first word that is no option. Every error is one line: "prog: --local: '12Q' is not a size (want
- * e.g. 256M, 1.5G or 25%)"; an unknown option names the nearest known one.
+ * at the first word that is no option. Every error is one line: "prog: error: --local: '12Q' is not a size
+ * (want e.g. 256M, 1.5G or 25%)"; an unknown option names the nearest known one.
  */
 #ifndef XM_OPT_H
 #define XM_OPT_H
@@ -53,8 +53,8 @@ struct xm_opt_program {
 /* 0 and *first_word = index of the first non-option; 1: --help or --version was answered (exit 0);
  * -EINVAL: one line was printed. Strings are stored by reference into argv. */
 int xm_opt_parse(const struct xm_opt_program *prog, int argc, char **argv, int *first_word);
-/* INI file with the same names (sections are ignored; libinih). Unknown key, malformed value or line: one line
- * "FILE:LINE: ..." and -EINVAL. -ENOENT when the file does not exist (silent). Strings are duplicated. */
+/* INI file with the same names and no sections (libinih). Unknown key, malformed value or line: one line
+ * "prog: error: FILE:LINE: ..." and -EINVAL. -ENOENT when the file does not exist (silent). Strings are duplicated. */
 int xm_opt_parse_file(const struct xm_opt_program *prog, const char *path);
 void xm_opt_help(const struct xm_opt_program *prog, int fd);
 

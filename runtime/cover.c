@@ -31,6 +31,11 @@
 
 /* ---- finding ------------------------------------------------------------------------------------------ */
 
+static const char *reason(int err)
+{
+	return err == EACCES ? "not executable (chmod +x, or a directory on the way is closed)" : xm_strerror(err);
+}
+
 static enum xm_cover_verdict probe(const char *path, char *why)
 {
 	struct stat st;
@@ -40,7 +45,7 @@ static enum xm_cover_verdict probe(const char *path, char *why)
 									   : XM_COVER_NOT_EXECUTABLE;
 
 		xm_snprintf(why, WHY_MAX, "%s",
-			    v == XM_COVER_NOT_FOUND ? "command not found" : xm_strerror(errno));
+			    v == XM_COVER_NOT_FOUND ? "command not found" : reason(errno));
 		return v;
 	}
 	if (S_ISDIR(st.st_mode)) {
@@ -48,7 +53,7 @@ static enum xm_cover_verdict probe(const char *path, char *why)
 		return XM_COVER_NOT_EXECUTABLE;
 	}
 	if (access(path, X_OK) != 0) {
-		xm_snprintf(why, WHY_MAX, "%s", xm_strerror(errno));
+		xm_snprintf(why, WHY_MAX, "%s", reason(errno));
 		return XM_COVER_NOT_EXECUTABLE;
 	}
 	return XM_COVER_OK;
@@ -201,6 +206,18 @@ static enum xm_cover_verdict judge(const char *path, int depth, char *why)
 		return v == XM_COVER_NOT_FOUND ? XM_COVER_NOT_FOUND : XM_COVER_NOT_EXECUTABLE;
 	}
 	return judge(next, depth + 1, why);
+}
+
+bool xm_cover_is_object(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	Elf64_Ehdr eh = { 0 };
+	ssize_t n = fd < 0 ? -1 : read(fd, &eh, sizeof(eh));
+
+	if (fd >= 0)
+		close(fd);
+	return n == (ssize_t)sizeof(eh) && memcmp(eh.e_ident, ELFMAG, SELFMAG) == 0 &&
+	       eh.e_ident[EI_CLASS] == ELFCLASS64 && eh.e_type == ET_DYN && eh.e_machine == OWN_MACHINE;
 }
 
 enum xm_cover_verdict xm_cover(const char *command, char *path, char *why)

@@ -63,15 +63,12 @@
 #define XM_FAM_PT_OFF (XM_FAM_TOUCH_OFF + (uint64_t)XM_MAX_PROCS * XM_TOUCH_BYTES)
 #define XM_FAM_BYTES (XM_FAM_PT_OFF + (uint64_t)XM_MAX_PROCS * XM_PT_BYTES)
 
-/* Features that may be masked for tests (XMEM_MASK=move,wp_async,...): the older way is then used. */
+/* Features that may be masked for tests (XMEM_MASK=move,poison,...): the older way is then used. */
 enum xm_feature {
 	XM_FEAT_MOVE = 1 << 0,
-	XM_FEAT_WP_ASYNC = 1 << 1,
-	XM_FEAT_POISON = 1 << 2,
-	XM_FEAT_PAGEMAP_SCAN = 1 << 3,
-	XM_FEAT_WP = 1 << 4,	      /* write-protect: without it every resident page counts as dirty */
-	XM_FEAT_MADVISE_VEC = 1 << 5, /* vectored process_madvise on the own process */
-	XM_FEAT_EVENT_FORK = 1 << 6,
+	XM_FEAT_POISON = 1 << 1,
+	XM_FEAT_WP = 1 << 2,	      /* write-protect: without it every resident page counts as dirty */
+	XM_FEAT_MADVISE_VEC = 1 << 3, /* vectored process_madvise on the own process */
 };
 
 /* Set once by whoever creates the family, then read-only. */
@@ -81,12 +78,10 @@ struct xm_family_config {
 	uint64_t min_map_bytes;	  /* --min-map: smallest anonymous mmap that becomes external */
 	uint64_t stall_ns;	  /* --stall: how long a page without room waits before SIGBUS */
 	uint64_t lost_timeout_ns; /* how long a lost appliance is waited for */
-	uint32_t fault_mode;	  /* 0: thread */
 	uint32_t masked_features; /* enum xm_feature */
 	uint32_t verify;	  /* 1: checksum every page also where the link is direct */
-	uint32_t handlers;	  /* fault handler threads per process; 0: chosen */
+	uint32_t handlers;	  /* fault handler threads per process, at least 2; 0: 2 */
 	uint32_t log_level;	  /* enum xm_log_level */
-	uint32_t strict;
 	char evict[16], prefetch[16];
 	char inject[160]; /* specification for the inject decorator; "": none */
 	uint32_t appliances;
@@ -260,6 +255,7 @@ struct xm_keeper_reply {
 
 /* name and token as in XMEM_FAMILY: "@xmem-<pid>-<random>:<32 hex digits>" */
 #define XM_ENV_FAMILY "XMEM_FAMILY"
+#define XM_ENV_STRICT "XMEM_STRICT" /* set: a process that cannot be covered ends with 125 */
 
 /* ---- functions ---------------------------------------------------------------------------------------- */
 

@@ -333,7 +333,8 @@ static void set_commit_limit(struct keeper *k)
 	if (!f->cfg.size_bytes)
 		xm_store(&f->commit_limit_pages, offered >> XM_PAGE_SHIFT);
 	else if (f->cfg.size_bytes > offered)
-		xm_warn("--size %s is more than the appliances' free memory and --local together (%s)",
+		xm_warn("--size %s is more than the appliances' free memory and --local together (%s): give less, or more "
+			"appliances",
 			xm_format_size(f->cfg.size_bytes, want, sizeof(want)),
 			xm_format_size(offered, have, sizeof(have)));
 }

@@ -125,6 +125,7 @@ static enum xm_pre_state start_locked(void)
 	err = xm_arena_create();
 	if (err) {
 		xm_err("heap: cannot make external arenas: %s; memory stays local", xm_strerror(err));
+		xm_runtime_not_covered();
 		return XM_PRE_NATIVE;
 	}
 	return XM_PRE_RUNNING;

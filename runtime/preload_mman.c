@@ -30,9 +30,6 @@
 #define MREMAP_DONTUNMAP 4
 #endif
 
-/* Larger ones are reservations of address space (GHC, some JVM collectors) that would leave too little of it
- * for everything else: they stay local. */
-#define MAX_MAP (XM_EXT_BYTES / 4)
 /* Before the start --min-map is not known yet; smaller mappings than this never lead to a start. */
 #define MIN_MAP_FLOOR (64u << 10)
 
@@ -113,12 +110,10 @@ static bool becomes_external(const void *hint, size_t len, int flags)
 		return false;
 	if (xm_ext_contains(hint))
 		return true;
-	if (len < MIN_MAP_FLOOR)
-		return false;
 	switch (xm_pre_state()) {
 	case XM_PRE_NATIVE: return false;
 	case XM_PRE_OFF:
-		if (!xm_pre_count((ssize_t)len))
+		if (len < MIN_MAP_FLOOR || !xm_pre_count((ssize_t)len))
 			return false;
 		break;
 	case XM_PRE_RUNNING: break;

@@ -210,22 +210,37 @@ int xm_runtime_threads(struct xm_runtime *rt)
 	return rc;
 }
 
-/* One line for what can go wrong at the start. */
-static void say_start_failed(int rc, const char *why)
+/* As it was when the program began: programs clear their environment. */
+static char first_env[160];
+static bool strict; /* xmem-run --strict: a program that cannot be covered does not run */
+
+__attribute__((constructor)) static void remember_env(void)
 {
+	const char *env = getenv(XM_ENV_FAMILY);
+
+	xm_snprintf(first_env, sizeof(first_env), "%s", env ? env : "");
+	strict = getenv(XM_ENV_STRICT) != NULL;
+}
+
+/* One line for what can go wrong at the start. `own`: the program asked by the API, and is told. */
+static void say_start_failed(int rc, const char *why, bool own)
+{
+	const char *then = own ? "" : strict ? "; --strict ends the program" : "; the program runs with local memory only";
+
 	if (why[0])
-		xm_err("cannot start: %s", why);
+		xm_err("cannot start: %s%s", why, then);
 	else if (rc == -EPERM || rc == -EACCES)
-		xm_err("cannot start: no access to userfaultfd; as root: setfacl -m u:%u:rw /dev/userfaultfd, or sysctl "
-		       "vm.unprivileged_userfaultfd=1 (xmem-run --check tells more)",
-		       (unsigned)xm_sys3(SYS_getuid, 0, 0, 0));
+		xm_err("cannot start: no access to userfaultfd: as root, setfacl -m u:%u:rw /dev/userfaultfd, or sysctl "
+		       "-w vm.unprivileged_userfaultfd=1 (xmem-run --check tells more)%s",
+		       (unsigned)xm_sys3(SYS_getuid, 0, 0, 0), then);
 	else if (rc == -EUSERS)
-		xm_err("cannot start: %u processes of this family run already", XM_MAX_PROCS);
+		xm_err("cannot start: %u processes of this family run already%s", XM_MAX_PROCS, then);
 	else if (rc == -EOPNOTSUPP)
 		xm_err("cannot start: this kernel's userfaultfd has neither write protection nor MOVE (Linux 5.7 or "
-		       "newer is needed)");
+		       "newer is needed)%s",
+		       then);
 	else
-		xm_err("cannot start: %s; the program runs with local memory only", xm_strerror(rc));
+		xm_err("cannot start: %s%s", xm_strerror(rc), then);
 }
 
 static int start_steps(struct xm_runtime *rt, char *why)
@@ -296,7 +311,7 @@ int xm_runtime_start(struct xm_family *fam, const char *env)
 	xm_snprintf(rt->env, sizeof(rt->env), "%s", env ? env : "");
 	rc = start_steps(rt, why);
 	if (rc < 0) {
-		say_start_failed(rc, why);
+		say_start_failed(rc, why, !env);
 		if (rt->handlers_started == 0) { /* threads that run go on running; they find nothing to do */
 			release(rt);
 			*rt = (struct xm_runtime)NO_FDS;
@@ -310,14 +325,10 @@ int xm_runtime_start(struct xm_family *fam, const char *env)
 	return 0;
 }
 
-/* As it was when the program began: programs clear their environment. */
-static char first_env[160];
-
-__attribute__((constructor)) static void remember_env(void)
+void xm_runtime_not_covered(void)
 {
-	const char *env = getenv(XM_ENV_FAMILY);
-
-	xm_snprintf(first_env, sizeof(first_env), "%s", env ? env : "");
+	if (strict)
+		xm_sys3(SYS_exit_group, 125, 0, 0);
 }
 
 int xm_runtime_start_env(void)
@@ -334,18 +345,22 @@ int xm_runtime_start_env(void)
 		xm_sys_sleep(100000);
 	rc = xm_load(&xm_rt.state);
 	if (rc == 0) {
-		env = first_env[0] ? first_env : getenv(XM_ENV_FAMILY);
+		if (!first_env[0])
+			remember_env();
+		env = first_env[0] ? first_env : NULL;
 		fam = env ? xm_family_join(env, &err) : NULL;
 		if (fam) {
 			rc = xm_runtime_start(fam, env);
 		} else {
 			rc = env ? err : -ENOENT;
 			if (env)
-				xm_warn("cannot join the family of this xmem-run: %s; the program runs with local "
-					"memory only",
-					xm_strerror(rc));
+				xm_warn("cannot join the family of this xmem-run: %s; %s", xm_strerror(rc),
+					strict ? "--strict ends the program"
+					       : "the program runs with local memory only");
 			xm_store(&xm_rt.state, rc);
 		}
+		if (rc < 0 && env)
+			xm_runtime_not_covered();
 	}
 	__atomic_store_n(&lock, 0, __ATOMIC_RELEASE);
 	xm_in_runtime--;

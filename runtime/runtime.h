@@ -16,8 +16,11 @@
 /* Starts the runtime from the environment (XMEM_FAMILY): joins the family, reserves the external range, opens
  * the userfaultfd, starts the fault handler and reclaim threads. Idempotent, thread-safe. May be called from
  * inside malloc: everything it (or libc below it) allocates is local because the calling thread is marked
- * (xm_in_runtime). 0; -errno after one line on stderr, and then never tried again. */
+ * (xm_in_runtime). 0; -errno after one line on stderr, and then never tried again. Below xmem-run --strict it
+ * does not return then: the process ends with 125. */
 int xm_runtime_start_env(void);
+/* This process's memory cannot be external: below xmem-run --strict it ends here, with 125, after its line. */
+void xm_runtime_not_covered(void);
 /* 1 running, 0 not started, -errno failed to start */
 int xm_runtime_state(void);
 

@@ -16,7 +16,7 @@ struct xm_uffd_event {
 };
 
 /* Opens one (non-blocking, CLOEXEC) by /dev/userfaultfd or the system call, negotiates; *features is what is
- * usable of enum xm_feature after masking (WP, MOVE, WP_ASYNC, POISON). Returns the descriptor or -errno
+ * usable of enum xm_feature after masking (WP, MOVE, POISON). Returns the descriptor or -errno
  * (-EPERM: no access). */
 int xm_uffd_open(uint32_t masked_features, uint32_t *features);
 /* missing faults, and write-protect faults where wp */

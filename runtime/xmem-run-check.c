@@ -22,6 +22,7 @@
 
 #include "log.h"
 #include "runtime/family.h"
+#include "runtime/uffd.h"
 #include "runtime/uffd_abi.h"
 #include "sys.h"
 #include "units.h"
@@ -141,38 +142,16 @@ static void check_features(struct check *c)
 	} f[] = {
 		{ "write-protect", UFFD_FEATURE_PAGEFAULT_FLAG_WP, NOTE,
 		  "none: every resident page counts as dirty and is written when evicted (kernel 5.7+ on x86-64)" },
-		{ "thread ids", UFFD_FEATURE_THREAD_ID, NOTE,
-		  "none: sequences are detected for a process, not a thread" },
 		{ "MOVE", UFFD_FEATURE_MOVE, NOTE,
 		  "none: pages that the kernel has pinned cannot be recognised; direct I/O keeps its pages local "
 		  "(kernel 6.8+)" },
-		{ "WP_ASYNC", UFFD_FEATURE_WP_ASYNC, NOTE, "none: dirty pages cost a fault (kernel 6.7+)" },
 		{ "POISON", UFFD_FEATURE_POISON, NOTE,
 		  "none: lost pages are made unreadable by mapping a truncated object (kernel 6.6+)" },
-		{ "WP_UNPOPULATED", UFFD_FEATURE_WP_UNPOPULATED, NOTE, "none (kernel 6.4+)" },
 	};
 
 	for (size_t i = 0; c->features && i < XM_ARRAY_SIZE(f); i++)
 		say(c, c->features & f[i].bit ? OK : f[i].without, f[i].name, "%s",
 		    c->features & f[i].bit ? "yes" : f[i].what);
-}
-
-static void check_fork_event(struct check *c)
-{
-	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_EVENT_FORK };
-	int a, b, fd;
-
-	if (!c->features)
-		return;
-	fd = open_uffd(&a, &b);
-	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0)
-		say(c, OK, "fork event", "yes");
-	else
-		say(c, NOTE, "fork event",
-		    "not permitted (CAP_SYS_PTRACE): fork works by another way, children made by a raw clone() do not; "
-		    "run as root where that matters");
-	if (fd >= 0)
-		close(fd);
 }
 
 static void check_process_madvise(struct check *c)
@@ -222,14 +201,6 @@ static void check_limits(struct check *c)
 		say(c, MISSING, "address space limit", "%s: ulimit -v unlimited", limit_text(l.rlim_cur, a));
 	else
 		say(c, OK, "address space limit", "%s", limit_text(l.rlim_cur, a));
-	getrlimit(RLIMIT_MEMLOCK, &l);
-	if (l.rlim_cur >= 64 << 10)
-		say(c, OK, "locked memory", "%s", limit_text(l.rlim_cur, a));
-	else
-		say(c, NOTE, "locked memory",
-		    "%s is little for appliances over verbs: ulimit -l unlimited (or memlock in "
-		    "/etc/security/limits.conf)",
-		    limit_text(l.rlim_cur, a));
 }
 
 static void check_settings(struct check *c)
@@ -278,9 +249,12 @@ static void check_family(struct check *c)
 static void check_preload(struct check *c)
 {
 	char path[PATH_MAX];
+	int ret = run_find_preload(path);
 
-	if (run_find_preload(path) == 0)
+	if (ret == 0)
 		say(c, OK, "preload object", "%.300s", path);
+	else if (ret == -ENOEXEC)
+		say(c, MISSING, "preload object", "%.200s is none: name libxmem-preload.so by XMEM_PRELOAD", path);
 	else
 		say(c, MISSING, "preload object",
 		    "%.200s: not there: build or install xmem, or name it by XMEM_PRELOAD", path);
@@ -325,19 +299,46 @@ static void check_private(struct check *c)
 	xm_private_appliance_stop(&a);
 }
 
-int run_check(const struct run_options *o)
+static void user_name(char *buf, size_t size)
 {
-	struct check c = { .opt = o };
 	struct passwd *pw = getpwuid(geteuid());
 
 	if (pw)
-		xm_snprintf(c.user, sizeof(c.user), "%s", pw->pw_name);
+		xm_snprintf(buf, size, "%s", pw->pw_name);
 	else
-		xm_snprintf(c.user, sizeof(c.user), "%u", geteuid());
+		xm_snprintf(buf, size, "%u", geteuid());
+}
+
+int run_check_access(uint32_t masked_features)
+{
+	uint32_t features = 0;
+	char user[64];
+	int fd = xm_uffd_open(masked_features, &features);
+
+	if (fd >= 0)
+		close(fd);
+	if (fd >= 0 && (features & (XM_FEAT_WP | XM_FEAT_MOVE)))
+		return 0;
+	user_name(user, sizeof(user));
+	if (fd == -EPERM || fd == -EACCES)
+		xm_err("no access to userfaultfd: as root, setfacl -m u:%s:rw /dev/userfaultfd, or sysctl -w "
+		       "vm.unprivileged_userfaultfd=1 (xmem-run --check tells more)",
+		       user);
+	else if (fd >= 0)
+		xm_err("this kernel's userfaultfd has neither write protection nor MOVE: Linux 5.7 or newer is needed");
+	else
+		xm_err("userfaultfd: %s (xmem-run --check tells more)", xm_strerror(fd));
+	return fd < 0 ? fd : -EOPNOTSUPP;
+}
+
+int run_check(const struct run_options *o)
+{
+	struct check c = { .opt = o };
+
+	user_name(c.user, sizeof(c.user));
 	check_kernel(&c);
 	check_uffd(&c);
 	check_features(&c);
-	check_fork_event(&c);
 	check_process_madvise(&c);
 	check_limits(&c);
 	check_settings(&c);

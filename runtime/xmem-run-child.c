@@ -110,7 +110,8 @@ static void child_main(struct run_child *c, int go, int failed)
 	/* xmem-run was killed before the keeper knew about us */
 	if (read(go, &byte, 1) != 1)
 		_exit(XM_RUN_FAILED);
-	if (setenv(XM_ENV_FAMILY, c->family, 1) || (c->preload && preload_first(c->preload)))
+	if (setenv(XM_ENV_FAMILY, c->family, 1) ||
+	    (c->strict ? setenv(XM_ENV_STRICT, "1", 1) : unsetenv(XM_ENV_STRICT)) || (c->preload && preload_first(c->preload)))
 		err = ENOMEM;
 	sigaction(SIGCHLD, &original_chld, NULL);
 	sigprocmask(SIG_SETMASK, &original_mask, NULL);

@@ -24,6 +24,9 @@
 #include "units.h"
 
 static struct run_options opt = {
+	.local_bytes = XM_RUN_UNSET,
+	.size_bytes = XM_RUN_UNSET,
+	.handlers = 2,
 	.min_map_bytes = 256 << 10,
 	.stall_ns = 10000000000ull,
 	.lost_timeout_ns = 10000000000ull,
@@ -44,7 +47,7 @@ static const struct xm_opt options[] = {
 	  "limit of external memory, local part included (default: --local plus what the appliances offer)",
 	  .percent_of = xm_machine_memory_bytes },
 	{ "min-map", 0, XM_OPT_SIZE, &opt.min_map_bytes, "SIZE",
-	  "smallest anonymous mmap that becomes external (default 256K)", .min = 4096, .max = 1ull << 40 },
+	  "smallest anonymous mmap that becomes external, 4K to 1T (default 256K)", .min = 4096, .max = 1ull << 40 },
 	{ "fault", 0, XM_OPT_ENUM, &opt.fault, "MODE",
 	  "how faults are resolved: thread, auto (default thread)", .names = fault_names },
 	{ "evict", 0, XM_OPT_ENUM, &opt.evict, "NAME", "eviction policy: s3fifo, clock (default s3fifo)",
@@ -52,7 +55,7 @@ static const struct xm_opt options[] = {
 	{ "prefetch", 0, XM_OPT_ENUM, &opt.prefetch, "NAME",
 	  "prefetch policy: majority, stride, none (default majority)", .names = xm_prefetch_names },
 	{ "handlers", 0, XM_OPT_U64, &opt.handlers, "N",
-	  "fault handler threads a process (default 0: chosen)", .max = 8 },
+	  "fault handler threads a process, 2 to 8 (default 2)", .min = 2, .max = 8 },
 	{ "stall", 0, XM_OPT_TIME, &opt.stall_ns, "TIME",
 	  "how long a page without room waits before SIGBUS (default 10s)", .max = 3600000000000ull },
 	{ "lost-timeout", 0, XM_OPT_TIME, &opt.lost_timeout_ns, "TIME",
@@ -70,7 +73,7 @@ static const struct xm_opt options[] = {
 	{ "inject", 0, XM_OPT_STRING, &opt.inject, "SPEC",
 	  "for tests: delays, errors, disconnects, corruption", .max = 0 },
 	{ "mask", 0, XM_OPT_STRING, &opt.mask, "LIST",
-	  "for tests: do without move, wp_async, poison, pagemap_scan, wp, madvise_vec, event_fork",
+	  "for tests: do without move, poison, wp, madvise_vec",
 	  .max = 0 },
 	{ .name = NULL },
 };
@@ -125,13 +128,15 @@ int run_find_preload(char *path)
 {
 	static const char *const tails[] = { "libxmem-preload.so", "../lib/xmem/libxmem-preload.so" };
 	const char *env = getenv("XMEM_PRELOAD");
+	int ret = 0;
 
-	if (!env || !*env)
-		return first_of(path, tails, 2, R_OK);
-	if (realpath(env, path) && access(path, R_OK) == 0)
-		return 0;
-	xm_snprintf(path, PATH_MAX, "%s", env);
-	return -ENOENT;
+	if (!env || !*env) {
+		ret = first_of(path, tails, 2, R_OK);
+	} else if (!realpath(env, path) || access(path, R_OK) != 0) {
+		xm_snprintf(path, PATH_MAX, "%s", env);
+		ret = -ENOENT;
+	}
+	return ret || xm_cover_is_object(path) ? ret : -ENOEXEC;
 }
 
 int run_find_appliance(char *path)
@@ -188,7 +193,7 @@ static int check_local(void)
 	uint64_t ram = xm_machine_memory_bytes();
 	char have[32], text[32];
 
-	if (!opt.local_bytes)
+	if (opt.local_bytes == XM_RUN_UNSET)
 		opt.local_bytes = xm_max(ram / 2, XM_RUN_LOCAL_MIN);
 	xm_format_size(opt.local_bytes, text, sizeof(text));
 	if (opt.local_bytes < XM_RUN_LOCAL_MIN) {
@@ -201,11 +206,37 @@ static int check_local(void)
 		       text, xm_format_size(ram, have, sizeof(have)));
 		return -EINVAL;
 	}
-	if (opt.size_bytes && opt.size_bytes < XM_RUN_LOCAL_MIN) {
+	if (opt.size_bytes < XM_RUN_LOCAL_MIN) {
 		xm_err("--size: %s is below the minimum of 4 MiB: give --size 4M or more, or leave it out",
 		       xm_format_size(opt.size_bytes, text, sizeof(text)));
 		return -EINVAL;
 	}
+	return 0;
+}
+
+/* What a private appliance can lend at most; only what is used is ever taken. */
+static uint64_t private_max(void)
+{
+	return xm_max(xm_round_down(xm_machine_memory_bytes(), XM_SLAB_SIZE), XM_SLAB_SIZE);
+}
+
+/* --size where no appliance is named: after check_local. */
+static int check_private_size(void)
+{
+	uint64_t local = xm_round_down(opt.local_bytes, XM_PAGE_SIZE), ram = xm_machine_memory_bytes();
+	char have[32], text[32];
+
+	if (opt.appliances.n || opt.size_bytes == XM_RUN_UNSET)
+		return 0;
+	if (opt.size_bytes > local + ram) {
+		xm_err("--size: %s is more than --local and this machine's memory together (%s): give less, or name "
+		       "appliances",
+		       xm_format_size(opt.size_bytes, text, sizeof(text)),
+		       xm_format_size(local + ram, have, sizeof(have)));
+		return -EINVAL;
+	}
+	/* the rest of the machine's last slab is not lent */
+	opt.size_bytes = xm_min(opt.size_bytes, local + private_max());
 	return 0;
 }
 
@@ -216,12 +247,9 @@ static int parse_mask(uint32_t *mask)
 		uint32_t bit;
 	} known[] = {
 		{ "move", XM_FEAT_MOVE },
-		{ "wp_async", XM_FEAT_WP_ASYNC },
 		{ "poison", XM_FEAT_POISON },
-		{ "pagemap_scan", XM_FEAT_PAGEMAP_SCAN },
 		{ "wp", XM_FEAT_WP },
 		{ "madvise_vec", XM_FEAT_MADVISE_VEC },
-		{ "event_fork", XM_FEAT_EVENT_FORK },
 	};
 	const char *p = opt.mask ? opt.mask : getenv("XMEM_MASK");
 	size_t len, i;
@@ -232,8 +260,7 @@ static int parse_mask(uint32_t *mask)
 			if (strlen(known[i].name) == len && strncmp(known[i].name, p, len) == 0)
 				break;
 		if (i == XM_ARRAY_SIZE(known)) {
-			xm_err("--mask: '%.*s' is no feature (want move, wp_async, poison, pagemap_scan, wp, "
-			       "madvise_vec or event_fork)",
+			xm_err("--mask: '%.*s' is no feature (want move, poison, wp or madvise_vec)",
 			       (int)xm_min(len, (size_t)60), p);
 			return -EINVAL;
 		}
@@ -255,7 +282,7 @@ static int add_appliance(struct xm_family_config *cfg, const char *uri)
 		return ret;
 	}
 	if (cfg->appliances == XM_MAX_APPLIANCES) {
-		xm_err("--appliance: more than %d", XM_MAX_APPLIANCES);
+		xm_err("--appliance: more than %d are named: leave some out", XM_MAX_APPLIANCES);
 		return -EINVAL;
 	}
 	xm_snprintf(text, sizeof(text), "%s", uri);
@@ -288,6 +315,8 @@ static int fill_config(struct xm_family_config *cfg)
 	struct xm_inject_spec spec;
 	int ret = check_local();
 
+	if (!ret)
+		ret = check_private_size();
 	if (ret)
 		return ret;
 	ret = parse_mask(&cfg->masked_features);
@@ -300,15 +329,13 @@ static int fill_config(struct xm_family_config *cfg)
 		return -EINVAL;
 	}
 	cfg->budget_bytes = xm_round_down(opt.local_bytes, XM_PAGE_SIZE);
-	cfg->size_bytes = opt.size_bytes;
+	cfg->size_bytes = opt.size_bytes == XM_RUN_UNSET ? 0 : opt.size_bytes;
 	cfg->min_map_bytes = xm_round_up(opt.min_map_bytes, XM_PAGE_SIZE);
 	cfg->stall_ns = opt.stall_ns;
 	cfg->lost_timeout_ns = opt.lost_timeout_ns;
-	cfg->fault_mode = 0; /* auto is thread as long as there is no other */
 	cfg->verify = opt.verify;
 	cfg->handlers = (uint32_t)opt.handlers;
 	cfg->log_level = (uint32_t)opt.log_level;
-	cfg->strict = opt.strict;
 	xm_snprintf(cfg->evict, sizeof(cfg->evict), "%s", xm_evict_names[opt.evict]);
 	xm_snprintf(cfg->prefetch, sizeof(cfg->prefetch), "%s", xm_prefetch_names[opt.prefetch]);
 	xm_snprintf(cfg->inject, sizeof(cfg->inject), "%s", opt.inject ? opt.inject : "");
@@ -317,13 +344,12 @@ static int fill_config(struct xm_family_config *cfg)
 	return ret ? ret : check_appliance_twice(cfg);
 }
 
-/* As much as --size asks, in whole slabs and one more, since the last is rarely used to its end; else what
- * the machine has: only what is used is ever taken. */
+/* As much as --size asks, in whole slabs and one more, since the last is rarely used to its end. */
 static uint64_t private_bytes(void)
 {
-	if (opt.size_bytes)
-		return xm_round_up(opt.size_bytes, XM_SLAB_SIZE) + XM_SLAB_SIZE;
-	return xm_max(xm_round_down(xm_machine_memory_bytes(), XM_SLAB_SIZE), XM_SLAB_SIZE);
+	uint64_t max = private_max();
+
+	return opt.size_bytes < max ? xm_min(xm_round_up(opt.size_bytes, XM_SLAB_SIZE) + XM_SLAB_SIZE, max) : max;
 }
 
 /* ---- statistics --------------------------------------------------------------------------------------- */
@@ -335,36 +361,61 @@ static bool ends_in(const char *text, const char *tail)
 	return n >= t && strcmp(text + n - t, tail) == 0;
 }
 
-static void write_stats(struct xm_family *f, const struct xm_stats_run *run, const char *file)
-{
-	int fd = *file ? open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : 2;
-	struct xm_out out;
-	int err = fd < 0 ? -errno : 0;
+/* Where statistics go, opened before the command starts: a name that cannot be written is found out then. */
+static struct stats_file {
+	const char *name;
+	int fd; /* -1: none */
+} stats_file[2] = { { .fd = -1 }, { .fd = -1 } };
 
-	if (fd >= 0) {
-		xm_out_to_fd(&out, fd);
-		if (ends_in(file, ".json"))
-			xm_stats_json(&out, f, run);
-		else
-			xm_stats_text(&out, f, run);
-		err = xm_out_flush(&out);
-		if (fd != 2)
-			close(fd);
-	}
+static int open_stats_file(struct stats_file *f, const char *what, const char *name)
+{
+	f->name = *name ? name : "stderr";
+	f->fd = *name ? open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : 2;
+	if (f->fd >= 0)
+		return 0;
+	xm_err("%s: %s: %s: name a file %s", what, name, xm_strerror(errno),
+	       errno == ENOENT || errno == ENOTDIR ? "in an existing directory" : "that can be written");
+	return -EINVAL;
+}
+
+/* 0, -EINVAL */
+static int open_stats(void)
+{
+	const char *json = getenv("XMEM_STATS_JSON");
+	int ret;
+
+	if (!opt.stats)
+		return 0;
+	ret = open_stats_file(&stats_file[0], "--stats", opt.stats);
+	if (ret || !json || !*json)
+		return ret;
+	if (ends_in(json, ".json"))
+		return open_stats_file(&stats_file[1], "XMEM_STATS_JSON", json);
+	xm_err("XMEM_STATS_JSON: '%.100s' does not end in .json", json);
+	return -EINVAL;
+}
+
+static void write_stats(struct xm_family *f, const struct xm_stats_run *run, const struct stats_file *file)
+{
+	struct xm_out out;
+	int err;
+
+	if (file->fd < 0)
+		return;
+	xm_out_to_fd(&out, file->fd);
+	if (ends_in(file->name, ".json"))
+		xm_stats_json(&out, f, run);
+	else
+		xm_stats_text(&out, f, run);
+	err = xm_out_flush(&out);
 	if (err)
-		xm_err("statistics: %s: %s", *file ? file : "stderr", xm_strerror(err));
+		xm_err("statistics: %s: %s", file->name, xm_strerror(err));
 }
 
 static void report(struct xm_family *f, const struct xm_stats_run *run)
 {
-	const char *json = getenv("XMEM_STATS_JSON");
-
-	if (opt.stats)
-		write_stats(f, run, opt.stats);
-	if (opt.stats && json && ends_in(json, ".json"))
-		write_stats(f, run, json);
-	else if (opt.stats && json && *json)
-		xm_err("XMEM_STATS_JSON: '%.100s' does not end in .json: not written", json);
+	write_stats(f, run, &stats_file[0]);
+	write_stats(f, run, &stats_file[1]);
 }
 
 /* ---- main --------------------------------------------------------------------------------------------- */
@@ -375,7 +426,7 @@ static bool admit(const char *command, enum xm_cover_verdict verdict, const char
 	switch (verdict) {
 	case XM_COVER_OK: return true;
 	case XM_COVER_NOT_FOUND:
-		xm_err("%s: %s", command, why);
+		xm_err("%s: %s", *command ? command : "''", why);
 		*status = XM_RUN_NOT_FOUND;
 		return false;
 	case XM_COVER_NOT_EXECUTABLE:
@@ -395,8 +446,23 @@ static bool admit(const char *command, enum xm_cover_verdict verdict, const char
 
 static int exec_failed(const struct run_child *c, int err)
 {
-	xm_err("%s: %s", c->argv[0], xm_strerror(err));
+	xm_err("%s: %s", c->argv[0], err == -ENOEXEC ? "no program for this machine" : xm_strerror(err));
 	return err == -ENOENT ? XM_RUN_NOT_FOUND : XM_RUN_NOT_EXECUTABLE;
+}
+
+static int check_preload(char *path)
+{
+	int ret = run_find_preload(path);
+
+	if (ret == -ENOEXEC) {
+		xm_err("XMEM_PRELOAD: %s is no preload object: name libxmem-preload.so", path);
+	} else if (ret) {
+		xm_err("%s: no such preload object: build it, or name it by XMEM_PRELOAD", path);
+	} else if (strpbrk(path, ": \t")) {
+		xm_err("%s: a preload object's path may hold no blank and no colon: move it, or set XMEM_PRELOAD", path);
+		ret = -EINVAL;
+	}
+	return ret;
 }
 
 /* Exit status of xmem-run when the command did not come about; does not return otherwise. */
@@ -464,15 +530,9 @@ int main(int argc, char **argv)
 	verdict = xm_cover(argv[first], child.path, why);
 	if (!admit(argv[first], verdict, why, &status))
 		return status;
-	if (run_find_preload(preload)) {
-		xm_err("%s: no such preload object: build it, or name it by XMEM_PRELOAD", preload);
+	if (check_preload(preload) || run_check_access(setup.cfg.masked_features) || open_stats())
 		return XM_RUN_FAILED;
-	}
-	if (strpbrk(preload, ": \t")) {
-		xm_err("%s: a preload object's path may hold no blank and no colon: move it, or set XMEM_PRELOAD",
-		       preload);
-		return XM_RUN_FAILED;
-	}
+	child.strict = opt.strict;
 	child.preload = verdict == XM_COVER_HARMFUL ? NULL : preload;
 	run_find_appliance(setup.appliance_program);
 	setup.private_bytes = private_bytes();

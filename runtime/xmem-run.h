@@ -18,6 +18,7 @@
 #define XM_RUN_NOT_FOUND 127
 
 #define XM_RUN_LOCAL_MIN (4ull << 20)
+#define XM_RUN_UNSET UINT64_MAX /* --local, --size: not given; 0 is a value, and too small */
 
 struct run_options {
 	uint64_t local_bytes, size_bytes, min_map_bytes, stall_ns, lost_timeout_ns, handlers;
@@ -30,8 +31,8 @@ struct run_options {
 
 /* ---- xmem-run.c: where the other parts of the installation are ---- */
 
-/* Fills path (PATH_MAX) with the absolute name of the preload object / of the appliance program. 0, -ENOENT
- * (path then holds where it was last looked for). */
+/* Fills path (PATH_MAX) with the absolute name of the preload object / of the appliance program. 0; -ENOENT (path
+ * then holds where it was last looked for), -ENOEXEC: that file is no preload object. */
 int run_find_preload(char *path);
 int run_find_appliance(char *path);
 
@@ -42,6 +43,7 @@ struct run_child {
 	char **argv;
 	const char *preload; /* NULL: without */
 	const char *family;
+	bool strict; /* also what it starts ends where its runtime cannot start */
 	pid_t pid;
 	int go;	    /* the command starts when this is written, dies when it is closed */
 	int failed; /* carries errno of a failed exec */
@@ -60,6 +62,8 @@ void run_exit_like(int wait_status) __attribute__((noreturn));
 
 /* ---- xmem-run-check.c ---- */
 
+/* Whether a runtime started by this user would have its userfaultfd. 0; -errno after one line on stderr. */
+int run_check_access(uint32_t masked_features);
 /* Prints what this machine lacks; the exit status: 0, or XM_RUN_FAILED when commands could not be run. */
 int run_check(const struct run_options *o);
 

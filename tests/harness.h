@@ -441,9 +441,8 @@ static inline uint32_t test_mask(const char *text)
 	static const struct {
 		const char *name;
 		uint32_t bit;
-	} known[] = { { "move", XM_FEAT_MOVE }, { "wp_async", XM_FEAT_WP_ASYNC }, { "poison", XM_FEAT_POISON },
-		      { "pagemap_scan", XM_FEAT_PAGEMAP_SCAN }, { "wp", XM_FEAT_WP },
-		      { "madvise_vec", XM_FEAT_MADVISE_VEC }, { "event_fork", XM_FEAT_EVENT_FORK } };
+	} known[] = { { "move", XM_FEAT_MOVE }, { "poison", XM_FEAT_POISON }, { "wp", XM_FEAT_WP },
+		      { "madvise_vec", XM_FEAT_MADVISE_VEC } };
 	uint32_t mask = 0;
 
 	while (text && *text) {

@@ -43,6 +43,8 @@ static int parse_tcp(const char *text, const char *rest, struct xm_uri *u, char 
 	if (host_len >= 2 && rest[0] == '[' && rest[host_len - 1] == ']') {
 		rest++;
 		host_len -= 2;
+	} else if (host_len && memchr(rest, ':', host_len)) {
+		return refuse(why, text, "write an IPv6 address as tcp:[ADDR]:PORT");
 	}
 	if (host_len >= sizeof(u->host))
 		return refuse(why, text, "the host name is too long");

@@ -31,6 +31,10 @@ echo 'lokal = 5M' >"$conf"
 check_refused "unknown key" 125 "$conf:1" "$run" -- true
 printf '\nlocal = lots\n' >"$conf"
 check_refused "malformed value" 125 "$conf:2" "$run" -- true
+echo 'local = 0' >"$conf"
+check_refused "zero" 125 "below the minimum of 4 MiB" "$run" -- true
+printf '[xmem]\nlocal = 8M\n' >"$conf"
+check_refused "a section" 125 "xmem-run: error: $conf:1: sections are not used here" "$run" -- true
 echo 'check = yes' >"$conf"
 check_refused "an option of the command line only" 125 "$conf:1" "$run" -- true
 rm "$conf"

@@ -38,6 +38,17 @@ else
 	echo "no static C library: static programs left out"
 fi
 
+# another user is not served by this keeper: its runtime cannot start
+if [ "$(id -u)" = 0 ]; then
+	as_nobody=(setpriv --reuid=nobody --regid=nogroup --clear-groups /usr/bin/python3 -c 'x = bytearray(8 << 20); print(len(x))')
+	try "$run" --local 8M -- "${as_nobody[@]}"
+	check "a runtime that cannot start: local" [ "$rc-$(cat "$tmp/out")" = 0-8388608 ]
+	check "a runtime that cannot start: says so" grep -q "the program runs with local memory only" "$tmp/err"
+	try "$run" --local 8M --strict -- "${as_nobody[@]}"
+	check "a runtime that cannot start, strict" [ "$rc-$(cat "$tmp/out")" = 125- ]
+	check "a runtime that cannot start, strict: says so" grep -q -- "--strict ends the program" "$tmp/err"
+fi
+
 # other machines: headers are enough, nothing is executed
 elf() {
 	python3 - "$1" "$2" "$3" <<'PY'

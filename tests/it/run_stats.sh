@@ -24,9 +24,23 @@ check "lines fit" [ "$(awk 'length > m { m = length } END { print m }' "$tmp/err
 try "$run" --local 16M --stats="$tmp/s.txt" -- true
 check "--stats=FILE: text" grep -q 'xmem: true: exit status 0' "$tmp/s.txt"
 check "--stats=FILE: nothing on stderr" [ ! -s "$tmp/err" ]
-try "$run" --local 16M --stats=/no/such/dir/x -- true
-check "--stats=FILE that cannot be written: the command's status" [ "$rc" = 0 ]
-check "--stats=FILE that cannot be written: one line" grep -q '/no/such/dir/x: No such file' "$tmp/err"
+check_refused "--stats=FILE that cannot be written" 125 \
+	"--stats: /no/such/dir/x: No such file or directory: name a file in an existing directory" \
+	"$run" --local 16M --stats=/no/such/dir/x -- touch "$tmp/ran"
+check "--stats=FILE that cannot be written: before the command" [ ! -e "$tmp/ran" ]
+check_refused "--stats=FILE that is a directory" 125 "--stats: /tmp: Is a directory" "$run" --stats=/tmp -- true
+check_refused "XMEM_STATS_JSON that is no .json" 125 "does not end in .json" \
+	env XMEM_STATS_JSON="$tmp/b" "$run" --stats -- true
+
+# where mappings of at least 4K are external (a small one starts no runtime)
+small='import ctypes, mmap
+x = bytearray(8 << 20)
+m = mmap.mmap(-1, 8192, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+print(0x200000000000 <= ctypes.addressof(ctypes.c_char.from_buffer(m)) < 0x210000000000)'
+try "$run" --local 16M --min-map 4K -- python3 -c "$small"
+check "--min-map 4K: a mapping of 8K is external" [ "$(cat "$tmp/out")" = True ]
+try "$run" --local 16M --min-map 12K -- python3 -c "$small"
+check "--min-map 12K: it is not" [ "$(cat "$tmp/out")" = False ]
 
 XMEM_STATS_JSON=$tmp/b.json try "$run" --local 16M --stats="$tmp/a.json" -- python3 -c "$work"
 check "both JSON files" [ -s "$tmp/a.json" -a -s "$tmp/b.json" ]

@@ -16,7 +16,7 @@ import lib_xmem as x
 PROGRAMS = [("mman_semantics", 32), ("thread_stack", 24), ("fork_semantics", 24), ("fd_protect", 24),
             ("raw_clone", 24), ("malloc_family", 48)]
 BUDGETS = (8, 16)  # MiB
-MASKS = ("", "move", "poison,wp_async,pagemap_scan", "madvise_vec")
+MASKS = ("", "move", "poison", "madvise_vec")
 EVICTS = ("s3fifo", "clock")
 
 

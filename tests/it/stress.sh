@@ -22,7 +22,7 @@ runs() {
 	cat <<-END
 		--link shm --evict s3fifo --prefetch majority
 		--link tcp --evict clock --prefetch stride
-		--link shm --mask move,wp_async,poison,pagemap_scan,madvise_vec --evict clock --prefetch none
+		--link shm --mask move,poison,madvise_vec --evict clock --prefetch none
 		--link tcp --mask wp --evict s3fifo --prefetch majority
 		--link shm --pins --prefetch stride
 		--link tcp --pins --mask poison,madvise_vec

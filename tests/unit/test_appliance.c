@@ -544,6 +544,8 @@ static void test_addresses_are_parsed(void **unused)
 	snprintf(text, sizeof(text), "shm:/%0*d", 150, 0);
 	assert_int_equal(xm_uri_parse(text, &u, why), -EINVAL);
 	assert_non_null(strstr(why, "' is not an address (the path is longer than 107 bytes)"));
+	assert_int_equal(xm_uri_parse("tcp:::1", &u, why), -EINVAL);
+	assert_non_null(strstr(why, "write an IPv6 address as tcp:[ADDR]:PORT"));
 }
 
 /* ---- pool ---------------------------------------------------------------------------------------------- */

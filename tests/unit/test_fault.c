@@ -88,7 +88,7 @@ static void test_work_when_all_features_then_right(void **state)
 
 static void test_work_when_kernel_6_1_then_right(void **state)
 {
-	with_mask(XM_FEAT_MOVE | XM_FEAT_WP_ASYNC | XM_FEAT_POISON | XM_FEAT_PAGEMAP_SCAN | XM_FEAT_MADVISE_VEC, false);
+	with_mask(XM_FEAT_MOVE | XM_FEAT_POISON | XM_FEAT_MADVISE_VEC, false);
 }
 
 static void test_work_when_no_write_protection_then_by_move(void **state)

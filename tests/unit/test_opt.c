@@ -153,7 +153,7 @@ static void test_parse_when_flag_is_negated_then_false(void **unused)
 	assert_false(v.verbose || v.wait);
 	assert_int_equal(PARSE(&first, "--no-name"), -EINVAL);
 	assert_int_equal(PARSE(&first, "--no-wait=yes"), -EINVAL);
-	assert_string_equal(said, "prog: --no-wait: takes no value\n");
+	assert_string_equal(said, "prog: error: --no-wait: takes no value\n");
 }
 
 static void test_parse_when_optional_value_then_only_behind_equals(void **unused)
@@ -179,31 +179,31 @@ static void refused(const char *word, const char *line)
 
 static void test_parse_when_value_is_bad_then_one_line_says_so(void **unused)
 {
-	refused("--local=12Q", "prog: --local: '12Q' is not a size (want e.g. 256M, 1.5G or 25%)\n");
-	refused("-l12Q", "prog: -l: '12Q' is not a size (want e.g. 256M, 1.5G or 25%)\n");
-	refused("--local=9", "prog: --local: '9' is out of range (want 10 B to 1 TiB)\n");
-	refused("--local=2T", "prog: --local: '2T' is out of range (want 10 B to 1 TiB)\n");
-	refused("--plain=5%", "prog: --plain: '5%' is not a size (want e.g. 256M or 1.5G)\n");
-	refused("--plain=1K", "prog: --plain: '1K' is out of range (want at least 4 KiB)\n");
-	refused("--plain=99999P", "prog: --plain: '99999P' is too large\n");
-	refused("--delay=5", "prog: --delay: '5' is not a time (want e.g. 500us, 10ms or 2.5s)\n");
-	refused("--delay=2s", "prog: --delay: '2s' is out of range (want 0 ns to 1.00 s)\n");
-	refused("--threads=65", "prog: --threads: '65' is out of range (want 1 to 64)\n");
-	refused("--threads=x", "prog: --threads: 'x' is not a number (want e.g. 16)\n");
-	refused("--mode=magic", "prog: --mode: 'magic' is none of thread, signal\n");
-	refused("--verbose=maybe", "prog: --verbose: 'maybe' is neither yes nor no\n");
-	refused("--name", "prog: --name: wants a value (NAME)\n");
-	refused("-t", "prog: -t: wants a value (VALUE)\n");
+	refused("--local=12Q", "prog: error: --local: '12Q' is not a size (want e.g. 256M, 1.5G or 25%)\n");
+	refused("-l12Q", "prog: error: -l: '12Q' is not a size (want e.g. 256M, 1.5G or 25%)\n");
+	refused("--local=9", "prog: error: --local: '9' is out of range (want 10 B to 1 TiB)\n");
+	refused("--local=2T", "prog: error: --local: '2T' is out of range (want 10 B to 1 TiB)\n");
+	refused("--plain=5%", "prog: error: --plain: '5%' is not a size (want e.g. 256M or 1.5G)\n");
+	refused("--plain=1K", "prog: error: --plain: '1K' is out of range (want at least 4 KiB)\n");
+	refused("--plain=99999P", "prog: error: --plain: '99999P' is too large\n");
+	refused("--delay=5", "prog: error: --delay: '5' is not a time (want e.g. 500us, 10ms or 2.5s)\n");
+	refused("--delay=2s", "prog: error: --delay: '2s' is out of range (want 0 to 1s)\n");
+	refused("--threads=65", "prog: error: --threads: '65' is out of range (want 1 to 64)\n");
+	refused("--threads=x", "prog: error: --threads: 'x' is not a number (want e.g. 16)\n");
+	refused("--mode=magic", "prog: error: --mode: 'magic' is none of thread, signal\n");
+	refused("--verbose=maybe", "prog: error: --verbose: 'maybe' is neither yes nor no\n");
+	refused("--name", "prog: error: --name: wants a value (NAME)\n");
+	refused("-t", "prog: error: -t: wants a value (VALUE)\n");
 }
 
 static void test_parse_when_option_is_unknown_then_nearest_is_named(void **unused)
 {
-	refused("--locla=5G", "prog: unknown option '--locla' (did you mean --local?)\n");
-	refused("--thread", "prog: unknown option '--thread' (did you mean --threads?)\n");
-	refused("--appl", "prog: unknown option '--appl' (did you mean --appliance?)\n");
-	refused("--zzzzzz", "prog: unknown option '--zzzzzz' (prog --help lists them)\n");
-	refused("-vz", "prog: unknown option '-z' (prog --help lists them)\n");
-	refused("--=x", "prog: unknown option '--' (prog --help lists them)\n");
+	refused("--locla=5G", "prog: error: unknown option '--locla' (did you mean --local?)\n");
+	refused("--thread", "prog: error: unknown option '--thread' (did you mean --threads?)\n");
+	refused("--appl", "prog: error: unknown option '--appl' (did you mean --appliance?)\n");
+	refused("--zzzzzz", "prog: error: unknown option '--zzzzzz' (prog --help lists them)\n");
+	refused("-vz", "prog: error: unknown option '-z' (prog --help lists them)\n");
+	refused("--=x", "prog: error: unknown option '--' (prog --help lists them)\n");
 }
 
 static void test_parse_when_list_is_full_then_refused(void **unused)
@@ -275,7 +275,7 @@ static int parse_text(const char *text)
 
 static void test_file_when_wellformed_then_values(void **unused)
 {
-	assert_int_equal(parse_text("# comment\n[section]\nlocal = 50%\n  name = indented\nverbose = yes\n"
+	assert_int_equal(parse_text("# comment\nlocal = 50%\n  name = indented\nverbose = yes\n"
 				    "appliance = shm:/a\nappliance: tcp:h:1 ; inline comment\nmode=signal"),
 			 0);
 	assert_string_equal(said, "");
@@ -292,15 +292,18 @@ static void test_file_when_faulty_then_first_faulty_line_is_named(void **unused)
 	char text[600];
 
 	assert_int_equal(parse_text("\nlocal = 12Q\nnme = x\n"), -EINVAL);
-	assert_string_equal(said, "FILE:2: local: '12Q' is not a size (want e.g. 256M, 1.5G or 25%)\n");
+	assert_string_equal(said, "prog: error: FILE:2: local: '12Q' is not a size (want e.g. 256M, 1.5G or 25%)\n");
 	assert_int_equal(parse_text("threads = 4\n\nnme = x\n"), -EINVAL);
-	assert_string_equal(said, "FILE:3: unknown key 'nme' (did you mean name?)\n");
+	assert_string_equal(said, "prog: error: FILE:3: unknown key 'nme' (did you mean name?)\n");
 	assert_int_equal(parse_text("check = x\n"), -EINVAL);
-	assert_string_equal(said, "FILE:1: 'check' is for the command line only\n");
+	assert_string_equal(said, "prog: error: FILE:1: 'check' is for the command line only\n");
 	assert_int_equal(parse_text("threads = 4\nwhat is this\nlocal = 12Q\n"), -EINVAL);
-	assert_string_equal(said, "FILE:2: neither NAME = VALUE nor [section]\n");
+	assert_string_equal(said, "prog: error: FILE:2: not NAME = VALUE\n");
+	assert_int_equal(parse_text("threads = 4\n [section]\nnme = x\n"), -EINVAL);
+	assert_string_equal(said, "prog: error: FILE:2: sections are not used here\n");
+	assert_int_equal(parse_text("[section]"), -EINVAL);
 	assert_int_equal(parse_text("qqqqqqqqqq = 4\n"), -EINVAL);
-	assert_string_equal(said, "FILE:1: unknown key 'qqqqqqqqqq'\n");
+	assert_string_equal(said, "prog: error: FILE:1: unknown key 'qqqqqqqqqq'\n");
 	memset(text, 'x', sizeof(text));
 	strcpy(text + sizeof(text) - 1, "");
 	memcpy(text, "threads = 4\nname = ", 19);
