@@ -233,6 +233,7 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 
 static void write_out(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
+	w->unfenced = false;
 	xm_remote_write(rt, w, w->slot, w->status, n);
 	for (int i = 0; i < n; i++) {
 		if (w->slot[i] == XM_NO_SLOT || w->status[i] == 0)
@@ -240,8 +241,8 @@ static void write_out(struct xm_runtime *rt, struct xm_worker *w, int n)
 		w->mark[i] = FATE_STAYS;
 		if (w->status[i] == -ENOLINK)
 			xm_remote_lost(rt, w->slot[i]);
-		/* what was sent may still arrive: nobody gets this slot again */
-		if (!explicit_slot(rt, w->word[i])) {
+		/* what was sent by a connection that no other has replaced may still arrive: nobody gets this slot again */
+		if (w->unfenced && !explicit_slot(rt, w->word[i])) {
 			xm_pg_drop_slot(&rt->pt[w->page[i]]);
 			w->word[i] = xm_pg_without_slot(w->word[i]);
 		}

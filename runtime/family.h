@@ -146,6 +146,7 @@ enum xm_proc_entry_state {
 
 enum xm_proc_flag {
 	XM_PROC_FOREIGN = 1, /* pid is of another pid namespace than the family's: cannot be looked up */
+	XM_PROC_EXECED = 2,  /* of a former program of a process that lives on */
 };
 
 struct xm_proc {

@@ -50,6 +50,8 @@ static bool dead(struct xm_family *f, const struct xm_proc *p, const struct xm_p
 				.boot_hash = self->boot_hash,
 				.pidns = f->pidns };
 
+	if (xm_load(&p->flags) & XM_PROC_EXECED)
+		return true;
 	/* without knowing that pids mean the same here and there, nobody is called dead */
 	if (p->pid <= 0 || !self->pid || !f->pidns || self->pidns != f->pidns ||
 	    (xm_load(&p->flags) & XM_PROC_FOREIGN))
@@ -212,9 +214,11 @@ bool xm_family_reap(struct xm_family *f, uint32_t index)
 	return reap(f, index, &self, REAP_IF_DEAD);
 }
 
+/* Its slots rest like those of the dead: over a network its last writes may still be on their way. */
 bool xm_family_reap_image(struct xm_family *f, uint32_t index)
 {
-	return reap(f, index, NULL, REAP_NOW);
+	__atomic_fetch_or(&f->proc[index].flags, XM_PROC_EXECED, __ATOMIC_ACQ_REL);
+	return xm_family_reap(f, index);
 }
 
 void xm_family_proc_drop(struct xm_family *f, uint32_t index)

@@ -47,6 +47,7 @@ struct xm_worker {
 	int32_t status[XM_BATCH];
 	uint8_t mark[XM_BATCH];
 	bool full;			/* no slot is free: only pages that have one are victims */
+	bool unfenced;			/* a connection was given up that no other has replaced */
 };
 
 /* Per faulting thread (hashed by tid): sequence detection. busy is a try-lock: a collision skips detection. */

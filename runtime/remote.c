@@ -262,8 +262,10 @@ static void transfer_to_one(struct batch *b)
 		if (!again)
 			return;
 		if (b->link_died || b->link->ops->state(b->link) < 0) {
-			if (xm_link_reconnect(b->link) < 0)
+			if (xm_link_reconnect(b->link) < 0) {
+				b->w->unfenced = true;
 				break;
+			}
 			xm_stat_add(rt, link_reconnects, 1);
 		}
 	}

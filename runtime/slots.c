@@ -119,18 +119,29 @@ void xm_slots_take_back(struct xm_family *f, uint32_t proc)
 {
 	uint16_t mark = (uint16_t)(IN_HAND | proc);
 	uint32_t slabs = xm_load(&f->nslabs);
+	uint64_t used;
 
 	if (!xm_load(&f->proc[proc].in_hand))
 		return;
 	for (uint32_t s = 0; s < slabs; s++) {
-		uint64_t first = (uint64_t)s << XM_SLAB_SLOT_SHIFT;
+		struct xm_slab_desc *d = &f->slab[s];
+		uint16_t *refs = xm_family_refs(f) + ((uint64_t)s << XM_SLAB_SLOT_SHIFT);
+		uint32_t free = 0, said;
 
-		for (uint32_t i = 0; i < f->slab[s].slots; i++)
-			if (xm_load_relaxed(&xm_family_refs(f)[first + i]) == mark)
-				xm_slots_put(f, first + i);
+		if (xm_load(&d->state) == XM_SLAB_EXPLICIT)
+			continue;
+		for (uint32_t i = 0; i < d->slots; i++)
+			if (xm_load_relaxed(&refs[i]) == mark)
+				xm_slots_put(f, ((uint64_t)s << XM_SLAB_SLOT_SHIFT) + i);
+		/* it may have been killed while it was counting; others count meanwhile, hence by the difference */
+		said = xm_load(&d->free);
+		for (uint32_t i = 0; i < d->slots; i++)
+			free += xm_load_relaxed(&refs[i]) == 0;
+		xm_add(&d->free, free - said);
 	}
 	xm_store(&f->proc[proc].in_hand, 0);
-	xm_store(&f->slots_used, xm_slots_count(f)); /* it may have been killed while it was counting */
+	used = xm_load(&f->slots_used);
+	xm_add(&f->slots_used, xm_slots_count(f) - used);
 }
 
 uint64_t xm_slots_count(struct xm_family *f)

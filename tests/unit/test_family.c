@@ -262,6 +262,25 @@ static void test_live_after_exec_drops_the_former_image(void **state)
 	assert_int_equal(f->committed_pages, 0);
 }
 
+static void test_live_after_exec_over_a_network_lets_slots_rest(void **state)
+{
+	struct xm_family *f = *state;
+	uint32_t old = (uint32_t)xm_family_proc_claim(f), new;
+
+	f->reap_grace_ns = 3600ull * 1000000000;
+	assert_int_equal(xm_family_proc_live(f, old), 0);
+	assert_int_equal(xm_family_commit(f, old, 10), 0);
+	new = (uint32_t)xm_family_proc_claim(f);
+	assert_int_equal(xm_family_proc_live(f, new), 0);
+	assert_int_equal(f->proc[old].state, XM_PROC_LIVE);
+	assert_int_equal(f->committed_pages, 0);
+	assert_false(xm_family_reap(f, old));
+	f->reap_grace_ns = 1;
+	assert_int_equal(xm_family_reap_dead(f), 1);
+	assert_int_equal(f->proc[old].state, XM_PROC_ENDED);
+	assert_int_equal(f->proc[new].state, XM_PROC_LIVE);
+}
+
 static void test_commit_beyond_limit_is_enomem_and_uncommit_makes_room(void **state)
 {
 	struct xm_family *f = *state;
@@ -526,6 +545,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_claim_when_all_taken_reuses_ended_and_keeps_their_sums,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(test_live_after_exec_drops_the_former_image, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_live_after_exec_over_a_network_lets_slots_rest, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit_beyond_limit_is_enomem_and_uncommit_makes_room,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reap_of_a_killed_child_gives_everything_back, setup,
