@@ -7,8 +7,11 @@
  *   word TAKEN at both ends -> contents copied (or the frame moved, UFFDIO_MOVE) -> old page dropped -> words settled
  *
  * so that an access at any moment finds the page here or there, or sleeps until it is settled. Only resident pages are
- * touched; of the others words move. A page counts as dirty afterwards. Where the old addresses go away, the range is
- * closed first (PROT_NONE) for the pages that came to life meanwhile, then dropped: no write is lost.
+ * touched; of the others words move. A page counts as dirty afterwards.
+ *
+ * Where the old addresses go away, the word of a page that has moved stays TAKEN there until the call ends, so that an
+ * access sleeps until it is told that nothing is there any more; pages that came to life meanwhile are moved when the
+ * range has been closed (PROT_NONE). No write is lost. With DONTUNMAP the old address is an empty page at once.
  *
  * In a process that lets the kernel pin pages (xm_pins_seen) frames are moved, never copied: by MOVE; one that stays
  * pinned, or cannot be told from such (no MOVE), by the kernel's mremap of that one page, unregistered for the moment.
@@ -51,6 +54,19 @@ static uint64_t take_dest(struct motion *m, uint64_t page)
 	return dest;
 }
 
+/* The word of a page that has moved away. True: somebody sleeps on it, and is to be woken. */
+static bool leave_word(struct motion *m, xm_pte *p)
+{
+	xm_pte seen = xm_pg_load(p);
+
+	if (m->keep_old || m->back)
+		return xm_pg_clear(p);
+	while (!__atomic_compare_exchange_n(p, &seen, XM_PG_TAKEN | (seen & (XM_PG_WAITER | XM_PG_QUEUED)), false,
+					    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		;
+	return false;
+}
+
 /* The source forgets, then the destination names: never two words for one slot, which a reaper would put twice. */
 static void move_word(struct motion *m, uint64_t page, uint64_t dest, xm_pte word, enum xm_page_state state)
 {
@@ -60,7 +76,7 @@ static void move_word(struct motion *m, uint64_t page, uint64_t dest, xm_pte wor
 
 	if (word & XM_PG_PINNED)
 		__atomic_fetch_or(&rt->pt[dest], XM_PG_PINNED, __ATOMIC_ACQ_REL);
-	wake = xm_pg_clear(&rt->pt[page]);
+	wake = leave_word(m, &rt->pt[page]);
 	xm_page_settle(rt, dest, moved);
 	if (wake)
 		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
@@ -189,8 +205,10 @@ static int move_pass(struct motion *m)
 		int n = 0;
 
 		for (; page < end && n < XM_BATCH; page = xm_pte_skip(rt, page + 1, end)) {
-			xm_pte word;
+			xm_pte word = xm_pg_load(&rt->pt[page]);
 
+			if (!word || xm_pg_state(word) == XM_PG_TAKEN) /* has moved */
+				continue;
 			xm_map_take_page(rt, page, false);
 			word = xm_pg_load(&rt->pt[page]);
 			if (xm_pg_state(word) != XM_PG_TAKEN)
@@ -225,7 +243,7 @@ static int mirror(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t le
 		uint64_t end = xm_min(r->end, from + len), value[2] = { r->value[0], r->value[1] };
 		int prot = xm_value_prot(value[0]);
 
-		if (prot != (PROT_READ | PROT_WRITE) && xm_sys3(SYS_mprotect, to + (at - from), end - at, prot) < 0)
+		if (prot != PROT_NONE && xm_sys3(SYS_mprotect, to + (at - from), end - at, prot) < 0)
 			return -ENOMEM;
 		xm_rangemap_set(&rt->maps, to + (at - from), to + (end - from), value);
 		at = end;
@@ -251,14 +269,15 @@ static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_
 	struct motion m = { .rt = rt, .from = xm_page_of((void *)from), .to = xm_page_of((void *)to), .n = len >> XM_PAGE_SHIFT,
 			    .keep_old = keep_old };
 	struct motion back = { .rt = rt, .from = m.to, .to = m.from, .n = m.n, .back = true };
-	int rc = xm_map_put(rt, to, len, PROT_READ | PROT_WRITE, 0);
+	/* not accessible until it is registered: the kernel would put zeros where absent pages belong */
+	int rc = xm_map_put(rt, to, len, PROT_NONE, 0);
 
 	if (rc < 0)
 		return -ENOMEM;
+	while (!(m.w = xm_worker_get(rt))) /* all in use: for moments */
+		xm_sys_sleep(100000);
+	back.w = m.w;
 	rc = mirror(rt, from, to, len);
-	m.w = back.w = xm_worker_get(rt);
-	if (!m.w)
-		rc = -ENOMEM;
 	if (rc == 0)
 		rc = move_pass(&m);
 	if (rc == 0 && !keep_old) {
@@ -267,10 +286,9 @@ static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_
 		if (rc < 0)
 			protect_again(rt, from, len);
 	}
-	if (rc < 0 && m.w)
+	if (rc < 0)
 		move_pass(&back);
-	if (m.w)
-		xm_worker_put(m.w);
+	xm_worker_put(m.w);
 	if (rc < 0)
 		xm_map_drop(rt, to, len, false);
 	else if (!keep_old)
