@@ -218,7 +218,7 @@ static void test_daemon_explains_wrong_settings(void **unused)
 		{ { "--slab", "3M" }, 2, "power of two" },
 		{ { "--memory", "512K" }, 2, "less than one slab" },
 		{ { "--memory", "4000T" }, 2, "more than this machine" },
-		{ { "--lease", "10us" }, 2, "--lease: '10us' is out of range (want 1.0 ms to " },
+		{ { "--lease", "10us" }, 2, "--lease: '10us' is out of range (want 1ms to 24h)" },
 		{ { "--numa", "999" }, 2, "--numa" },
 		{ { "--listen", "foo" },
 		  2,

@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include "runtime/uffd.h"
 #include "tests/harness.h"
 
 #define RW (PROT_READ | PROT_WRITE)
@@ -68,6 +69,20 @@ static void work(void)
 	assert_int_equal(test_left_over(), 0);
 }
 
+/* Skips a test of a way that this kernel does not have. */
+static void need(uint32_t feature)
+{
+	uint32_t features = 0;
+	int fd = xm_uffd_open(0, &features);
+
+	assert_true(fd >= 0);
+	close(fd);
+	if (!(features & feature)) {
+		print_message("skipped: this kernel has no such feature\n");
+		skip();
+	}
+}
+
 /* ---- each way -------------------------------------------------------------------------------------------------- */
 
 static void with_mask(uint32_t mask, bool pins)
@@ -93,12 +108,14 @@ static void test_work_when_kernel_6_1_then_right(void **state)
 
 static void test_work_when_no_write_protection_then_by_move(void **state)
 {
+	need(XM_FEAT_MOVE);
 	with_mask(XM_FEAT_WP, false);
 	assert_int_equal(xm_load(&xm_rt.me->stats.evicted_clean_pages), 0); /* nobody knows that a page is clean */
 }
 
 static void test_work_when_pins_seen_then_by_move(void **state)
 {
+	need(XM_FEAT_MOVE);
 	with_mask(0, true);
 }
 
