@@ -83,12 +83,12 @@ for i in range(200000):
     k = "key%%d" %% i
     d[k] = [i, k * 3, (i, str(i * 7919)), b"%%08d" %% i * 110]
 print(len(d), sum(v[0] + len(v[2][1]) for v in d.values()))
-for k in rng.sample(range(200000), 5000):
+for k in rng.sample(range(200000), 2000):
     d["key%%d" %% k][1] = "changed" * 20
 for k in range(0, 200000, 5):
     del d["key%%d" %% k]
 h = hashlib.sha256()
-for k in rng.sample(sorted(d), 3000):
+for k in rng.sample(sorted(d), 1000):
     h.update(d[k][3])
 for k, v in d.items():
     h.update(v[1].encode())
@@ -140,7 +140,7 @@ CREATE INDEX sk ON s(k);
 SELECT count(*), sum(k), sum(length(v)), min(v), max(substr(v, 1, 12)) FROM t;
 UPDATE t SET v = 'x' || v WHERE id BETWEEN 9000 AND 14000;
 DELETE FROM t WHERE id % 3 = 1 AND id BETWEEN 30000 AND 40000;
-SELECT count(*), sum(length(v)) FROM t WHERE id IN (SELECT id FROM s ORDER BY k LIMIT 3000);
+SELECT count(*), sum(length(v)) FROM t WHERE id IN (SELECT id FROM s ORDER BY k LIMIT 1000);
 SELECT k % 7, count(*), sum(id) FROM s GROUP BY 1 ORDER BY 1;
 INSERT INTO t SELECT id + 1000000, k + 1, v FROM t WHERE id BETWEEN 50000 AND 53000;
 SELECT count(*), sum(k * length(v)), max(id) FROM t;
@@ -224,13 +224,13 @@ class Redis(Program):
         r.pipeline([("SET", f"key:{i}", self.value(i)) for i in range(self.keys)])
         r.pipeline([("RPUSH", f"list:{i % 50}", f"item{i}") for i in range(5000)])
         rng = random.Random(SEED)
-        for i in rng.sample(range(self.keys), 2000):
+        for i in rng.sample(range(self.keys), 1000):
             x.check(r("GET", f"key:{i}") == self.value(i), f"key:{i} has another value")
         r("CLIENT", "PAUSE", "60000", "WRITE")
         at_fork = r("DEBUG", "DIGEST")
         r("BGSAVE")
         r("CLIENT", "UNPAUSE")
-        for k in range(2000):
+        for k in range(1200):
             i = rng.randrange(self.keys)
             r.pipeline([("SET", f"key:{i}", self.value(i, 1)), ("DEL", f"key:{(i * 7) % self.keys}")])
         self.wait_saved(r)

@@ -39,8 +39,8 @@ def pairs_of(row):
 
 def pairwise():
     """Greedy and deterministic: the row with most new pairs, until none is missing. Over tcp programs are slower: of
-    rows that are equally good the first one, with shm, is taken."""
-    product = [(row, pairs_of(row)) for row in itertools.product(*FACTORS.values())]
+    rows that are equally good the first one, with shm, is taken. Without a mask each program runs in user_rows()."""
+    product = [(row, pairs_of(row)) for row in itertools.product(*FACTORS.values()) if row[-1] != "none"]
     missing = set().union(*(p for _, p in product))
     rows = []
     while missing:
@@ -51,11 +51,12 @@ def pairwise():
 
 
 def user_rows():
-    """As an ordinary user: over the one link and the other, at level all over both."""
+    """As an ordinary user, no feature masked: over one link each, at level all over both."""
     out = []
-    for n, p in enumerate(p for p in lib_programs.ALL if not p.user):
-        out += [(p.name, link, "s3fifo", "majority", "none", "user") for k, link in enumerate(FACTORS["link"])
-                if x.LEVEL == "all" or k == n % 2]
+    for n, p in enumerate(lib_programs.ALL):
+        evict, prefetch = ("s3fifo", "clock")[n % 2], ("stride", "none", "majority")[n % 3]
+        out += [(p.name, link, evict, prefetch, "none", "user") for link in FACTORS["link"]
+                if x.LEVEL == "all" or (link == "tcp") == (n % 3 == 2)]
     return out
 
 
