@@ -14,51 +14,9 @@
 #include <pthread.h>
 #include <sys/socket.h>
 
-#include "tests/harness.h"
+#include "tests/unit/api_fixture.h"
 #include "units.h"
 #include "wire.h"
-#include "xmem.h"
-
-#define PAGE XM_PAGE_SIZE
-#define SLAB (4ull << 20)
-#define BUDGET (8ull << 20)
-
-static struct test_appliance appliance;
-static struct xmem *x;
-static const char *uris[] = { appliance.uri, NULL };
-
-static struct xmem_options options(void)
-{
-	return (struct xmem_options){ .size = sizeof(struct xmem_options), .local_bytes = BUDGET, .appliances = uris,
-				      .stall_ns = 1000000000, .lost_timeout_ns = 1000000000 };
-}
-
-static int group_setup(void **state)
-{
-	test_appliance_start(&appliance, "64M", "shm");
-	return 0;
-}
-
-static int group_teardown(void **state)
-{
-	return test_appliance_stop(&appliance);
-}
-
-static int open_it(void **state)
-{
-	struct xmem_options o = options();
-	int err = 0;
-
-	x = xmem_open(&o, &err);
-	return x ? 0 : -1;
-}
-
-static int close_it(void **state)
-{
-	xmem_close(x);
-	x = NULL;
-	return 0;
-}
 
 /* Opens with stderr caught; *lines: how many were written there. */
 static struct xmem *open_quietly(const struct xmem_options *o, int *err, unsigned *lines)
