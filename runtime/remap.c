@@ -26,7 +26,6 @@
 #include "runtime/mapping_internal.h"
 #include "runtime/uffd.h"
 
-
 struct motion {
 	struct xm_runtime *rt;
 	struct xm_worker *w;
@@ -68,10 +67,10 @@ static bool leave_word(struct motion *m, xm_pte *p)
 }
 
 /* The source forgets, then the destination names: never two words for one slot, which a reaper would put twice. */
-static void move_word(struct motion *m, uint64_t page, uint64_t dest, xm_pte word, enum xm_page_state state)
+static void move_word(struct motion *m, uint64_t page, uint64_t dest, xm_pte word)
 {
 	struct xm_runtime *rt = m->rt;
-	xm_pte moved = xm_pg_with_state(word & ~(XM_PG_PREV_MASK | XM_PG_WAITER), state);
+	xm_pte moved = xm_pg_with_state(word & ~(XM_PG_PREV_MASK | XM_PG_WAITER), xm_pg_prev(word));
 	bool wake;
 
 	if (word & XM_PG_PINNED)
@@ -175,7 +174,6 @@ static int move_resident(struct motion *m, int n)
 		xm_evict_stage(rt, w, n - moved);
 		install(m, n - moved);
 		xm_evict_drop(rt, w, n - moved);
-		memmove(w->page + moved, w->page, (size_t)(n - moved) * sizeof(w->page[0]));
 		rc = 0;
 		moved = n;
 	}
@@ -183,7 +181,7 @@ static int move_resident(struct motion *m, int n)
 	for (int i = 0; i < n; i++)
 		w->page[i] = dest[i] - m->to + m->from;
 	for (int i = 0; i < moved; i++)
-		move_word(m, w->page[i], dest[i], w->word[i] | XM_PG_DIRTY, XM_PG_RESIDENT);
+		move_word(m, w->page[i], dest[i], w->word[i] | XM_PG_DIRTY);
 	for (int i = moved; i < n; i++) {
 		xm_page_settle(rt, w->page[i], xm_pg_with_state((w->word[i] & ~XM_PG_PREV_MASK) | XM_PG_DIRTY,
 							       XM_PG_RESIDENT));
@@ -224,7 +222,7 @@ static int move_pass(struct motion *m)
 			}
 			if (xm_pg_prev(word) == XM_PG_LOST) /* the destination is made unreadable when it is touched */
 				xm_map_mend_lost(rt, page);
-			move_word(m, page, take_dest(m, page), word, xm_pg_prev(word));
+			move_word(m, page, take_dest(m, page), word);
 		}
 		if (n)
 			rc = move_resident(m, n);
