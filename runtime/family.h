@@ -197,6 +197,11 @@ struct xm_family_appliance {
 	uint64_t asked_ns;
 };
 
+struct xm_drift {
+	int64_t pages; /* atomic: the sum less its parts, when last looked at */
+	uint64_t since_ns;
+};
+
 struct xm_family {
 	uint64_t magic;
 	uint32_t version, header_bytes; /* sizeof(struct xm_family): a mismatch is refused */
@@ -225,6 +230,8 @@ struct xm_family {
 	/* slots (not frames) of the dead rest so long: what they had sent over a network may still be on its way */
 	uint64_t reap_grace_ns;
 	uint64_t external_pages_max; /* atomic: resident + remote of all, sampled by the keeper */
+	/* sums seen to differ from their parts (family_reap.c) */
+	struct xm_drift resident_drift, committed_drift;
 	struct xm_family_appliance appliance[XM_MAX_APPLIANCES];
 	struct xm_slab_desc slab[XM_MAX_SLABS];
 	struct xm_proc proc[XM_MAX_PROCS];
@@ -318,6 +325,10 @@ bool xm_family_reap(struct xm_family *f, uint32_t index);
 bool xm_family_reap_image(struct xm_family *f, uint32_t index);
 /* Reaps every entry whose process is dead; returns how many. */
 int xm_family_reap_dead(struct xm_family *f);
+/* Compares the family's sums of resident and charged pages with those of its processes, and puts right what has
+ * been off by the same number for XM_TRUE_UP_NS (a process was killed between its two additions). Thread-safe. */
+#define XM_TRUE_UP_NS 100000000ull
+void xm_family_true_up(struct xm_family *f);
 /* Adds statistics, as described at struct xm_proc_stats. Atomic adds; any number of callers. */
 void xm_proc_stats_merge(struct xm_proc_stats *into, const struct xm_proc_stats *from);
 

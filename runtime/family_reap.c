@@ -125,6 +125,48 @@ static void give_back_charges(struct xm_family *f, struct xm_proc *p)
 	xm_sub_to_zero(&f->committed_pages, __atomic_exchange_n(&p->committed, 0, __ATOMIC_ACQ_REL));
 }
 
+/* ---- what a kill leaves in the sums ------------------------------------------------------------------------
+ *
+ * A page is charged to its process and to the family by two additions. Killed between them, a process leaves the
+ * family's sum off by a batch, for ever, and a family may see many kills. The sum cannot be computed afresh while
+ * others change it; but a difference that is still the same after a while, with nothing moving at both looks, is
+ * one that nobody will make good. Wrong after all (a thread that was stopped between its additions), it is found
+ * again by the same way once that thread goes on.
+ */
+
+static uint64_t sum_of(struct xm_family *f, size_t part)
+{
+	uint32_t high = xm_load(&f->procs_high);
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < high; i++)
+		sum += xm_load((uint64_t *)((char *)&f->proc[i] + part));
+	return sum;
+}
+
+static void true_up(struct xm_family *f, uint64_t *total, size_t part, struct xm_drift *seen)
+{
+	uint64_t before = xm_load(total), parts = sum_of(f, part), now = xm_now_ns();
+	int64_t off = (int64_t)(before - parts), last = xm_load(&seen->pages);
+
+	if (xm_load(total) != before || sum_of(f, part) != parts)
+		return; /* busy: another time */
+	if (off != last) {
+		xm_store(&seen->since_ns, now);
+		xm_store(&seen->pages, off);
+	} else if (off && now - xm_load(&seen->since_ns) >= XM_TRUE_UP_NS &&
+		   /* one of several that find it mends it */
+		   __atomic_compare_exchange_n(&seen->pages, &last, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+		xm_sub(total, (uint64_t)off);
+	}
+}
+
+void xm_family_true_up(struct xm_family *f)
+{
+	true_up(f, &f->resident_pages, offsetof(struct xm_proc, resident), &f->resident_drift);
+	true_up(f, &f->committed_pages, offsetof(struct xm_proc, committed), &f->committed_drift);
+}
+
 /* With the entry locked and in state REAPING. */
 static void give_back(struct xm_family *f, uint32_t index)
 {
@@ -235,6 +277,7 @@ int xm_family_reap_dead(struct xm_family *f)
 	xm_procid_self(&self);
 	for (uint32_t i = 0; i < high; i++)
 		n += reap(f, i, &self, REAP_IF_DEAD);
+	xm_family_true_up(f);
 	return n;
 }
 

@@ -193,6 +193,7 @@ static void scan(struct keeper *k)
 			xm_family_reap_image(k->f, i);
 		keeper_watch(k, i);
 	}
+	xm_family_true_up(k->f);
 	xm_raise_u64(&k->f->external_pages_max, xm_stats_external_pages(k->f));
 }
 

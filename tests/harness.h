@@ -12,6 +12,7 @@
 #ifndef XM_TEST_HARNESS_H
 #define XM_TEST_HARNESS_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <libgen.h>
 #include <limits.h>
@@ -207,11 +208,44 @@ static inline void test_runtime_stop(void)
 }
 
 /* fork() as the preload object makes it. */
+#ifdef __SANITIZE_ADDRESS__
+/* A thread that is just starting may hold a lock of the sanitizer's allocator, which gcc 12's does not release in a
+ * child: none of the runtime's threads may be so young at a fork. They have their names when they are past it. */
+static inline void test_threads_are_up(void)
+{
+	int up;
+
+	do {
+		DIR *dir = opendir("/proc/self/task");
+		const struct dirent *e;
+
+		for (up = 0; dir && (e = readdir(dir));) {
+			char path[300], comm[16] = "";
+			FILE *f;
+
+			snprintf(path, sizeof(path), "/proc/self/task/%s/comm", e->d_name);
+			f = fopen(path, "re");
+			if (f && fgets(comm, sizeof(comm), f))
+				up += !strncmp(comm, "xmem-", 5);
+			if (f)
+				fclose(f);
+		}
+		if (dir)
+			closedir(dir);
+	} while (up < xm_rt.nhandlers + 1);
+}
+#else
+static inline void test_threads_are_up(void)
+{
+}
+#endif
+
 static inline pid_t test_fork(void)
 {
 	pid_t pid;
 
 	fflush(NULL);
+	test_threads_are_up();
 	xm_fork_prepare();
 	pid = fork();
 	if (pid == 0) {
@@ -416,6 +450,8 @@ static inline unsigned test_left_over(void)
 	for (int tries = 0; tries < 500; tries++) {
 		if (!test_look_for_leftovers(false))
 			return 0;
+		if (test_kills)
+			xm_family_true_up(xm_rt.fam);
 		usleep(2000);
 	}
 	return test_look_for_leftovers(true);

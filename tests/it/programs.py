@@ -9,14 +9,16 @@ a /dev/userfaultfd that is the test's own in a private mount namespace. Each run
 output of an ordinary run, sits in a memory cgroup that could not hold the program, and must have moved pages: see
 check_travelled() in lib_xmem.py.
 
-    tests/it/programs.py [--list] [--minutes=N] [PROGRAM | FACTOR=VALUE | user]...    for some of the runs only
+    tests/it/programs.py [--list] [--minutes=N] [--part=K/N] [PROGRAM | FACTOR=VALUE | user]...    for some of the runs
 
-The full product takes hours. With --minutes its runs come in random order (XMEM_SEED), each program's for an equal
-share of the time, and the last line says how many of them there were.
+The full product takes hours: at level all every processor takes a part of it (--part=K/N, K from 1), with an appliance of
+its own. With --minutes the runs come in random order (XMEM_SEED), each program's for an equal share of the time, and the
+last line says how many of them there were.
 """
 import itertools
 import os
 import random
+import subprocess
 import sys
 import time
 
@@ -162,13 +164,26 @@ def check_is_ordinary():
     x.say(f"ordinary user: nobody with a node of its own; the machine's has mode {mode:o}")
 
 
+def in_parts(n):
+    """This command n times beside each other, each with its part of the runs: whether all of them passed."""
+    parts = [subprocess.Popen([sys.executable, *sys.argv, f"--part={k}/{n}"]) for k in range(1, n + 1)]
+    try:
+        return [p.wait() for p in parts] == [0] * n
+    finally:
+        for p in parts:
+            p.kill()
+
+
 def main():
     args = [a for a in sys.argv[1:] if not a.startswith("-")]
     rows = list(itertools.product(*FACTORS.values())) if x.LEVEL == "all" else pairwise()
     rows = [r for r in rows + user_rows() if wanted(r, args)]
+    part = [a.split("=", 1)[1].split("/") for a in sys.argv[1:] if a.startswith("--part=")]
     minutes = [float(a.split("=", 1)[1]) for a in sys.argv[1:] if a.startswith("--minutes=")]
     if minutes:
         random.Random(lib_programs.SEED).shuffle(rows)
+    if part:
+        rows = rows[int(part[0][0]) - 1::int(part[0][1])]
     if "--list" in sys.argv:
         print("\n".join(" ".join(r) for r in rows))
         return
@@ -199,4 +214,6 @@ def main():
 
 
 if __name__ == "__main__":
+    if x.LEVEL == "all" and not any(a.startswith(("--part=", "--list")) for a in sys.argv):
+        sys.exit(0 if in_parts(len(os.sched_getaffinity(0))) else 1)
     main()

@@ -25,6 +25,7 @@
 
 #define ROW_SECONDS 100 /* of one row: it hangs after that, even on a busy machine */
 #define AWAY_ROUNDS 40
+#define AWAY_TRIES 20
 
 struct row {
 	const char *name;
@@ -89,17 +90,21 @@ __attribute__((unused)) static void away_at(const char *file, int line, const vo
 {
 	uintptr_t from = (uintptr_t)p / PAGE * PAGE;
 	size_t len = ((uintptr_t)p + bytes - from + PAGE - 1) / PAGE * PAGE;
+	struct timespec tick = { 0, 1000000 };
 
 	if (!ballast_bytes)
 		return;
 	for (int i = 0; i < AWAY_ROUNDS; i++) {
 		press();
-		if (!resident(p, bytes))
-			return;
-		/* what is touched often stays through a walk */
-		madvise((void *)from, len, MADV_PAGEOUT);
-		if (!resident(p, bytes))
-			return;
+		/* what is touched often stays through a walk, and the walk's prefetch may go on into these pages */
+		for (int k = 0; k < AWAY_TRIES; k++) {
+			if (!resident(p, bytes))
+				return;
+			madvise((void *)from, len, MADV_PAGEOUT);
+			if (!resident(p, bytes))
+				return;
+			nanosleep(&tick, NULL);
+		}
 	}
 	check_failed(file, line, "pages stay resident");
 }

@@ -248,6 +248,31 @@ static void test_claim_when_all_taken_reuses_ended_and_keeps_their_sums(void **s
 	assert_int_equal(f->ended_procs, 1);
 }
 
+/* As a process leaves them that is killed between its two additions. */
+static void test_sums_when_off_for_a_while_then_put_right(void **state)
+{
+	struct xm_family *f = *state;
+	uint32_t i = (uint32_t)xm_family_proc_claim(f);
+	uint64_t start = xm_now_ns();
+
+	assert_int_equal(xm_family_commit(f, i, 10), 0);
+	f->proc[i].resident = 7;
+	f->resident_pages = 7 + 64;
+	f->committed_pages -= 3;
+	do {
+		/* a difference that changes is one that somebody is working on */
+		assert_true(f->resident_pages == 7 + 64 || xm_now_ns() - start >= XM_TRUE_UP_NS);
+		xm_family_true_up(f);
+	} while (f->resident_pages != 7 && xm_now_ns() - start < 20 * XM_TRUE_UP_NS);
+	assert_int_equal(f->resident_pages, 7);
+	for (start = xm_now_ns(); f->committed_pages != 10 && xm_now_ns() - start < 20 * XM_TRUE_UP_NS;)
+		xm_family_true_up(f);
+	assert_int_equal(f->committed_pages, 10);
+	xm_family_proc_drop(f, i);
+	assert_int_equal(f->resident_pages, 0);
+	assert_int_equal(f->committed_pages, 0);
+}
+
 static void test_live_after_exec_drops_the_former_image(void **state)
 {
 	struct xm_family *f = *state;
@@ -544,6 +569,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_drop_gives_an_unused_entry_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_claim_when_all_taken_reuses_ended_and_keeps_their_sums,
 						setup, teardown),
+		cmocka_unit_test_setup_teardown(test_sums_when_off_for_a_while_then_put_right, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_live_after_exec_drops_the_former_image, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_live_after_exec_over_a_network_lets_slots_rest, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit_beyond_limit_is_enomem_and_uncommit_makes_room,
