@@ -204,6 +204,20 @@ static void x_slabs(struct cursor *c, struct xm_wire_msg *m)
 	x_u64(c, &m->u.slabs.count);
 }
 
+static void x_keys(struct cursor *c, struct xm_wire_msg *m)
+{
+	struct xm_wire_keys *k = &m->u.keys;
+
+	x_u64(c, &k->region);
+	x_u64(c, &k->first);
+	x_count(c, &k->count, XM_WIRE_KEYS);
+	for (uint32_t i = 0; !c->error && i < k->count; i++) {
+		x_u64(c, &k->key[i].addr);
+		x_u32(c, &k->key[i].rkey);
+		x_u32(c, &k->key[i].rights);
+	}
+}
+
 static void x_region_body(struct cursor *c, struct xm_wire_region *r)
 {
 	x_u64(c, &r->id);
@@ -300,6 +314,7 @@ static const struct {
 	{ XM_WIRE_REGION_INFO, x_region_op, x_region },
 	{ XM_WIRE_REGION_LIST, x_region_op, x_list },
 	{ XM_WIRE_SLAB_MAP, x_slabs, x_slabs },
+	{ XM_WIRE_SLAB_KEYS, x_slabs, x_keys },
 	{ XM_WIRE_STAT, x_stat, x_stat_reply },
 	{ XM_WIRE_ERROR, x_error, x_error },
 };
@@ -413,6 +428,72 @@ void xm_wire_get_response(const uint8_t b[XM_WIRE_RESPONSE], struct xm_wire_resp
 	out->len = (uint32_t)get_le(b + 4, 4);
 	out->cookie = get_le(b + 8, 8);
 	out->value = get_le(b + 16, 8);
+}
+
+static void x_rdma_head(struct cursor *c, uint16_t *major, uint16_t *minor)
+{
+	uint32_t magic = XM_WIRE_MAGIC;
+
+	x_u32(c, &magic);
+	if (magic != XM_WIRE_MAGIC && !c->error)
+		c->error = -EPROTO;
+	x_u16(c, major);
+	x_u16(c, minor);
+}
+
+static void x_rdma_hello(struct cursor *c, struct xm_wire_rdma_hello *h)
+{
+	x_rdma_head(c, &h->major, &h->minor);
+	if (c->decoding && h->major != XM_WIRE_MAJOR)
+		return;
+	x_u64(c, &h->session);
+	x_bytes(c, h->token, sizeof(h->token));
+	x_u64(c, &h->link);
+	x_u64(c, &h->control);
+}
+
+static void x_rdma_reply(struct cursor *c, struct xm_wire_rdma_reply *r)
+{
+	uint32_t status = (uint32_t)r->status, reserved = 0;
+
+	x_rdma_head(c, &r->major, &r->minor);
+	x_u32(c, &status);
+	x_u32(c, &reserved);
+	r->status = (int32_t)status;
+}
+
+void xm_wire_put_rdma_hello(uint8_t b[XM_WIRE_RDMA_HELLO], const struct xm_wire_rdma_hello *h)
+{
+	struct cursor c = { .p = b, .end = b + XM_WIRE_RDMA_HELLO };
+	struct xm_wire_rdma_hello copy = *h;
+
+	x_rdma_hello(&c, &copy);
+}
+
+int xm_wire_get_rdma_hello(const void *bytes, size_t len, struct xm_wire_rdma_hello *out)
+{
+	struct cursor c = { .p = (uint8_t *)bytes, .end = (uint8_t *)bytes + len, .decoding = 1 };
+
+	memset(out, 0, sizeof(*out));
+	x_rdma_hello(&c, out);
+	return c.error;
+}
+
+void xm_wire_put_rdma_reply(uint8_t b[XM_WIRE_RDMA_REPLY], const struct xm_wire_rdma_reply *r)
+{
+	struct cursor c = { .p = b, .end = b + XM_WIRE_RDMA_REPLY };
+	struct xm_wire_rdma_reply copy = *r;
+
+	x_rdma_reply(&c, &copy);
+}
+
+int xm_wire_get_rdma_reply(const void *bytes, size_t len, struct xm_wire_rdma_reply *out)
+{
+	struct cursor c = { .p = (uint8_t *)bytes, .end = (uint8_t *)bytes + len, .decoding = 1 };
+
+	memset(out, 0, sizeof(*out));
+	x_rdma_reply(&c, out);
+	return c.error;
 }
 
 void xm_wire_put_u64(uint8_t b[8], uint64_t v)

@@ -19,13 +19,14 @@
 
 #define XM_WIRE_MAGIC 0x4d454d58u /* "XMEM" as bytes on the wire */
 #define XM_WIRE_MAJOR 1
-#define XM_WIRE_MINOR 1
+#define XM_WIRE_MINOR 2
 #define XM_WIRE_HEADER 16u
 #define XM_WIRE_MAX 65536u     /* bytes of one message, header included */
 #define XM_WIRE_HELLO_MAX 512u /* bytes of a message from a peer that has not introduced itself */
 #define XM_WIRE_NAME 64
 #define XM_WIRE_FDS 32 /* descriptors with one SLAB_MAP reply */
 #define XM_WIRE_RULES 4
+#define XM_WIRE_KEYS 64    /* slabs in one SLAB_KEYS reply */
 #define XM_WIRE_LIST 32	    /* regions in one REGION_LIST reply */
 #define XM_WIRE_SESSIONS 64 /* sessions in one STAT reply */
 #define XM_WIRE_TEXT 200
@@ -44,6 +45,7 @@ enum xm_wire_type {
 	XM_WIRE_REGION_INFO = 21,
 	XM_WIRE_REGION_LIST = 22,
 	XM_WIRE_SLAB_MAP = 32,
+	XM_WIRE_SLAB_KEYS = 33,
 	XM_WIRE_STAT = 48,
 	XM_WIRE_ERROR = 255, /* unsolicited; the connection is closed after it */
 };
@@ -104,10 +106,28 @@ struct xm_wire_region_op {
 	char name[XM_WIRE_NAME];
 };
 
-/* REGION_DROP, SLAB_MAP and its reply */
+/* REGION_DROP, SLAB_MAP and its reply, SLAB_KEYS */
 struct xm_wire_slabs {
 	uint64_t region;
 	uint64_t first, count;
+};
+
+/* Where a slab is for one-sided operations of the session's own verbs connections, since 1.2. A key is never used again:
+ * the slab's next owner has another memory object and another key. */
+struct xm_wire_key {
+	uint64_t addr; /* remote address of the slab's first byte */
+	uint32_t rkey;
+	uint32_t rights; /* XM_WIRE_KEY_... */
+};
+
+#define XM_WIRE_KEY_READ 1u
+#define XM_WIRE_KEY_WRITE 2u /* and atomics */
+
+/* Reply to SLAB_KEYS: keys of slabs [first, first + count), count >= 1 */
+struct xm_wire_keys {
+	uint64_t region, first;
+	uint32_t count;
+	struct xm_wire_key key[XM_WIRE_KEYS];
 };
 
 /* Who may do what. Kind 0: rule not in use. Principals are defined by a later minor version. */
@@ -173,6 +193,7 @@ struct xm_wire_msg {
 		struct xm_wire_region_create create;
 		struct xm_wire_region_op op;
 		struct xm_wire_slabs slabs;
+		struct xm_wire_keys keys;
 		struct xm_wire_region region;
 		struct xm_wire_region_list list;
 		struct xm_wire_stat stat;
@@ -220,6 +241,31 @@ void xm_wire_put_request(uint8_t bytes[XM_WIRE_REQUEST], const struct xm_wire_re
 void xm_wire_get_request(const uint8_t bytes[XM_WIRE_REQUEST], struct xm_wire_request *out);
 void xm_wire_put_response(uint8_t bytes[XM_WIRE_RESPONSE], const struct xm_wire_response *r);
 void xm_wire_get_response(const uint8_t bytes[XM_WIRE_RESPONSE], struct xm_wire_response *out);
+/* ---- private data of a verbs connection (rdma_cm) ---------------------------------------------------- */
+
+#define XM_WIRE_RDMA_HELLO 48u /* of at most 56 that the connection manager carries */
+#define XM_WIRE_RDMA_REPLY 16u /* of the acceptance, and of the refusal */
+
+struct xm_wire_rdma_hello {
+	uint16_t major, minor;
+	uint64_t session;
+	uint8_t token[16];
+	uint64_t link;	  /* names this connection over reconnects; not 0 */
+	uint64_t control; /* link id of the process's control connection; 0: not told */
+};
+
+struct xm_wire_rdma_reply {
+	uint16_t major, minor;
+	int32_t status; /* 0; -ESTALE no such session; -EACCES token; -EPROTONOSUPPORT version; -EUSERS too many;
+			   -ENODEV the session uses another device; -ENOMEM; -EPROTO */
+};
+
+void xm_wire_put_rdma_hello(uint8_t bytes[XM_WIRE_RDMA_HELLO], const struct xm_wire_rdma_hello *h);
+/* 0; -EPROTO: too short, or not this protocol. Of another major version only major and minor are set. */
+int xm_wire_get_rdma_hello(const void *bytes, size_t len, struct xm_wire_rdma_hello *out);
+void xm_wire_put_rdma_reply(uint8_t bytes[XM_WIRE_RDMA_REPLY], const struct xm_wire_rdma_reply *r);
+int xm_wire_get_rdma_reply(const void *bytes, size_t len, struct xm_wire_rdma_reply *out);
+
 void xm_wire_put_u64(uint8_t bytes[8], uint64_t v);
 uint64_t xm_wire_get_u64(const uint8_t bytes[8]);
 

@@ -169,7 +169,7 @@ void xm_peer_tune_socket(const struct xm_peer *p, int fd)
 	int one = 1, idle = 2, interval = 2, probes = 3;
 	unsigned user_timeout_ms = 10000;
 
-	if (p->uri.kind != XM_URI_TCP)
+	if (p->uri.kind == XM_URI_SHM)
 		return;
 	xm_sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	xm_sys_setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));

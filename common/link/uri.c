@@ -33,31 +33,45 @@ static int parse_shm(const char *text, const char *path, struct xm_uri *u, char 
 	return 0;
 }
 
-static int parse_tcp(const char *text, const char *rest, struct xm_uri *u, char *why)
+static int parse_port(const char *text, const char *port, char *why)
 {
-	const char *colon = strrchr(rest, ':');
-	const char *port = colon ? colon + 1 : rest;
-	size_t host_len = colon ? (size_t)(colon - rest) : 0;
 	unsigned value = 0;
 
-	if (host_len >= 2 && rest[0] == '[' && rest[host_len - 1] == ']') {
-		rest++;
-		host_len -= 2;
-	} else if (host_len && memchr(rest, ':', host_len)) {
-		return refuse(why, text, "write an IPv6 address as tcp:[ADDR]:PORT");
-	}
-	if (host_len >= sizeof(u->host))
-		return refuse(why, text, "the host name is too long");
 	if (!*port || strlen(port) > 5)
-		return refuse(why, text, "want tcp:PORT or tcp:HOST:PORT");
+		return refuse(why, text, "want tcp:PORT, tcp:HOST:PORT or verbs:HOST:PORT");
 	for (const char *p = port; *p; p++) {
 		if (*p < '0' || *p > '9')
 			return refuse(why, text, "the port is not a number");
 		value = value * 10 + (unsigned)(*p - '0');
 	}
-	if (value > 65535)
-		return refuse(why, text, "the port is above 65535");
-	u->kind = XM_URI_TCP;
+	return value > 65535 ? refuse(why, text, "the port is above 65535") : 0;
+}
+
+/* tcp and verbs: the control connection of verbs is one of TCP to the same address */
+static int parse_inet(const char *text, enum xm_uri_kind kind, struct xm_uri *u, char *why)
+{
+	const char *rest = strchr(text, ':') + 1;
+	const char *colon = strrchr(rest, ':');
+	const char *port = colon ? colon + 1 : rest;
+	size_t host_len = colon ? (size_t)(colon - rest) : 0;
+	int ret;
+
+	if (host_len >= 2 && rest[0] == '[' && rest[host_len - 1] == ']') {
+		rest++;
+		host_len -= 2;
+	} else if (host_len && memchr(rest, ':', host_len)) {
+		return refuse(why, text,
+			      kind == XM_URI_TCP ? "write an IPv6 address as tcp:[ADDR]:PORT" :
+						   "write an IPv6 address as verbs:[ADDR]:PORT");
+	}
+	if (host_len >= sizeof(u->host))
+		return refuse(why, text, "the host name is too long");
+	if (!host_len && kind == XM_URI_VERBS)
+		return refuse(why, text, "want verbs:HOST:PORT: no RDMA device serves the loopback address");
+	ret = parse_port(text, port, why);
+	if (ret < 0)
+		return ret;
+	u->kind = kind;
 	memcpy(u->host, rest, host_len);
 	u->host[host_len] = 0;
 	memcpy(u->port, port, strlen(port) + 1);
@@ -74,9 +88,11 @@ int xm_uri_parse(const char *text, struct xm_uri *out, char *why)
 	if (strncmp(text, "shm:", 4) == 0)
 		ret = parse_shm(text, text + 4, &u, why);
 	else if (strncmp(text, "tcp:", 4) == 0)
-		ret = parse_tcp(text, text + 4, &u, why);
+		ret = parse_inet(text, XM_URI_TCP, &u, why);
+	else if (strncmp(text, "verbs:", 6) == 0)
+		ret = parse_inet(text, XM_URI_VERBS, &u, why);
 	else
-		ret = refuse(why, text, "want shm:PATH, shm:@NAME, tcp:PORT or tcp:HOST:PORT");
+		ret = refuse(why, text, "want shm:PATH, shm:@NAME, tcp:PORT, tcp:HOST:PORT or verbs:HOST:PORT");
 	if (ret == 0)
 		*out = u;
 	return ret;
@@ -138,7 +154,7 @@ int xm_uri_resolve(const struct xm_uri *u, struct sockaddr_storage *out, socklen
 		if (why)
 			xm_snprintf(
 				why, XM_WHY_MAX,
-				"tcp:%.50s:%s: unknown host (%.34s) (check the spelling, or give the IP address)",
+				"%.50s:%s: unknown host (%.34s) (check the spelling, or give the IP address)",
 				u->host, u->port, gai_strerror(ret));
 		return -EHOSTUNREACH;
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * uri.h - where an appliance is: shm:PATH, shm:@NAME, tcp:HOST:PORT, tcp:[V6]:PORT, tcp:PORT.
+ * uri.h - where an appliance is: shm:PATH, shm:@NAME, tcp:HOST:PORT, tcp:[V6]:PORT, tcp:PORT, verbs:HOST:PORT.
  * One parser for clients and the appliance. No state.
  */
 #ifndef XM_URI_H
@@ -11,12 +11,12 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-enum xm_uri_kind { XM_URI_SHM, XM_URI_TCP };
+enum xm_uri_kind { XM_URI_SHM, XM_URI_TCP, XM_URI_VERBS };
 
 struct xm_uri {
 	enum xm_uri_kind kind;
-	char host[128]; /* tcp; empty: loopback */
-	char port[8];	/* tcp, decimal */
+	char host[128]; /* tcp, verbs; empty: loopback (tcp only) */
+	char port[8];	/* tcp, verbs; decimal */
 	char path[108]; /* shm; a first '@' means an abstract socket */
 };
 

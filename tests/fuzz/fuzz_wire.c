@@ -95,7 +95,7 @@ static int replay(const char *path)
 /* One of each message, whole, then cut at each byte and with each byte changed. dir: also written there. */
 static int replay_seeds(const char *dir)
 {
-	static const uint16_t types[] = { 1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 32, 48, 255 };
+	static const uint16_t types[] = { 1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 32, 33, 48, 255 };
 	static uint8_t bytes[XM_WIRE_MAX], changed[XM_WIRE_MAX];
 	static struct xm_wire_msg m;
 	int count = 0;
@@ -115,6 +115,8 @@ static int replay_seeds(const char *dir)
 			m.u.hello.link = 0x1122334455667788ull;
 		} else if (m.h.type == XM_WIRE_REGION_LIST && i % 3 == 1) {
 			m.u.list.count = 2;
+		} else if (m.h.type == XM_WIRE_SLAB_KEYS && i % 3 == 1) {
+			m.u.keys.count = 3;
 		} else if (m.h.type == XM_WIRE_STAT && i % 3 == 1) {
 			m.u.stat_reply.count = 2;
 		}

@@ -222,7 +222,7 @@ static void test_daemon_explains_wrong_settings(void **unused)
 		{ { "--numa", "999" }, 2, "--numa" },
 		{ { "--listen", "foo" },
 		  2,
-		  "--listen: 'foo' is not an address (want shm:PATH, shm:@NAME, tcp:PORT or tcp:HOST:PORT)" },
+		  "--listen: 'foo' is not an address (want shm:PATH, shm:@NAME, tcp:PORT, tcp:HOST:PORT or verbs:HOST:PORT)" },
 		{ { "--listen", "tcp:x" },
 		  2,
 		  "--listen: 'tcp:x' is not an address (the port is not a number)" },
