@@ -605,7 +605,8 @@ void *xm_handler_main(void *arg)
 			break;
 		if (n != 0)
 			continue;
-		n = (int)xm_sys6(SYS_epoll_pwait, me->epoll_fd, (long)&ready, 1, w->staged ? IDLE_MS : -1, 0, 8);
+		n = (int)xm_sys6(SYS_epoll_pwait, me->epoll_fd, (long)&ready, 1, w->staged && !w->lent ? IDLE_MS : -1, 0,
+				 8);
 		if (n == 0) {
 			xm_gate_enter(rt); /* a fork copies the accounts */
 			xm_worker_trim(rt, w);

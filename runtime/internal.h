@@ -48,6 +48,7 @@ struct xm_worker {
 	uint8_t mark[XM_BATCH];
 	bool full;			/* no slot is free: only pages that have one are victims */
 	bool unfenced;			/* a connection was given up that no other has replaced */
+	bool lent;			/* a link has registered the staging: none of it can be given back */
 };
 
 /* Per faulting thread (hashed by tid): sequence detection. busy is a try-lock: a collision skips detection. */

@@ -64,7 +64,7 @@ void xm_worker_stage(struct xm_runtime *rt, struct xm_worker *w, int n)
 
 void xm_worker_trim(struct xm_runtime *rt, struct xm_worker *w)
 {
-	if (!w->staged)
+	if (!w->staged || w->lent)
 		return;
 	xm_sys_madvise(w->staging, XM_BATCH * XM_PAGE_SIZE, MADV_DONTNEED);
 	xm_frame_uncharge(rt, w->staged);
@@ -89,8 +89,13 @@ static struct xm_link *link_of(struct xm_runtime *rt, struct xm_worker *w, unsig
 	if (!w->link[a] && rt->peer[a]) {
 		struct xm_link *l = NULL;
 
-		if (xm_link_open(rt->peer[a], &l) == 0)
-			w->link[a] = l;
+		if (xm_link_open(rt->peer[a], &l) < 0)
+			return NULL;
+		w->link[a] = l;
+		if (xm_link_lend(l, w->staging, XM_BATCH * XM_PAGE_SIZE) == 1) {
+			w->lent = true;
+			xm_worker_stage(rt, w, XM_BATCH);
+		}
 	}
 	return w->link[a];
 }
@@ -513,6 +518,7 @@ int xm_remote_after_fork(struct xm_runtime *rt, char *why)
 		if (w->staging) /* the parent's, copy-on-write */
 			xm_sys_madvise(w->staging, XM_BATCH * XM_PAGE_SIZE, MADV_DONTNEED);
 		w->staged = 0;
+		w->lent = false;
 	}
 	for (unsigned a = 0; a < XM_MAX_APPLIANCES && rc == 0; a++)
 		if (rt->peer[a])

@@ -315,6 +315,11 @@ static int inject_wait(struct xm_link *l, uint64_t timeout_ns)
 	}
 }
 
+static int inject_lend(struct xm_link *l, void *buf, size_t len)
+{
+	return xm_link_lend(inject_of(l)->inner, buf, len);
+}
+
 static const void *inject_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)
 {
 	return NULL;
@@ -379,6 +384,7 @@ static const struct xm_link_ops inject_ops = {
 	.name = "inject",
 	.close = inject_close,
 	.direct = inject_direct,
+	.lend = inject_lend,
 	.read = inject_read,
 	.writev = inject_writev,
 	.cas = inject_cas,

@@ -15,7 +15,11 @@ int xm_link_open(struct xm_peer *p, struct xm_link **out)
 	struct xm_link *l, *outer;
 	int ret;
 
-	ret = p->uri.kind == XM_URI_SHM ? xm_shm_link_open(p, &l) : xm_tcp_link_open(p, &l);
+	switch (p->uri.kind) {
+	case XM_URI_SHM: ret = xm_shm_link_open(p, &l); break;
+	case XM_URI_TCP: ret = xm_tcp_link_open(p, &l); break;
+	default: ret = xm_verbs_link_open(p, &l);
+	}
 	if (ret < 0)
 		return ret;
 	if (p->inject_spec[0]) {
@@ -28,6 +32,11 @@ int xm_link_open(struct xm_peer *p, struct xm_link **out)
 	}
 	*out = l;
 	return 0;
+}
+
+int xm_link_lend(struct xm_link *l, void *buf, size_t len)
+{
+	return l->ops->lend ? l->ops->lend(l, buf, len) : 0;
 }
 
 void xm_link_forget(struct xm_link *l)

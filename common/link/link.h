@@ -10,7 +10,7 @@
  *                    a pool, about one a CPU). Queues one-sided operations on regions.
  *
  * Implementations ("transports") are const tables of operations, chosen by the scheme of a URI:
- * `shm:PATH`, `tcp:HOST:PORT`, later `verbs:HOST:PORT`; the decorators `inject` and `trace` wrap a link and
+ * `shm:PATH`, `tcp:HOST:PORT`, `verbs:HOST:PORT`; the decorators `inject` and `trace` wrap a link and
  * implement the same table.
  *
  * Rules that every implementation keeps
@@ -21,7 +21,8 @@
  *     that it unmaps meanwhile; then the operation completes with -EFAULT. Buffers of read() are the
  *     caller's own local memory and stay valid until the completion.
  *   - Protection is the appliance's: a range that was freed, or is not this session's, completes with
- *     -ENXIO (not present) or -EACCES, and the link stays usable.
+ *     -ENXIO (not present) or -EACCES, and the link stays usable; over verbs, where the device refuses by breaking the
+ *     connection, it may have died of it, and reconnect brings it back.
  *   - No malloc, no stdio after open(): these functions run inside the resolution of page faults.
  *
  * Status values: 0; -ENXIO range not present (freed, beyond the end); -EACCES not permitted; -ENOLINK the
@@ -70,6 +71,8 @@ struct xm_link_ops {
 	 * The memory may turn into SIGBUS when the appliance frees it: give it to a system call that
 	 * answers EFAULT (UFFDIO_COPY), never dereference it. len must not cross a slab. */
 	const void *(*direct)(struct xm_link *l, uint64_t region, uint64_t off, size_t len);
+	/* behind xm_link_lend(); NULL: no use for it */
+	int (*lend)(struct xm_link *l, void *buf, size_t len);
 	int (*read)(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off, uint64_t cookie);
 	/* gathers n pieces into contiguous region bytes [off, off + sum) */
 	int (*writev)(struct xm_link *l, const struct iovec *iov, int n, uint64_t region, uint64_t off,
@@ -189,6 +192,11 @@ uint64_t xm_peer_control_messages(struct xm_peer *p);
 /* ---- links ------------------------------------------------------------------------------------------ */
 
 int xm_link_open(struct xm_peer *p, struct xm_link **out);
+/* Memory of the caller's from which it will write and into which it will read often: it may be registered with the
+ * device, and is then moved without a copy. Until the link is closed it must neither be unmapped nor dropped
+ * (MADV_DONTNEED, MADV_FREE): a device goes on using the pages that it had then. At most 4 buffers of a link. 1: it is
+ * registered; 0: this transport has no use for that; -ENOMEM, -ENOSPC: not registered, and works as before. */
+int xm_link_lend(struct xm_link *l, void *buf, size_t len);
 /* After fork, in the child: frees the object without touching the connection it shares with the parent. */
 void xm_link_forget(struct xm_link *l);
 /* Re-establishes a dead link, blocking up to the peer's lost_timeout with backoff. 0, -ENOLINK for good. */

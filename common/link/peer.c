@@ -5,6 +5,7 @@
  * (the peer is one mapping made at open). What travels is in peer_conn.c, slab mappings in peer_slabs.c.
  */
 #include "link/peer_impl.h"
+#include "link/rdma_lib.h"
 
 #include "log.h"
 #include "sys.h"
@@ -38,6 +39,8 @@ static int configure(struct xm_peer *p, const struct xm_peer_config *cfg, char *
 		ret = copy_text(p->uri_text, sizeof(p->uri_text), cfg->uri, "the address", why);
 	if (ret == 0)
 		ret = copy_text(p->inject_spec, sizeof(p->inject_spec), cfg->inject, "inject", why);
+	if (ret == 0 && p->uri.kind == XM_URI_VERBS)
+		ret = xm_rdma_load(why);
 	if (ret == 0)
 		ret = xm_uri_resolve(&p->uri, &p->addr, &p->addr_len, why);
 	if (ret < 0)
@@ -145,6 +148,7 @@ void xm_peer_close(struct xm_peer *p)
 	if (p->fd >= 0)
 		xm_sys_close(p->fd);
 	xm_peer_slabs_fini(p);
+	xm_verbs_device_close(p);
 	pthread_mutex_unlock(&p->mutex);
 	pthread_mutex_destroy(&p->mutex);
 	xm_link_release(p, sizeof(*p));
@@ -156,6 +160,7 @@ int xm_peer_after_fork(struct xm_peer *p, char *why)
 	int ret;
 
 	pthread_mutex_init(&p->mutex, NULL); /* whoever held it does not exist here */
+	xm_verbs_device_forget(p);
 	set_process(p);
 	if (xm_load(&p->conn) == XM_PEER_LOST) {
 		if (why)

@@ -3,12 +3,13 @@
  * peer_impl.h - what the files of common/link share about a peer. Not for anyone else.
  *
  *   peer.c        the public calls        peer_conn.c   sockets, handshake, one request and its reply
- *   peer_slabs.c  shm: slab mappings      shm.c, tcp.c  links       inject.c, trace.c  decorators
+ *   peer_slabs.c  slab mappings and keys  shm.c, tcp.c, verbs.c  links      inject.c, trace.c  decorators
  *
- * Slab mappings (shm): each region has a table of chunks; a chunk is one reserved range of addresses for 64
- * neighbouring slabs and a word of bits that say which are mapped.
+ * Slabs (shm, verbs): each region has a table of chunks of 64 neighbouring slabs; a chunk is one reserved range of
+ * addresses (shm) or an array of keys (verbs), and a word of bits that say which are mapped, or known.
  *
- *   regions[hash(id)] -> chunks[slab / 64] -> { base, mapped bits }     address = base + (slab % 64) * size
+ *   regions[hash(id)] -> chunks[slab / 64] -> { base, bits }     address = base + (slab % 64) * size
+ *                                              { key, bits }     key[slab % 64]
  *
  * A range reserved for slab i of a region stays reserved: a dropped slab is replaced by PROT_NONE, never
  * unmapped, so a copy that another thread has under way meets EFAULT and never somebody else's memory.
@@ -24,6 +25,7 @@
 #include "wire.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 
 #define XM_PEER_REGIONS 256u   /* regions a client can have open on one appliance; a power of two */
 #define XM_CHUNK_SLABS 64u     /* bits of a word */
@@ -31,8 +33,9 @@
 #define XM_REGION_GONE UINT64_MAX
 
 struct xm_chunk {
-	uint8_t *base;	 /* atomic; written once under the peer's mutex */
-	uint64_t mapped; /* atomic; written under the peer's mutex */
+	uint8_t *base;		 /* atomic; written once under the peer's mutex */
+	struct xm_wire_key *key; /* verbs; the same; an entry is written before its bit */
+	uint64_t mapped;	 /* atomic; written under the peer's mutex */
 };
 
 struct xm_slab_table {
@@ -65,6 +68,7 @@ struct xm_peer {
 	struct xm_peer_info info;
 	struct xm_procid self, appliance;
 	unsigned slab_shift;
+	struct xm_verbs_device *verbs; /* verbs: opened by the first link */
 
 	struct xm_wire_msg req, rep;
 	uint8_t bytes[XM_WIRE_MAX]; /* one message on its way out or in */
@@ -100,8 +104,13 @@ void xm_peer_tune_socket(const struct xm_peer *p, int fd);
 
 /* Address of a mapped slab, or NULL. No lock, no system call. */
 uint8_t *xm_peer_slab(struct xm_peer *p, uint64_t region, uint64_t slab);
-/* Maps slab and some after it. refresh: even if it is mapped (the appliance replaced it). Takes the mutex;
- * blocks for a control call. 0; -ENXIO not present; -EACCES; -ENOLINK; -ENOMEM, -EMFILE. */
+/* The key of a slab that is known, false if it is not. No lock, no system call. */
+bool xm_peer_key(struct xm_peer *p, uint64_t region, uint64_t slab, struct xm_wire_key *out);
+/* The appliance does not honour the key that is known: it will be asked for again. Takes the mutex. */
+void xm_peer_key_forget(struct xm_peer *p, uint64_t region, uint64_t slab);
+/* Maps slab and some after it (verbs: asks for their keys). refresh: even if it is mapped (the appliance replaced it).
+ * Takes the mutex; blocks for a control call. 0; -ENXIO not present; -EACCES; -ENOLINK; -ENOMEM, -EMFILE; -EAGAIN
+ * verbs: no link of the session is connected yet. */
 int xm_peer_slab_map(struct xm_peer *p, uint64_t region, uint64_t slab, int refresh);
 /* Forget mappings; mutex held. */
 void xm_peer_slabs_drop(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count);
@@ -111,6 +120,11 @@ void xm_peer_slabs_fini(struct xm_peer *p);
 /* links */
 int xm_shm_link_open(struct xm_peer *p, struct xm_link **out);
 int xm_tcp_link_open(struct xm_peer *p, struct xm_link **out);
+int xm_verbs_link_open(struct xm_peer *p, struct xm_link **out);
+
+/* verbs_conn.c; after the last link: closes the device; in a child: leaves the parent's alone */
+void xm_verbs_device_close(struct xm_peer *p);
+void xm_verbs_device_forget(struct xm_peer *p);
 
 /* zeroed memory by mmap, outside of any heap; NULL */
 void *xm_link_alloc(size_t bytes);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * peer_slabs.c - shm: the slabs of all regions of a peer, mapped into this process (drawing: peer_impl.h).
- * Lookups run on any thread without a lock. Changes are made under the peer's mutex by whoever meets an
+ * peer_slabs.c - the slabs of all regions of a peer: mapped into this process (shm), or their keys (verbs); drawing:
+ * peer_impl.h. Lookups run on any thread without a lock. Changes are made under the peer's mutex by whoever meets an
  * unmapped slab. Descriptors live only between recvmsg and mmap, so a small descriptor limit is enough.
  * Nothing allocates but mmap.
  */
@@ -11,6 +11,8 @@
 
 #include <string.h>
 #include <sys/mman.h>
+
+#define SLABS_MAX ((uint64_t)XM_CHUNK_SLABS * XM_REGION_CHUNKS)
 
 /* Memory that one thread gave back, another may get at the same address. The kernel orders the two, but in calls made
  * directly the thread sanitizer does not see that. */
@@ -54,17 +56,33 @@ static struct xm_slab_table *find_region(struct xm_peer *p, uint64_t region)
 	return NULL;
 }
 
-uint8_t *xm_peer_slab(struct xm_peer *p, uint64_t region, uint64_t slab)
+/* The chunk of a slab that is mapped or known, or NULL. */
+static struct xm_chunk *find_chunk(struct xm_peer *p, uint64_t region, uint64_t slab)
 {
 	struct xm_slab_table *t = find_region(p, region);
 	struct xm_chunk *c;
 
-	if (!t || slab >= (uint64_t)XM_CHUNK_SLABS * XM_REGION_CHUNKS)
+	if (!t || slab >= SLABS_MAX)
 		return NULL;
 	c = &t->chunks[slab / XM_CHUNK_SLABS];
-	if (!(xm_load(&c->mapped) >> (slab % XM_CHUNK_SLABS) & 1))
-		return NULL;
-	return xm_load(&c->base) + ((slab % XM_CHUNK_SLABS) << p->slab_shift);
+	return xm_load(&c->mapped) >> (slab % XM_CHUNK_SLABS) & 1 ? c : NULL;
+}
+
+uint8_t *xm_peer_slab(struct xm_peer *p, uint64_t region, uint64_t slab)
+{
+	struct xm_chunk *c = find_chunk(p, region, slab);
+
+	return c ? xm_load(&c->base) + ((slab % XM_CHUNK_SLABS) << p->slab_shift) : NULL;
+}
+
+bool xm_peer_key(struct xm_peer *p, uint64_t region, uint64_t slab, struct xm_wire_key *out)
+{
+	struct xm_chunk *c = find_chunk(p, region, slab);
+
+	if (!c)
+		return false;
+	*out = xm_load(&c->key)[slab % XM_CHUNK_SLABS];
+	return true;
 }
 
 static int make_region(struct xm_peer *p, uint64_t region, struct xm_slab_table **out)
@@ -129,6 +147,39 @@ static int map_one(struct xm_peer *p, struct xm_slab_table *t, uint64_t slab, in
 	return 0;
 }
 
+static int note_key(struct xm_slab_table *t, uint64_t slab, const struct xm_wire_key *key)
+{
+	struct xm_chunk *c = &t->chunks[slab / XM_CHUNK_SLABS];
+
+	if (slab >= SLABS_MAX)
+		return -EPROTO;
+	if (!c->key)
+		xm_store(&c->key, xm_link_alloc(XM_CHUNK_SLABS * sizeof(*key)));
+	if (!c->key)
+		return -ENOMEM;
+	c->key[slab % XM_CHUNK_SLABS] = *key;
+	__atomic_fetch_or(&c->mapped, 1ull << (slab % XM_CHUNK_SLABS), __ATOMIC_RELEASE);
+	return 0;
+}
+
+/* verbs: as fetch_slabs(), for keys */
+static int fetch_keys(struct xm_peer *p, struct xm_slab_table *t, uint64_t first, uint64_t count)
+{
+	const struct xm_wire_keys *k = &p->rep.u.keys;
+	int ret;
+
+	xm_peer_request(p, XM_WIRE_SLAB_KEYS);
+	p->req.u.slabs.region = t->id;
+	p->req.u.slabs.first = first;
+	p->req.u.slabs.count = xm_min(count, (uint64_t)XM_WIRE_KEYS);
+	ret = xm_peer_call(p, NULL, NULL);
+	if (ret == 0 && (k->first != first || !k->count || k->count > count))
+		ret = -EPROTO;
+	for (uint32_t i = 0; ret == 0 && i < k->count; i++)
+		ret = note_key(t, first + i, &k->key[i]);
+	return ret < 0 ? ret : (int)k->count;
+}
+
 /* Asks for slabs [first, first + count), maps those that came. Their number, or -errno. Mutex held. */
 static int fetch_slabs(struct xm_peer *p, struct xm_slab_table *t, uint64_t first, uint64_t count)
 {
@@ -136,6 +187,8 @@ static int fetch_slabs(struct xm_peer *p, struct xm_slab_table *t, uint64_t firs
 	int fds[XM_WIRE_FDS], nfds = 0;
 	int ret;
 
+	if (p->uri.kind == XM_URI_VERBS)
+		return fetch_keys(p, t, first, count);
 	xm_peer_request(p, XM_WIRE_SLAB_MAP);
 	p->req.u.slabs.region = region;
 	p->req.u.slabs.first = first;
@@ -157,11 +210,11 @@ int xm_peer_slab_map(struct xm_peer *p, uint64_t region, uint64_t slab, int refr
 	struct xm_slab_table *t;
 	int ret;
 
-	if (slab >= (uint64_t)XM_CHUNK_SLABS * XM_REGION_CHUNKS)
+	if (slab >= SLABS_MAX)
 		return -ENXIO;
 	pthread_mutex_lock(&p->mutex);
 	ret = make_region(p, region, &t);
-	if (ret == 0 && (refresh || !xm_peer_slab(p, region, slab)))
+	if (ret == 0 && (refresh || !find_chunk(p, region, slab)))
 		ret = fetch_slabs(p, t, slab, 1);
 	pthread_mutex_unlock(&p->mutex);
 	if (ret == -ENOENT)
@@ -171,19 +224,18 @@ int xm_peer_slab_map(struct xm_peer *p, uint64_t region, uint64_t slab, int refr
 
 int xm_peer_region_attach(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count)
 {
-	uint64_t limit = (uint64_t)XM_CHUNK_SLABS * XM_REGION_CHUNKS;
 	struct xm_slab_table *t;
 	uint64_t at = first;
 	int ret;
 
-	if (p->uri.kind != XM_URI_SHM)
+	if (p->uri.kind == XM_URI_TCP)
 		return 0;
-	if (first > limit || count > limit - first)
+	if (first > SLABS_MAX || count > SLABS_MAX - first)
 		return -ENXIO;
 	pthread_mutex_lock(&p->mutex);
 	ret = make_region(p, region, &t);
 	while (ret >= 0 && at < first + count) {
-		if (xm_peer_slab(p, region, at)) {
+		if (find_chunk(p, region, at)) {
 			at++;
 			continue;
 		}
@@ -194,27 +246,43 @@ int xm_peer_region_attach(struct xm_peer *p, uint64_t region, uint64_t first, ui
 	pthread_mutex_unlock(&p->mutex);
 	if (ret == -ENOENT)
 		ret = -ENXIO;
+	if (ret == -EAGAIN && p->uri.kind == XM_URI_VERBS)
+		ret = 0; /* the links will ask: before the first one the appliance does not know the device */
 	return xm_min(ret, 0);
+}
+
+static void drop_one(struct xm_peer *p, struct xm_chunk *c, uint64_t slab)
+{
+	uint64_t index = slab % XM_CHUNK_SLABS;
+
+	__atomic_fetch_and(&c->mapped, ~(1ull << index), __ATOMIC_ACQ_REL);
+	if (c->base)
+		xm_sys_mmap(c->base + (index << p->slab_shift), 1ull << p->slab_shift, PROT_NONE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
+void xm_peer_key_forget(struct xm_peer *p, uint64_t region, uint64_t slab)
+{
+	struct xm_chunk *c;
+
+	pthread_mutex_lock(&p->mutex);
+	c = find_chunk(p, region, slab);
+	if (c)
+		drop_one(p, c, slab);
+	pthread_mutex_unlock(&p->mutex);
 }
 
 void xm_peer_slabs_drop(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count)
 {
-	uint64_t limit = (uint64_t)XM_CHUNK_SLABS * XM_REGION_CHUNKS;
 	struct xm_slab_table *t = find_region(p, region);
 
-	for (uint64_t slab = first; t && slab < limit && slab - first < count; slab++) {
+	for (uint64_t slab = first; t && slab < SLABS_MAX && slab - first < count; slab++) {
 		struct xm_chunk *c = &t->chunks[slab / XM_CHUNK_SLABS];
-		uint64_t bit = 1ull << (slab % XM_CHUNK_SLABS);
 
-		if (!c->mapped) {
+		if (!c->mapped)
 			slab |= XM_CHUNK_SLABS - 1; /* nothing in this chunk */
-			continue;
-		}
-		if (!(c->mapped & bit))
-			continue;
-		__atomic_fetch_and(&c->mapped, ~bit, __ATOMIC_ACQ_REL);
-		xm_sys_mmap(c->base + ((slab % XM_CHUNK_SLABS) << p->slab_shift), 1ull << p->slab_shift,
-			    PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+		else if (c->mapped >> (slab % XM_CHUNK_SLABS) & 1)
+			drop_one(p, c, slab);
 	}
 }
 
@@ -234,9 +302,11 @@ void xm_peer_slabs_fini(struct xm_peer *p)
 
 		if (!t->chunks)
 			continue;
-		for (unsigned i = 0; i < XM_REGION_CHUNKS; i++)
+		for (unsigned i = 0; i < XM_REGION_CHUNKS; i++) {
 			if (t->chunks[i].base)
 				xm_sys_munmap(t->chunks[i].base, (size_t)XM_CHUNK_SLABS << p->slab_shift);
+			xm_link_release(t->chunks[i].key, XM_CHUNK_SLABS * sizeof(struct xm_wire_key));
+		}
 		xm_link_release(t->chunks, XM_REGION_CHUNKS * sizeof(struct xm_chunk));
 		t->chunks = NULL;
 		t->id = 0;

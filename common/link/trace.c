@@ -96,6 +96,11 @@ static int trace_faa(struct xm_link *l, uint64_t region, uint64_t off, uint64_t 
 						     .len = 8 });
 }
 
+static int trace_lend(struct xm_link *l, void *buf, size_t len)
+{
+	return xm_link_lend(trace_of(l)->inner, buf, len);
+}
+
 static const void *trace_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)
 {
 	struct trace *t = trace_of(l);
@@ -189,6 +194,7 @@ static const struct xm_link_ops trace_ops = {
 	.name = "trace",
 	.close = trace_close,
 	.direct = trace_direct,
+	.lend = trace_lend,
 	.read = trace_read,
 	.writev = trace_writev,
 	.cas = trace_cas,
