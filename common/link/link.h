@@ -21,8 +21,8 @@
  *     that it unmaps meanwhile; then the operation completes with -EFAULT. Buffers of read() are the
  *     caller's own local memory and stay valid until the completion.
  *   - Protection is the appliance's: a range that was freed, or is not this session's, completes with
- *     -ENXIO (not present) or -EACCES, and the link stays usable; over verbs, where the device refuses by breaking the
- *     connection, it may have died of it, and reconnect brings it back.
+ *     -ENXIO (not present) or -EACCES, and the link stays usable. (Over verbs the device refuses by breaking the
+ *     connection: what was in flight beside it may come back with -ENOLINK, to be repeated.)
  *   - No malloc, no stdio after open(): these functions run inside the resolution of page faults.
  *
  * Status values: 0; -ENXIO range not present (freed, beyond the end); -EACCES not permitted; -ENOLINK the

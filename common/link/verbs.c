@@ -14,8 +14,8 @@
  * completion says that all before it are done (reliable connections complete in order).
  *
  * A slab that was freed, or a key that is not ours, is refused by the device at the other side: that operation answers
- * -ENXIO, and with it the connection has died, as the InfiniBand specification wants it (1.4, 9.9.2): the others come
- * back with -ENOLINK and the link wants reconnect().
+ * -ENXIO, and with it the connection has died, as the InfiniBand specification wants it (1.4, 9.9.2). The others come
+ * back with -ENOLINK, and the link connects anew when it is used next.
  *
  * One thread at a time per link. Allocates nothing after open but in reconnect (the libraries do).
  */
@@ -68,6 +68,7 @@ struct verbs_link {
 	uint64_t id;
 	uint32_t epoch; /* counts connections: a completion of an earlier one is recognised */
 	unsigned in_flight;
+	bool refused; /* the connection died of an operation that was not permitted, and only of that */
 
 	uint32_t op_head, op_next, op_tail; /* [head, next) posted; [next, tail) waiting, the first perhaps posted in part */
 	uint32_t req_head, req_tail;	    /* in the send queue */
@@ -131,10 +132,24 @@ static void die(struct verbs_link *v)
 	v->op_head = v->op_next = v->op_tail;
 }
 
-static int admit(const struct verbs_link *v, uint64_t len)
+/* Of a connection that died of a refusal nothing is lost but its queue pair. Bounded by connect_timeout. */
+static void revive(struct verbs_link *v)
+{
+	struct xm_peer *p = v->link.peer;
+
+	if (!v->refused)
+		return;
+	v->refused = false;
+	if (!v->conn.qp && xm_peer_state(p) == 0 &&
+	    xm_verbs_connect(p, v->id, xm_now_ns() + p->connect_timeout_ns, &v->conn, &v->q, NULL) == 0)
+		v->stats.reconnects++;
+}
+
+static int admit(struct verbs_link *v, uint64_t len)
 {
 	if (!len || len > XM_LINK_OP_MAX)
 		return -EINVAL;
+	revive(v);
 	if (!v->conn.qp || xm_peer_state(v->link.peer) < 0)
 		return -ENOLINK;
 	if (v->in_flight + v->count >= XM_LINK_DEPTH || v->op_tail - v->op_head >= OPS)
@@ -420,6 +435,7 @@ static void request_failed(struct verbs_link *v, enum ibv_wc_status status)
 		xm_peer_key_forget(v->link.peer, o->region,
 				   (o->off + v->req[v->req_head % XM_VERBS_SEND_DEPTH].at) >> v->link.peer->slab_shift);
 		finish(v, o, -ENXIO);
+		v->refused = true;
 		break;
 	default: break; /* with the others: -ENOLINK */
 	}
@@ -533,6 +549,7 @@ static int verbs_state(struct xm_link *l)
 {
 	struct verbs_link *v = verbs_of(l);
 
+	revive(v);
 	if (v->conn.qp && !v->in_flight && xm_verbs_conn_ended(&v->conn))
 		die(v);
 	return v->conn.qp ? xm_peer_state(l->peer) : -ENOLINK;
@@ -574,6 +591,7 @@ static void verbs_forget(struct xm_link *l)
 
 static void verbs_kill(struct xm_link *l)
 {
+	verbs_of(l)->refused = false;
 	die(verbs_of(l));
 }
 

@@ -41,7 +41,7 @@ struct rig_options {
 
 struct rig {
 	pid_t pid;
-	char shm[160], tcp[160];
+	char shm[160], tcp[160], verbs[160]; /* verbs: empty without a device (XMEM_RDMA_ADDR) */
 };
 
 static inline struct rig_options rig_defaults(void)

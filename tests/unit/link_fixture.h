@@ -15,12 +15,17 @@
 #define PAGE 4096u
 
 static struct rig rig;
-static int use_tcp;
+static int use_tcp, use_verbs; /* neither: shm */
 static uint64_t seed;
+
+static inline const char *uri_of(const struct rig *r)
+{
+	return use_verbs ? r->verbs : use_tcp ? r->tcp : r->shm;
+}
 
 static inline const char *uri(void)
 {
-	return use_tcp ? rig.tcp : rig.shm;
+	return uri_of(&rig);
 }
 
 struct fixture {
@@ -125,6 +130,10 @@ static inline int run_on_each_transport(const struct CMUnitTest *tests, size_t c
 	failed = _cmocka_run_group_tests("shm", tests, count, start_rig, stop_rig);
 	use_tcp = 1;
 	failed += _cmocka_run_group_tests("tcp", tests, count, start_rig, stop_rig);
+	use_tcp = 0;
+	use_verbs = getenv("XMEM_RDMA_ADDR") != NULL; /* the address of an RDMA device of this machine */
+	if (use_verbs)
+		failed += _cmocka_run_group_tests("verbs", tests, count, start_rig, stop_rig);
 	return failed;
 }
 

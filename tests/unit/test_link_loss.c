@@ -97,7 +97,7 @@ static void test_killed_appliance_completes_everything_once(void **unused)
 	struct rig own;
 
 	rig_start(&own, &o);
-	p = rig_peer(use_tcp ? own.tcp : own.shm);
+	p = rig_peer(uri_of(&own));
 	assert_int_equal(xm_link_open(p, &l), 0);
 	assert_int_equal(xm_peer_region_create(p, 4 * RIG_SLAB, NULL, 0, &r), 0);
 	stop_appliance(&own); /* so that requests stay in flight */
@@ -134,7 +134,7 @@ static void test_restarted_appliance_is_another_one(void **unused)
 	struct rig own, again;
 
 	rig_start(&own, &o);
-	p = rig_peer(use_tcp ? own.tcp : own.shm);
+	p = rig_peer(uri_of(&own));
 	assert_int_equal(xm_peer_region_create(p, RIG_SLAB, NULL, 0, &r), 0);
 	o.shm = own.shm;
 	o.tcp = own.tcp;
