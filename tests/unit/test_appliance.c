@@ -593,7 +593,7 @@ static void test_pool_keeps_slabs_warm_and_takes_freed_ones_away(void **unused)
 	rig_until(pool_stat(&p).warm_bytes == 2 * RIG_SLAB);
 	assert_int_equal(xm_pool_promise(&p, 4), 0);
 	for (int i = 0; i < 4; i++)
-		assert_int_equal(xm_pool_take(&p, true, &s[i]), 0);
+		assert_int_equal(xm_pool_take(&p, NULL, true, &s[i]), 0);
 	rig_until(pool_stat(&p).warm_bytes == 0);
 	assert_int_equal(pool_stat(&p).backed_slabs, 4);
 	assert_int_equal(fstat(s[0]->fd, &st), 0);
