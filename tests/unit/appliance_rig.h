@@ -25,6 +25,7 @@
 #include <cmocka.h>
 
 #include "appliance/serve.h"
+#include "appliance/serve_verbs.h"
 #include "link/link.h"
 #include "log.h"
 #include "util.h"
@@ -65,10 +66,11 @@ static inline void rig_child(const struct rig_options *o, const char *shm, int r
 	static struct xm_appliance a;
 	struct xm_slab_kind kind = { .bytes = RIG_SLAB, .numa = XM_NUMA_OFF };
 	struct xm_ctl_limits limits = { o->connections, o->strangers, o->hello_ns, o->stall_ns };
-	struct xm_listener l[2] = { { .fd = -1 }, { .fd = -1 } };
+	struct xm_listener l[3] = { { .fd = -1 }, { .fd = -1 }, { .fd = -1 } };
+	const char *rdma = getenv("XMEM_RDMA_ADDR");
 	struct xm_data *data;
 	struct xm_ctl *ctl;
-	char why[XM_WHY_MAX], line[340];
+	char why[XM_WHY_MAX], line[340], verbs[160];
 	int n;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -84,10 +86,16 @@ static inline void rig_child(const struct rig_options *o, const char *shm, int r
 	if ((shm[0] && xm_listen(shm, &l[0], why) < 0) ||
 	    xm_listen(o->tcp ? o->tcp : "tcp:0", &l[1], why) < 0)
 		rig_die(why);
-	for (int i = 0; i < 2; i++)
+	if (rdma) {
+		snprintf(verbs, sizeof(verbs), strchr(rdma, ':') ? "verbs:[%s]:0" : "verbs:%s:0", rdma);
+		if (xm_verbs_create(&a, &a.verbs) < 0 || xm_verbs_listen(a.verbs, verbs, &l[2], why) < 0 ||
+		    xm_verbs_start(a.verbs) < 0)
+			rig_die(why);
+	}
+	for (int i = 0; i < 3; i++)
 		if (l[i].fd >= 0 && xm_ctl_listen(ctl, &l[i]) < 0)
 			rig_die("cannot listen");
-	n = snprintf(line, sizeof(line), "%s", l[1].uri);
+	n = snprintf(line, sizeof(line), "%s %s", l[1].uri, l[2].uri);
 	if (write(ready, line, (size_t)n) != n)
 		rig_die("nobody waits");
 	close(ready);
@@ -98,6 +106,7 @@ static inline void rig_child(const struct rig_options *o, const char *shm, int r
 static inline void rig_start(struct rig *r, const struct rig_options *o)
 {
 	static unsigned count;
+	char line[340] = "";
 	int fds[2];
 	ssize_t n;
 
@@ -115,9 +124,10 @@ static inline void rig_start(struct rig *r, const struct rig_options *o)
 		rig_child(o, r->shm, fds[1]);
 	}
 	close(fds[1]);
-	n = read(fds[0], r->tcp, sizeof(r->tcp) - 1);
+	n = read(fds[0], line, sizeof(line) - 1);
 	assert_true(n > 0);
 	close(fds[0]);
+	assert_in_range(sscanf(line, "%159s %159s", r->tcp, r->verbs), 1, 2);
 }
 
 static inline void rig_kill(struct rig *r)
