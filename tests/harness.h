@@ -78,11 +78,12 @@ static inline void test_appliance_exec(const char *program, const char *memory, 
 	_exit(127);
 }
 
-/* link: "shm" or "tcp" (a port of the kernel's choice on loopback) */
+/* link: "shm", "tcp" (a port of the kernel's choice on loopback) or "verbs" (the device of address XMEM_RDMA_ADDR) */
 static inline void test_appliance_start(struct test_appliance *a, const char *memory, const char *link)
 {
 	static unsigned count;
 	char program[PATH_MAX], listen[100], line[400] = "";
+	const char *rdma = getenv("XMEM_RDMA_ADDR");
 	int ready[2];
 	size_t len = 0;
 	ssize_t n;
@@ -90,6 +91,8 @@ static inline void test_appliance_start(struct test_appliance *a, const char *me
 	test_program("xmem-appliance", program, sizeof(program));
 	if (strcmp(link, "tcp") == 0)
 		snprintf(listen, sizeof(listen), "tcp:127.0.0.1:0");
+	else if (strcmp(link, "verbs") == 0 && rdma)
+		snprintf(listen, sizeof(listen), strchr(rdma, ':') ? "verbs:[%s]:0" : "verbs:%s:0", rdma);
 	else
 		snprintf(listen, sizeof(listen), "shm:@xmem-test-%d-%u", (int)getpid(), count++);
 	if (pipe(ready) != 0)

@@ -4,7 +4,7 @@
  * against a mirror in ordinary memory (mirror.h); forked children verify their snapshot, and write, while the
  * parent goes on. At the end nothing may be left: frames, slots, charges, pins, page words.
  *
- *   stress [--seed N] [--seconds S] [--threads T] [--local MIB] [--link shm|tcp | --uri URI] [--inject SPEC]
+ *   stress [--seed N] [--seconds S] [--threads T] [--local MIB] [--link shm|tcp|verbs | --uri URI] [--inject SPEC]
  *          [--mask FEATURE,...] [--evict NAME] [--prefetch NAME] [--handlers N] [--verify] [--pins] [--no-fork]
  *          [--kills] [--only OP,...]
  *
@@ -48,11 +48,12 @@ struct worker {
 };
 
 static struct options {
-	unsigned seconds, threads, link_tcp;
+	unsigned seconds, threads;
+	const char *link;
 	bool no_fork, pins, kills;
 	const char *uri, *only;
 	struct test_config rt;
-} opt = { .threads = 3 };
+} opt = { .threads = 3, .link = "shm" };
 
 static struct worker worker[THREADS_MAX];
 static struct area shared; /* block b of page p: thread (p + b) % threads */
@@ -430,7 +431,7 @@ static void parse(int argc, char **argv)
 		case 't': opt.seconds = (unsigned)n; break;
 		case 'n': opt.threads = (unsigned)xm_min(xm_max(n, 1ul), (unsigned long)THREADS_MAX); break;
 		case 'l': opt.rt.budget_bytes = n << 20; break;
-		case 'k': opt.link_tcp = strcmp(optarg, "tcp") == 0; break;
+		case 'k': opt.link = optarg; break;
 		case 'u': opt.uri = optarg; break;
 		case 'i': opt.rt.inject = optarg; break;
 		case 'm': opt.rt.masked_features = test_mask(optarg); break;
@@ -454,7 +455,7 @@ static void begin_world(struct test_appliance *a)
 
 	snprintf(a->uri, sizeof(a->uri), "%s", opt.uri ? opt.uri : "");
 	if (!opt.uri)
-		test_appliance_start(a, "1G", opt.link_tcp ? "tcp" : "shm");
+		test_appliance_start(a, "1G", opt.link);
 	test_runtime_start(&opt.rt, a, 1);
 	if (opt.pins)
 		xm_pins_seen("the stress program");
@@ -480,7 +481,7 @@ int main(int argc, char **argv)
 	parse(argc, argv);
 	printf("stress: seed %llu, %u s, %u threads, local %llu MiB, %s%s%s, mask %#x\n",
 	       (unsigned long long)stress_seed, opt.seconds, opt.threads,
-	       (unsigned long long)(opt.rt.budget_bytes >> 20), opt.uri ? opt.uri : opt.link_tcp ? "tcp" : "shm",
+	       (unsigned long long)(opt.rt.budget_bytes >> 20), opt.uri ? opt.uri : opt.link,
 	       opt.rt.inject ? ", inject " : "", opt.rt.inject ? opt.rt.inject : "", opt.rt.masked_features);
 	begin_world(&a);
 	for (unsigned i = 0; i < opt.threads; i++)

@@ -462,8 +462,13 @@ int main(void)
 		T(test_fork_when_threads_fault_then_neither_waits_for_ever),
 		T(test_child_when_it_maps_and_remaps_then_works),
 	};
-	int failed = cmocka_run_group_tests_name("fork, shm", tests, group_setup, group_teardown);
+	int failed;
 
+	if (getenv("XMEM_RDMA_ADDR")) {
+		link_name = "verbs";
+		return cmocka_run_group_tests_name("fork, verbs", tests, group_setup, group_teardown);
+	}
+	failed = cmocka_run_group_tests_name("fork, shm", tests, group_setup, group_teardown);
 	link_name = "tcp";
 	return failed + cmocka_run_group_tests_name("fork, tcp", tests, group_setup, group_teardown);
 }
