@@ -8,6 +8,7 @@
  */
 #include "runtime/xmem-run.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
@@ -299,6 +300,77 @@ static void check_private(struct check *c)
 	xm_private_appliance_stop(&a);
 }
 
+/* ---- RDMA ------------------------------------------------------------------------------------------------ */
+
+static bool wants_rdma(const struct check *c)
+{
+	for (int i = 0; i < c->opt->appliances.n; i++)
+		if (strncmp(c->opt->appliances.v[i], "verbs:", 6) == 0)
+			return true;
+	return false;
+}
+
+/* Ports of one device. How many are active. */
+static int check_rdma_device(struct check *c, const char *name)
+{
+	char path[PATH_MAX], state[64], link[64], netdev[64];
+	int active = 0;
+
+	for (int port = 1; port < 256; port++) {
+		xm_snprintf(path, sizeof(path), "/sys/class/infiniband/%s/ports/%d/state", name, port);
+		if (!*read_line(path, state, sizeof(state)))
+			break;
+		xm_snprintf(path, sizeof(path), "/sys/class/infiniband/%s/ports/%d/link_layer", name, port);
+		read_line(path, link, sizeof(link));
+		xm_snprintf(path, sizeof(path), "/sys/class/infiniband/%s/ports/%d/gid_attrs/ndevs/0", name, port);
+		read_line(path, netdev, sizeof(netdev));
+		if (strncmp(state, "4:", 2) == 0) {
+			active++;
+			say(c, OK, "RDMA device", "%s port %d active (%s%s%s)", name, port, link, netdev[0] ? ", on " : "",
+			    netdev);
+		} else {
+			say(c, NOTE, "RDMA device", "%s port %d is %s: ip link set %s up, or look at the cable", name, port,
+			    state + strspn(state, "0123456789: "), netdev[0] ? netdev : "DEVICE");
+		}
+	}
+	return active;
+}
+
+/* Each worker of a process has a link with some 3 MiB of its own that the device must reach. */
+static void check_locked(struct check *c)
+{
+	struct rlimit l;
+	char a[32];
+
+	getrlimit(RLIMIT_MEMLOCK, &l);
+	if (l.rlim_cur >= 64ull << 20)
+		say(c, OK, "locked memory", "%s", limit_text(l.rlim_cur, a));
+	else if (geteuid() != 0)
+		say(c, NOTE, "locked memory", "%s is little for verbs: addresses (3 MiB a thread that serves faults): "
+		    "ulimit -l 65536", limit_text(l.rlim_cur, a));
+}
+
+static void check_rdma(struct check *c)
+{
+	DIR *dir = opendir("/sys/class/infiniband");
+	const struct dirent *e;
+	int active = 0;
+
+	while (dir && (e = readdir(dir)))
+		if (e->d_name[0] != '.')
+			active += check_rdma_device(c, e->d_name);
+	if (dir)
+		closedir(dir);
+	if (active)
+		check_locked(c);
+	else if (wants_rdma(c))
+		say(c, MISSING, "RDMA",
+		    "no active device for a verbs: address: use tcp:, or make a soft-RoCE one: rdma link add rxe0 type rxe "
+		    "netdev DEVICE");
+	else
+		say(c, OK, "RDMA", "no active device; only verbs: addresses need one");
+}
+
 static void user_name(char *buf, size_t size)
 {
 	struct passwd *pw = getpwuid(geteuid());
@@ -344,6 +416,7 @@ int run_check(const struct run_options *o)
 	check_settings(&c);
 	check_family(&c);
 	check_preload(&c);
+	check_rdma(&c);
 	check_private(&c);
 	for (int i = 0; i < o->appliances.n; i++)
 		check_appliance(&c, "appliance", o->appliances.v[i]);
