@@ -5,13 +5,14 @@
  *
  *   struct xm_appliance ── sessions ── regions ── slab table ── slabs (pool)
  *
- * Threads: control (main.c, serve_ctl.c), tcp data (serve_tcp.c), pool (pool.c). The registry's mutex guards
+ * Threads: control (main.c, serve_ctl.c), tcp data (serve_tcp.c), verbs (serve_verbs.c), pool (pool.c). The registry's mutex guards
  * sessions, regions and slab tables; the tcp thread holds it for one lookup a request. It is never held while
- * memory is made, destroyed or copied. Order: registry, then pool.
+ * memory is made, destroyed, registered or copied. Order: verbs, registry, pool.
  */
 #ifndef XM_APPLIANCE_H
 #define XM_APPLIANCE_H
 
+#include "appliance/domain.h"
 #include "appliance/pool.h"
 #include "procid.h"
 #include "wire.h"
@@ -62,13 +63,17 @@ struct xm_session {
 	uint64_t looked_ns;   /* when an orphan's processes were last looked for */
 	unsigned region_count;
 	struct xm_region *regions;
+	struct xm_domain *domain; /* of its verbs connections, made with the first; one reference; mutex */
 	uint64_t slabs;
 	uint64_t reads, writes, read_bytes, write_bytes; /* relaxed atomics of the tcp thread */
 	struct xm_session *next;
 };
 
+struct xm_verbs;
+
 struct xm_appliance {
 	struct xm_pool pool;
+	struct xm_verbs *verbs; /* NULL: none; set before any thread runs */
 	char name[XM_WIRE_NAME];
 	uint8_t boot[16];
 	struct xm_procid self;
@@ -110,6 +115,10 @@ void xm_session_leave(struct xm_appliance *a, struct xm_session *s, const struct
 /* Ends sessions without connections whose time has come. When the next one is due (monotonic ns), or
  * UINT64_MAX: none is waiting. */
 uint64_t xm_session_reap(struct xm_appliance *a);
+/* A reference to the session's domain; NULL: it has no verbs connection yet. Takes the mutex. */
+struct xm_domain *xm_session_domain(struct xm_appliance *a, struct xm_session *s);
+/* The session that a verbs connection's hello names; mutex held. 0; -ESTALE, -EACCES */
+int xm_session_find(struct xm_appliance *a, uint64_t id, const uint8_t token[16], struct xm_session **out);
 void xm_appliance_stat(struct xm_appliance *a, const struct xm_wire_stat *want,
 		       struct xm_wire_stat_reply *out);
 

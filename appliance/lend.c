@@ -103,6 +103,10 @@ static void let_go(struct xm_appliance *a, struct xm_slab *list, uint64_t promis
 		struct xm_slab *next = list->next;
 
 		list->next = NULL;
+		/* a key dies before the answer, also where a transfer over tcp keeps the slab; the pool's thread is
+		 * trusted with those that nobody else holds, which are gone when their key is */
+		if ((now && few) || xm_load(&list->refs) > 1)
+			xm_domain_deregister(list);
 		list->owes = true; /* the rest of the promises has no memory behind it and ends here */
 		promises--;
 		xm_slab_put(&a->pool, list, now && few);
@@ -437,9 +441,11 @@ static int materialise(struct xm_appliance *a, struct xm_session *s, uint64_t id
 		       bool populate)
 {
 	struct xm_slab *made, *found = NULL;
+	struct xm_domain *domain = xm_session_domain(a, s);
 	struct xm_region *r = NULL;
-	int ret = xm_pool_take(&a->pool, populate, &made);
+	int ret = xm_pool_take(&a->pool, domain, populate, &made);
 
+	xm_domain_put(domain);
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&a->mutex);

@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * main.c - xmem-appliance: settings, start, signals, end. The main thread becomes the control thread.
- * Start order: descriptors, pool, sessions, data thread, sockets; the end is the reverse.
+ * Start order: descriptors, pool, sessions, sockets, data and verbs threads; the end is the reverse, but for the
+ * RDMA devices, which outlive the slabs that are registered with them.
  */
 #include "appliance/notify.h"
 #include "appliance/options.h"
 #include "appliance/serve.h"
+#include "appliance/serve_verbs.h"
 
 #include "units.h"
 #include "util.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define FD_RESERVE 512u /* descriptors for connections and the daemon itself, beside one a slab */
@@ -164,12 +168,46 @@ static int catch_signals(void)
 	return d.signal_fd < 0 ? -errno : 0;
 }
 
+static bool may_lock_all(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct cap[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	return syscall(SYS_capget, &head, cap) == 0 && (cap[0].effective & (1u << CAP_IPC_LOCK));
+}
+
+/* What is registered with a device counts as locked. */
+static void raise_memlock(void)
+{
+	char size[24], limit[24];
+	struct rlimit rl;
+
+	if (may_lock_all() || getrlimit(RLIMIT_MEMLOCK, &rl) < 0)
+		return;
+	rl.rlim_cur = rl.rlim_max;
+	setrlimit(RLIMIT_MEMLOCK, &rl);
+	getrlimit(RLIMIT_MEMLOCK, &rl);
+	if (rl.rlim_cur != RLIM_INFINITY && rl.rlim_cur < d.o.memory_bytes)
+		xm_warn("verbs: %s of --memory %s may be locked: clients will be refused the rest (raise ulimit -l)",
+			xm_format_size(rl.rlim_cur, limit, sizeof(limit)),
+			xm_format_size(d.o.memory_bytes, size, sizeof(size)));
+}
+
+static int open_verbs(const char *uri, struct xm_listener *l, char *why)
+{
+	if (!d.a.verbs && xm_verbs_create(&d.a, &d.a.verbs) == 0)
+		raise_memlock();
+	return xm_verbs_listen(d.a.verbs, uri, l, why);
+}
+
 static int open_listeners(void)
 {
 	char why[XM_WHY_MAX];
 
 	for (; d.listeners < d.o.listen.n; d.listeners++) {
-		int ret = xm_listen(d.o.listen.v[d.listeners], &d.listener[d.listeners], why);
+		const char *uri = d.o.listen.v[d.listeners];
+		bool verbs = strncmp(uri, "verbs:", 6) == 0;
+		int ret = (verbs ? open_verbs : xm_listen)(uri, &d.listener[d.listeners], why);
 
 		if (ret < 0) {
 			xm_err("%s", why);
@@ -185,7 +223,7 @@ static int start_data(void)
 	int ret;
 
 	for (int i = 0; i < d.listeners; i++)
-		tcp = tcp || !d.listener[i].local;
+		tcp = tcp || (!d.listener[i].local && !d.listener[i].verbs);
 	if (!tcp)
 		return 0;
 	ret = xm_data_create(&d.a, &d.data);
@@ -193,6 +231,15 @@ static int start_data(void)
 		xm_err("tcp needs io_uring, which this environment refuses: %s (allow it, see "
 		       "kernel.io_uring_disabled and the container's seccomp profile, or listen on shm: only)",
 		       xm_strerror(ret));
+	return ret;
+}
+
+static int start_verbs(void)
+{
+	int ret = d.a.verbs ? xm_verbs_start(d.a.verbs) : 0;
+
+	if (ret < 0)
+		xm_err("cannot serve RDMA: %s", xm_strerror(ret));
 	return ret;
 }
 
@@ -253,6 +300,8 @@ static int serve(void)
 	if (ret == 0)
 		ret = start_data();
 	if (ret == 0)
+		ret = start_verbs();
+	if (ret == 0)
 		ret = start_control();
 	if (ret == 0) {
 		tell_ready();
@@ -262,9 +311,11 @@ static int serve(void)
 		xm_unlisten(&d.listener[--d.listeners]);
 	xm_data_destroy(d.data);
 	xm_ctl_destroy(d.ctl);
+	xm_verbs_stop(d.a.verbs);
 	xm_appliance_fini(&d.a);
 fini_pool:
 	xm_pool_fini(&d.a.pool);
+	xm_verbs_destroy(d.a.verbs);
 	return ret;
 }
 

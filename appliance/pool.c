@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * pool.c - promises and warm slabs. The mutex is held for arithmetic and list operations only, never while
- * a slab is made or destroyed: those take milliseconds. `backed` is raised before a slab is made and
+ * a slab is made, registered or destroyed: those take milliseconds. `backed` is raised before a slab is made and
  * lowered after one is destroyed. The promise for a slab ends with its last reference: a client that frees a slab
  * while a transfer of its own holds it has that much less to ask for, and nobody is lent more than there is.
  * Threads: any; the pool's own thread runs keep_warm().
@@ -33,50 +33,136 @@ static void destroy_one(struct xm_pool *p, struct xm_slab *s)
 	pthread_mutex_unlock(&p->mutex);
 }
 
-/* The next thing for the pool's thread to do; mutex held. Warm slabs only where there is room to lend. */
+static void add_warm(struct xm_pool *p, struct xm_slab *s)
+{
+	s->next = p->warm;
+	p->warm = s;
+	p->warm_count++;
+}
+
+/* The first warm slab of this domain (NULL: of none), taken out of the list; mutex held. */
+static struct xm_slab *pick(struct xm_pool *p, const struct xm_domain *domain)
+{
+	for (struct xm_slab **at = &p->warm; *at; at = &(*at)->next) {
+		if ((*at)->domain != domain)
+			continue;
+		p->warm_count--;
+		return pop(at);
+	}
+	return NULL;
+}
+
+static void doom(struct xm_pool *p, struct xm_slab *s)
+{
+	s->next = p->doomed;
+	p->doomed = s;
+}
+
+/* Warm slabs only where there is room to lend; mutex held. */
 static bool wants_warm(const struct xm_pool *p)
 {
 	return p->warm_count < p->warm_target && p->backed < p->total;
 }
 
+/* Are all that are warm for other domains, so that one has to go? Mutex held. */
+static bool is_crowded(const struct xm_pool *p)
+{
+	if (!p->active || p->no_keys || !p->warm || p->warm_count < p->warm_target)
+		return false;
+	for (const struct xm_slab *s = p->warm; s; s = s->next)
+		if (!s->domain || s->domain == p->active)
+			return false;
+	return true;
+}
+
+/* Registers a slab that nobody else can see for the active domain and puts it with the warm ones. Mutex held, but
+ * not meanwhile: the domain may be forgotten before this is done. */
+static void finish_warm(struct xm_pool *p, struct xm_slab *s)
+{
+	struct xm_domain *domain = p->no_keys ? NULL : xm_domain_get(p->active);
+	int ret = 0;
+
+	p->keying = domain;
+	if (domain) {
+		pthread_mutex_unlock(&p->mutex);
+		ret = xm_domain_register(domain, s);
+		pthread_mutex_lock(&p->mutex);
+	}
+	if (ret < 0)
+		p->no_keys = true;
+	if (s->domain && !p->keying)
+		doom(p, s);
+	else
+		add_warm(p, s);
+	p->keying = NULL;
+	if (domain) {
+		pthread_mutex_unlock(&p->mutex);
+		xm_domain_put(domain);
+		pthread_mutex_lock(&p->mutex);
+	}
+}
+
+/* Mutex held, but not meanwhile. 0; -errno: no memory. */
+static int make_warm(struct xm_pool *p)
+{
+	struct xm_slab *s;
+	int ret;
+
+	p->backed++;
+	pthread_mutex_unlock(&p->mutex);
+	ret = xm_slab_create(&p->kind, true, &s);
+	pthread_mutex_lock(&p->mutex);
+	if (ret == 0)
+		finish_warm(p, s);
+	else
+		p->backed--;
+	return ret;
+}
+
+/* One piece of work for the pool's thread. Mutex held, but not meanwhile. 0: there was none; -errno */
+static int work(struct xm_pool *p)
+{
+	struct xm_slab *s = pop(&p->doomed);
+	int ret = 0;
+
+	if (s) {
+		pthread_mutex_unlock(&p->mutex);
+		destroy_one(p, s);
+		pthread_mutex_lock(&p->mutex);
+		return 1;
+	}
+	if (is_crowded(p)) {
+		s = pop(&p->warm);
+		p->warm_count--;
+		doom(p, s);
+		return 1;
+	}
+	s = p->active && !p->no_keys ? pick(p, NULL) : NULL;
+	if (!s && !wants_warm(p))
+		return 0;
+	p->making = true;
+	if (s)
+		finish_warm(p, s);
+	else
+		ret = make_warm(p);
+	p->making = false;
+	pthread_cond_broadcast(&p->made);
+	return ret < 0 ? ret : 1;
+}
+
 static void *keep_warm(void *arg)
 {
 	struct xm_pool *p = arg;
-	bool complained = false;
 
 	pthread_mutex_lock(&p->mutex);
 	while (!p->stopping) {
-		struct xm_slab *s = pop(&p->doomed);
-		int ret;
+		int ret = work(p);
 
-		if (s) {
-			pthread_mutex_unlock(&p->mutex);
-			destroy_one(p, s);
-			pthread_mutex_lock(&p->mutex);
-			continue;
-		}
-		if (!wants_warm(p) || complained) {
-			pthread_cond_wait(&p->work, &p->mutex);
-			complained = false;
-			continue;
-		}
-		p->backed++;
-		p->making = true;
-		pthread_mutex_unlock(&p->mutex);
-		ret = xm_slab_create(&p->kind, true, &s);
-		pthread_mutex_lock(&p->mutex);
-		p->making = false;
-		pthread_cond_broadcast(&p->made);
-		if (ret < 0) {
+		if (ret < 0)
 			xm_warn("cannot prepare memory ahead: %s (lower --memory, or see --huge)",
 				xm_strerror(ret));
-			complained = true;
-			p->backed--;
-			continue;
-		}
-		s->next = p->warm;
-		p->warm = s;
-		p->warm_count++;
+		if (ret <= 0 && !p->stopping)
+			pthread_cond_wait(&p->work, &p->mutex);
 	}
 	pthread_mutex_unlock(&p->mutex);
 	return NULL;
@@ -114,6 +200,7 @@ void xm_pool_fini(struct xm_pool *p)
 		xm_slab_destroy(s);
 	while ((s = pop(&p->doomed)))
 		xm_slab_destroy(s);
+	xm_domain_put(p->active);
 	pthread_cond_destroy(&p->work);
 	pthread_cond_destroy(&p->made);
 	pthread_mutex_destroy(&p->mutex);
@@ -141,26 +228,54 @@ void xm_pool_release(struct xm_pool *p, uint64_t n)
 	pthread_mutex_unlock(&p->mutex);
 }
 
-int xm_pool_take(struct xm_pool *p, bool populate, struct xm_slab **out)
+/* Whose slabs shall be warm from now on. A reference to put without the mutex, which is held. */
+static struct xm_domain *activate(struct xm_pool *p, struct xm_domain *domain)
+{
+	struct xm_domain *old = p->active;
+
+	p->no_keys = false;
+	if (!domain || domain == old)
+		return NULL;
+	p->active = xm_domain_get(domain);
+	return old;
+}
+
+/* Room for one slab more, which is counted in backed. A slab to be destroyed first, or NULL. Mutex held. */
+static struct xm_slab *make_way(struct xm_pool *p)
+{
+	struct xm_slab *s = NULL;
+
+	/* promised memory may still be with a slab that waits to be destroyed, or is warm for another domain */
+	if (p->backed >= p->total) {
+		s = pop(&p->doomed);
+		if (!s && p->warm) {
+			s = pop(&p->warm);
+			p->warm_count--;
+		}
+	}
+	p->backed++;
+	return s;
+}
+
+int xm_pool_take(struct xm_pool *p, struct xm_domain *domain, bool populate, struct xm_slab **out)
 {
 	struct xm_slab *s, *doomed = NULL;
+	struct xm_domain *old;
 	int ret;
 
 	pthread_mutex_lock(&p->mutex);
 	/* with everything else promised, the slab in the making is the one that was promised to us */
 	while (!p->warm && !p->doomed && p->making && p->backed >= p->total)
 		pthread_cond_wait(&p->made, &p->mutex);
-	s = pop(&p->warm);
-	if (s) {
-		p->warm_count--;
-	} else {
-		/* promised memory may still be with a slab that waits to be destroyed: it goes first */
-		if (p->backed >= p->total)
-			doomed = pop(&p->doomed);
-		p->backed++;
-	}
+	s = domain ? pick(p, domain) : NULL;
+	if (!s)
+		s = pick(p, NULL);
+	if (!s)
+		doomed = make_way(p);
+	old = activate(p, domain);
 	pthread_cond_signal(&p->work);
 	pthread_mutex_unlock(&p->mutex);
+	xm_domain_put(old);
 	if (s) {
 		*out = s;
 		return 0;
@@ -174,6 +289,36 @@ int xm_pool_take(struct xm_pool *p, bool populate, struct xm_slab **out)
 		pthread_mutex_unlock(&p->mutex);
 	}
 	return ret;
+}
+
+void xm_pool_activate(struct xm_pool *p, struct xm_domain *domain)
+{
+	struct xm_domain *old;
+
+	pthread_mutex_lock(&p->mutex);
+	old = activate(p, domain);
+	pthread_cond_signal(&p->work);
+	pthread_mutex_unlock(&p->mutex);
+	xm_domain_put(old);
+}
+
+void xm_pool_forget(struct xm_pool *p, struct xm_domain *domain)
+{
+	struct xm_domain *old = NULL;
+	struct xm_slab *s;
+
+	pthread_mutex_lock(&p->mutex);
+	if (p->active == domain) {
+		old = domain;
+		p->active = NULL;
+	}
+	if (p->keying == domain)
+		p->keying = NULL;
+	while ((s = pick(p, domain)))
+		doom(p, s);
+	pthread_cond_signal(&p->work);
+	pthread_mutex_unlock(&p->mutex);
+	xm_domain_put(old);
 }
 
 void xm_slab_get(struct xm_slab *s)
@@ -196,8 +341,7 @@ void xm_slab_put(struct xm_pool *p, struct xm_slab *s, bool now)
 	pthread_mutex_lock(&p->mutex);
 	xm_assert(owes <= p->promised);
 	p->promised -= owes;
-	s->next = p->doomed;
-	p->doomed = s;
+	doom(p, s);
 	pthread_cond_signal(&p->work);
 	pthread_mutex_unlock(&p->mutex);
 }

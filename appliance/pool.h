@@ -6,6 +6,10 @@
  *
  * Promising is arithmetic, so a region of any size is made at once. One thread keeps a few slabs warm (made,
  * touched, zero), and destroys slabs that were freed.
+ *
+ * Warm slabs are registered for the domain that was active last, so that handing one out costs no registration. From
+ * then on its connections can write there, should they guess the key: such a slab is for that domain, or is
+ * destroyed, and never handed to anybody else.
  */
 #ifndef XM_POOL_H
 #define XM_POOL_H
@@ -22,10 +26,13 @@ struct xm_pool {
 	pthread_cond_t work, made;
 	pthread_t thread;
 	bool stopping, started;
-	bool making;			  /* the pool's thread is making a slab, which is counted in backed */
+	bool making;			  /* the pool's thread is making or registering a slab, which is counted in backed */
 	uint64_t total, promised, backed; /* slabs; backed: occupy memory, those to be destroyed included */
 	unsigned warm_count;
 	struct xm_slab *warm, *doomed;
+	struct xm_domain *active; /* warm slabs are registered for it; one reference; NULL: for none */
+	struct xm_domain *keying; /* that the pool's thread registers a slab for now; only compared */
+	bool no_keys;		  /* registering failed: not tried again before the next slab is taken */
 };
 
 struct xm_pool_stat {
@@ -41,9 +48,13 @@ void xm_pool_fini(struct xm_pool *p);
 /* 0; -ENOMEM: fewer than n slabs are free */
 int xm_pool_promise(struct xm_pool *p, uint64_t n);
 void xm_pool_release(struct xm_pool *p, uint64_t n);
-/* A slab for a promise, refs = 1. populate: with all its pages (may take 20 ms when none is warm).
- * 0; -ENOMEM, -EMFILE. */
-int xm_pool_take(struct xm_pool *p, bool populate, struct xm_slab **out);
+/* A slab for a promise, refs = 1, registered for `domain` (NULL: of a session without) or not at all. populate:
+ * with all its pages (may take 20 ms when none is warm). 0; -ENOMEM, -EMFILE. */
+int xm_pool_take(struct xm_pool *p, struct xm_domain *domain, bool populate, struct xm_slab **out);
+/* Warm slabs shall be registered for this domain from now on. */
+void xm_pool_activate(struct xm_pool *p, struct xm_domain *domain);
+/* The domain's session is over: warm slabs that were registered for it are destroyed, by the pool's thread. */
+void xm_pool_forget(struct xm_pool *p, struct xm_domain *domain);
 void xm_slab_get(struct xm_slab *s);
 /* Drops a reference. The last one destroys the slab: now, or on the pool's thread. */
 void xm_slab_put(struct xm_pool *p, struct xm_slab *s, bool now);

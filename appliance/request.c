@@ -12,6 +12,9 @@
 #include <errno.h>
 #include <string.h>
 
+/* Registering a slab takes milliseconds, and everybody else's requests wait: a client asks again for the rest. */
+#define KEYS_NS 20000000ull
+
 void xm_request_refuse(struct xm_wire_msg *out, int status, const char *text, uint64_t value)
 {
 	struct xm_wire_error *e = &out->u.error;
@@ -29,6 +32,10 @@ static void refuse(struct xm_request *r, int status)
 	char text[XM_WIRE_TEXT], free_text[24], total_text[24];
 	struct xm_pool_stat pool;
 
+	if (r->text) {
+		xm_request_refuse(r->out, status, r->text, 0);
+		return;
+	}
 	switch (-status) {
 	case ENOMEM:
 		xm_pool_stat(&r->a->pool, &pool);
@@ -110,6 +117,59 @@ static int do_slab_map(struct xm_request *r)
 	return 0;
 }
 
+static void describe_key(const struct xm_slab *s, struct xm_wire_key *out)
+{
+	out->addr = (uint64_t)(uintptr_t)s->addr;
+	out->rkey = s->rkey;
+	out->rights = XM_WIRE_KEY_READ | XM_WIRE_KEY_WRITE;
+}
+
+/* Registers what is not yet, within bounds: the first slab, and those behind it while that keeps nobody waiting for
+ * long. How many have keys; -errno: not even the first. */
+static int make_keys(struct xm_domain *domain, struct xm_slab **slab, int n, struct xm_wire_key *out)
+{
+	uint64_t end_ns = xm_now_ns() + KEYS_NS;
+	int ret = 0, done = 0;
+
+	while (done < n && (!done || slab[done]->domain || xm_now_ns() < end_ns)) {
+		ret = xm_domain_register(domain, slab[done]);
+		if (ret < 0)
+			break;
+		describe_key(slab[done], &out[done]);
+		done++;
+	}
+	return done ? done : ret;
+}
+
+static int do_slab_keys(struct xm_request *r)
+{
+	struct xm_domain *domain = xm_session_domain(r->a, r->session);
+	struct xm_wire_keys *out = &r->out->u.keys;
+	struct xm_slab *slab[XM_WIRE_KEYS];
+	int ret, n;
+
+	if (!domain) {
+		r->text = "no verbs connection yet: connect first, then ask for keys";
+		return -EAGAIN;
+	}
+	n = xm_lend_get_slabs(r->a, r->session, &r->in->u.slabs, slab, XM_WIRE_KEYS);
+	ret = n;
+	if (n > 0) {
+		out->region = r->in->u.slabs.region;
+		out->first = r->in->u.slabs.first;
+		ret = make_keys(domain, slab, n, out->key);
+		if (ret > 0)
+			out->count = (uint32_t)ret;
+		else
+			r->text = "the appliance cannot register memory with its device (see its log, and ulimit -l "
+				  "there)";
+	}
+	while (n > 0)
+		xm_slab_put(&r->a->pool, slab[--n], false);
+	xm_domain_put(domain);
+	return xm_min(ret, 0);
+}
+
 static int do_stat(struct xm_request *r)
 {
 	xm_appliance_stat(r->a, &r->in->u.stat, &r->out->u.stat_reply);
@@ -130,6 +190,7 @@ static const struct {
 	{ XM_WIRE_REGION_INFO, do_info },
 	{ XM_WIRE_REGION_LIST, do_list },
 	{ XM_WIRE_SLAB_MAP, do_slab_map },
+	{ XM_WIRE_SLAB_KEYS, do_slab_keys },
 	{ XM_WIRE_STAT, do_stat },
 };
 
@@ -139,6 +200,7 @@ void xm_request_answer(struct xm_request *r)
 
 	r->slabs = 0;
 	r->bye = false;
+	r->text = NULL;
 	memset(&r->out->h, 0, sizeof(r->out->h));
 	r->out->h.type = r->in->h.type;
 	r->out->h.flags = XM_WIRE_REPLY;

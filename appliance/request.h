@@ -14,6 +14,7 @@ struct xm_request {
 	struct xm_slab *slab[XM_WIRE_FDS]; /* a reference each: to be sent with the reply, then let go */
 	unsigned slabs;
 	bool bye;
+	const char *text; /* why it was refused, where the status alone would mislead */
 };
 
 /* Never fails: what went wrong is in the reply. Control thread; may take 20 ms to make a slab. */

@@ -4,6 +4,7 @@
  *
  *   serve_shm.c, listen()   sockets            serve_ctl.c   control thread: every connection starts here
  *   serve_tcp.c             data thread: connections that introduced themselves as data are handed over
+ *   serve_verbs.h           verbs thread: connections of RDMA, which have an introduction of their own
  */
 #ifndef XM_SERVE_H
 #define XM_SERVE_H
@@ -16,6 +17,7 @@
 struct xm_listener {
 	int fd;
 	bool local;
+	bool verbs;	     /* control connections of one-sided RDMA */
 	char uri[160];	     /* resolved: the port that the kernel chose */
 	char path[108];	     /* to unlink at the end; empty for abstract and tcp */
 	uint64_t path_inode; /* with the time of creation: inode numbers are used again */
@@ -47,7 +49,7 @@ struct xm_ctl_limits {
 	uint64_t stall_ns;    /* time for the rest of a message, in either direction */
 };
 
-/* data may be NULL: no tcp data path. 0; -errno */
+/* data may be NULL: no tcp data path, nobody listens on tcp:. 0; -errno */
 int xm_ctl_create(struct xm_appliance *a, struct xm_data *data, const struct xm_ctl_limits *limits,
 		  struct xm_ctl **out);
 void xm_ctl_destroy(struct xm_ctl *c);

@@ -53,11 +53,12 @@ static int bind_tcp(int fd, const struct sockaddr_storage *ss, socklen_t len)
 	return bind(fd, (const struct sockaddr *)ss, len) < 0 ? -errno : 0;
 }
 
-static void name_tcp(struct xm_listener *l)
+static void name_inet(struct xm_listener *l)
 {
 	struct sockaddr_storage ss;
 	socklen_t len = sizeof(ss);
 	char host[INET6_ADDRSTRLEN] = "?";
+	const char *kind = l->verbs ? "verbs" : "tcp";
 	struct sockaddr_in *v4 = (struct sockaddr_in *)&ss;
 	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&ss;
 
@@ -65,10 +66,10 @@ static void name_tcp(struct xm_listener *l)
 		return;
 	if (ss.ss_family == AF_INET6) {
 		inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof(host));
-		xm_snprintf(l->uri, sizeof(l->uri), "tcp:[%s]:%u", host, ntohs(v6->sin6_port));
+		xm_snprintf(l->uri, sizeof(l->uri), "%s:[%s]:%u", kind, host, ntohs(v6->sin6_port));
 	} else {
 		inet_ntop(AF_INET, &v4->sin_addr, host, sizeof(host));
-		xm_snprintf(l->uri, sizeof(l->uri), "tcp:%s:%u", host, ntohs(v4->sin_port));
+		xm_snprintf(l->uri, sizeof(l->uri), "%s:%s:%u", kind, host, ntohs(v4->sin_port));
 	}
 	if (!xm_uri_is_local(&ss))
 		xm_warn("%s: access is not authenticated yet: whoever reaches this address can use the memory "
@@ -104,6 +105,7 @@ int xm_listen(const char *uri, struct xm_listener *out, char *why)
 	if (ret < 0)
 		return ret;
 	l.local = u.kind == XM_URI_SHM;
+	l.verbs = u.kind == XM_URI_VERBS;
 	l.fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (l.fd < 0)
 		return explain(uri, -errno, why);
@@ -116,7 +118,7 @@ int xm_listen(const char *uri, struct xm_listener *out, char *why)
 	}
 	xm_snprintf(l.uri, sizeof(l.uri), "%s", uri);
 	if (!l.local) {
-		name_tcp(&l);
+		name_inet(&l);
 	} else if (u.path[0] != '@' && stat(u.path, &st) == 0) {
 		xm_snprintf(l.path, sizeof(l.path), "%s", u.path);
 		l.path_inode = st.st_ino;

@@ -13,6 +13,8 @@
  */
 #include "appliance/appliance.h"
 
+#include "appliance/serve_verbs.h"
+
 #include "log.h"
 #include "util.h"
 
@@ -214,6 +216,28 @@ void xm_session_leave(struct xm_appliance *a, struct xm_session *s, const struct
 		wake(a);
 }
 
+struct xm_domain *xm_session_domain(struct xm_appliance *a, struct xm_session *s)
+{
+	struct xm_domain *d;
+
+	pthread_mutex_lock(&a->mutex);
+	d = xm_domain_get(s->domain);
+	pthread_mutex_unlock(&a->mutex);
+	return d;
+}
+
+int xm_session_find(struct xm_appliance *a, uint64_t id, const uint8_t token[16], struct xm_session **out)
+{
+	struct xm_session *s = find(a, id);
+
+	if (!s)
+		return -ESTALE;
+	if (!xm_access_token(s, token))
+		return -EACCES;
+	*out = s;
+	return 0;
+}
+
 static bool all_dead(const struct xm_appliance *a, const struct xm_session *s)
 {
 	if (s->procs_unknown)
@@ -240,6 +264,18 @@ static bool is_over(const struct xm_appliance *a, struct xm_session *s, uint64_t
 	return all_dead(a, s);
 }
 
+/* Nobody finds the session any more, so no verbs connection can be added to it. Those it has end before its slabs
+ * do: what they could still reach is then nobody's. */
+static void dispose(struct xm_appliance *a, struct xm_session *s, struct xm_region *regions)
+{
+	xm_verbs_end_session(a->verbs, s->id);
+	xm_lend_dispose(a, regions);
+	if (s->domain)
+		xm_pool_forget(&a->pool, s->domain);
+	xm_domain_put(s->domain);
+	free(s);
+}
+
 static void end(struct xm_appliance *a, struct xm_session *s)
 {
 	unsigned count = s->region_count; /* nobody changes it any more; detaching forgets it */
@@ -251,8 +287,7 @@ static void end(struct xm_appliance *a, struct xm_session *s)
 	xm_info("session %llu (%s) ended: %u region%s, %llu slab%s freed", (unsigned long long)s->index,
 		s->name[0] ? s->name : "unnamed", count, count == 1 ? "" : "s", (unsigned long long)s->slabs,
 		s->slabs == 1 ? "" : "s");
-	xm_lend_dispose(a, regions);
-	free(s);
+	dispose(a, s, regions);
 }
 
 uint64_t xm_session_reap(struct xm_appliance *a)
@@ -290,8 +325,7 @@ void xm_appliance_fini(struct xm_appliance *a)
 		struct xm_region *regions = xm_lend_detach_all(a, s);
 
 		a->sessions = s->next;
-		xm_lend_dispose(a, regions);
-		free(s);
+		dispose(a, s, regions);
 	}
 	if (a->wake_fd >= 0)
 		close(a->wake_fd);

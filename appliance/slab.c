@@ -99,6 +99,7 @@ void xm_slab_destroy(struct xm_slab *s)
 {
 	if (!s)
 		return;
+	xm_domain_deregister(s);
 	munmap(s->addr, s->bytes);
 	while (ftruncate(s->fd, 0) < 0 && errno == EINTR)
 		;
