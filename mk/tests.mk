@@ -40,7 +40,7 @@ $(STRESS_PROGS) $(BENCH_PROGS): $(B)/tests/%: $(B)/obj/tests/%.o $(LIBXMEM_A)
 $(IT_PROGS): $(B)/tests/it/%: tests/it/%.c Makefile mk/flags.mk
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) -std=gnu11 -O2 -g $(WARN) -D_GNU_SOURCE $(CFLAGS) -MMD -MP -o $@ $< \
+	$(Q)$(CC) -std=gnu11 -O2 -g $(WARN) -D_GNU_SOURCE $(TEST_CFLAGS_$*) $(CFLAGS) -MMD -MP -o $@ $< \
 		-pthread $(TEST_LDFLAGS_$*) $(LDFLAGS) $(TEST_LIBS_$*)
 
 $(EXAMPLE_PROGS): $(B)/examples/%: tools/examples/%.c include/xmem.h $(B)/libxmem.so

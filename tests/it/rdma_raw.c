@@ -1,0 +1,642 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * rdma_raw.c - a client of verbs: without manners: uses keys that are dead or somebody else's, lies in its hello, leaves
+ * connections half open, dies. Prints one line a check; exits 0 when all held, else 1.
+ *
+ *   rdma_raw HOST PORT    an appliance with --memory 8M --slab 1M --warm 2 (checks count on it), listening on verbs:
+ *   rdma_raw HOST PORT victim    writes until it is killed; says x when it starts to
+ *   rdma_raw HOST PORT locked    an appliance that may lock less than it lends: keys are refused, in words
+ *
+ * Runs where there is a device (tests/rdma/raw.sh). One thread.
+ */
+#include "wire.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <rdma/rdma_cma.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE 4096u
+#define SLAB (1u << 20)
+#define WAIT_MS 10000
+#define SILENT (-1000) /* no answer within WAIT_MS */
+
+static struct sockaddr_in server;
+static int failures;
+static struct xm_wire_msg in, out;
+static uint32_t sequence;
+
+static void check(const char *what, bool holds, long value)
+{
+	printf("%s: %s (%ld)\n", holds ? "ok" : "FAILED", what, value);
+	fflush(stdout);
+	failures += !holds;
+}
+
+static void expect(const char *what, long got, long want)
+{
+	check(what, got == want, got);
+}
+
+static void give_up(const char *what)
+{
+	printf("FAILED: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static uint64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+/* ---- control ------------------------------------------------------------------------------------------ */
+
+struct session {
+	int fd;
+	uint64_t id;
+	uint8_t token[16];
+};
+
+/* The status of the reply, which is in `in`. */
+static int ask(struct session *s, unsigned type)
+{
+	static uint8_t bytes[XM_WIRE_MAX];
+	struct xm_wire_header h;
+	int len;
+
+	out.h = (struct xm_wire_header){ .type = (uint16_t)type, .seq = ++sequence };
+	len = xm_wire_encode(&out, bytes, sizeof(bytes));
+	if (len < 0 || send(s->fd, bytes, (size_t)len, MSG_NOSIGNAL) != len)
+		give_up("send");
+	if (recv(s->fd, bytes, XM_WIRE_HEADER, MSG_WAITALL) != XM_WIRE_HEADER)
+		give_up("receive");
+	if (xm_wire_decode_header(bytes, XM_WIRE_HEADER, &h) < 0)
+		give_up("header");
+	len = (int)(h.length - XM_WIRE_HEADER);
+	if (len && recv(s->fd, bytes + XM_WIRE_HEADER, (size_t)len, MSG_WAITALL) != len)
+		give_up("receive");
+	if (xm_wire_decode(bytes, h.length, &in) < 0)
+		give_up("decode");
+	return in.h.status;
+}
+
+static void enter(struct session *s)
+{
+	memset(s, 0, sizeof(*s));
+	s->fd = socket(AF_INET, SOCK_STREAM, 0);
+	if (s->fd < 0 || connect(s->fd, (struct sockaddr *)&server, sizeof(server)) < 0)
+		give_up("connect");
+	memset(&out.u, 0, sizeof(out.u));
+	out.u.hello = (struct xm_wire_hello){ .magic = XM_WIRE_MAGIC,
+					      .major = XM_WIRE_MAJOR,
+					      .minor = XM_WIRE_MINOR,
+					      .role = XM_WIRE_ROLE_CONTROL,
+					      .name = "raw" };
+	xm_procid_self(&out.u.hello.proc);
+	if (ask(s, XM_WIRE_HELLO) < 0)
+		give_up("hello");
+	s->id = in.u.hello_reply.session;
+	memcpy(s->token, in.u.hello_reply.token, sizeof(s->token));
+}
+
+static void leave(struct session *s)
+{
+	ask(s, XM_WIRE_BYE);
+	close(s->fd);
+}
+
+static uint64_t create(struct session *s, uint64_t slabs)
+{
+	memset(&out.u, 0, sizeof(out.u));
+	out.u.create.size_bytes = slabs * SLAB;
+	if (ask(s, XM_WIRE_REGION_CREATE) < 0)
+		give_up("create a region");
+	return in.u.region.id;
+}
+
+static int ask_slabs(struct session *s, unsigned type, uint64_t region, uint64_t first, uint64_t count)
+{
+	memset(&out.u, 0, sizeof(out.u));
+	out.u.slabs = (struct xm_wire_slabs){ region, first, count };
+	return ask(s, type);
+}
+
+static int ask_key(struct session *s, uint64_t region, uint64_t slab, struct xm_wire_key *key)
+{
+	int ret = ask_slabs(s, XM_WIRE_SLAB_KEYS, region, slab, 1);
+
+	if (ret == 0)
+		*key = in.u.keys.key[0];
+	return ret;
+}
+
+/* ---- verbs -------------------------------------------------------------------------------------------- */
+
+struct wire_to {
+	struct rdma_event_channel *channel;
+	struct rdma_cm_id *id;
+	struct ibv_pd *pd;
+	struct ibv_cq *cq;
+	struct ibv_mr *mr;
+	uint8_t *page;
+};
+
+static int event(struct wire_to *w, enum rdma_cm_event_type want, struct xm_wire_rdma_reply *reply,
+		 int wait_ms)
+{
+	struct pollfd p = { .fd = w->channel->fd, .events = POLLIN };
+	struct rdma_cm_event *ev;
+	int ret;
+
+	if (poll(&p, 1, wait_ms) != 1)
+		return SILENT;
+	if (rdma_get_cm_event(w->channel, &ev) < 0)
+		return -errno;
+	ret = ev->event == want ? 0 : -EIO;
+	if (reply) {
+		memset(reply, 0, sizeof(*reply));
+		if (ev->param.conn.private_data)
+			xm_wire_get_rdma_reply(ev->param.conn.private_data, ev->param.conn.private_data_len,
+					       reply);
+		if (ret < 0 && reply->status < 0)
+			ret = reply->status;
+	}
+	rdma_ack_cm_event(ev);
+	return ret;
+}
+
+static void resolve(struct wire_to *w)
+{
+	struct ibv_qp_init_attr attr = { .cap = { 16, 16, 1, 1, 0 }, .qp_type = IBV_QPT_RC };
+
+	memset(w, 0, sizeof(*w));
+	w->channel = rdma_create_event_channel();
+	if (!w->channel || rdma_create_id(w->channel, &w->id, NULL, RDMA_PS_TCP) < 0)
+		give_up("rdma_create_id");
+	if (rdma_resolve_addr(w->id, NULL, (struct sockaddr *)&server, 2000) < 0 ||
+	    event(w, RDMA_CM_EVENT_ADDR_RESOLVED, NULL, WAIT_MS) < 0 || rdma_resolve_route(w->id, 2000) < 0 ||
+	    event(w, RDMA_CM_EVENT_ROUTE_RESOLVED, NULL, WAIT_MS) < 0)
+		give_up("resolve");
+	w->pd = ibv_alloc_pd(w->id->verbs);
+	w->cq = ibv_create_cq(w->id->verbs, 16, NULL, NULL, 0);
+	w->page = aligned_alloc(PAGE, PAGE);
+	attr.send_cq = attr.recv_cq = w->cq;
+	if (!w->pd || !w->cq || !w->page || rdma_create_qp(w->id, w->pd, &attr) < 0)
+		give_up("queue pair");
+	w->mr = ibv_reg_mr(w->pd, w->page, PAGE, IBV_ACCESS_LOCAL_WRITE);
+	if (!w->mr)
+		give_up("register");
+}
+
+/* 0; the appliance's status; SILENT */
+static int say_hello(struct wire_to *w, const void *bytes, uint8_t len)
+{
+	struct rdma_conn_param p = { .private_data = bytes,
+				     .private_data_len = len,
+				     .responder_resources = 0,
+				     .initiator_depth = 4,
+				     .retry_count = 2,
+				     .rnr_retry_count = 7 };
+	struct xm_wire_rdma_reply reply;
+
+	resolve(w);
+	if (rdma_connect(w->id, &p) < 0)
+		give_up("rdma_connect");
+	return event(w, RDMA_CM_EVENT_ESTABLISHED, &reply, WAIT_MS);
+}
+
+static void fill_hello(const struct session *s, uint64_t link, struct xm_wire_rdma_hello *h)
+{
+	*h = (struct xm_wire_rdma_hello){
+		.major = XM_WIRE_MAJOR, .minor = XM_WIRE_MINOR, .session = s->id, .link = link
+	};
+	memcpy(h->token, s->token, sizeof(h->token));
+}
+
+static int join(struct wire_to *w, const struct session *s, uint64_t link)
+{
+	uint8_t bytes[XM_WIRE_RDMA_HELLO];
+	struct xm_wire_rdma_hello h;
+
+	fill_hello(s, link, &h);
+	xm_wire_put_rdma_hello(bytes, &h);
+	return say_hello(w, bytes, sizeof(bytes));
+}
+
+static void hang_up(struct wire_to *w)
+{
+	if (w->id->qp)
+		rdma_destroy_qp(w->id);
+	ibv_dereg_mr(w->mr);
+	ibv_destroy_cq(w->cq);
+	ibv_dealloc_pd(w->pd);
+	rdma_destroy_id(w->id);
+	rdma_destroy_event_channel(w->channel);
+	free(w->page);
+}
+
+/* The work completion's status; SILENT. */
+static int perform(struct wire_to *w, struct ibv_send_wr *wr, uint32_t len)
+{
+	struct ibv_sge sge = { (uintptr_t)w->page, len, w->mr->lkey };
+	uint64_t end = now_us() + WAIT_MS * 1000;
+	struct ibv_send_wr *bad;
+	struct ibv_wc wc;
+
+	wr->sg_list = &sge;
+	wr->num_sge = 1;
+	wr->send_flags = IBV_SEND_SIGNALED;
+	if (ibv_post_send(w->id->qp, wr, &bad))
+		return -errno;
+	while (now_us() < end)
+		if (ibv_poll_cq(w->cq, 1, &wc) == 1)
+			return wc.status;
+	return SILENT;
+}
+
+static int transfer(struct wire_to *w, enum ibv_wr_opcode op, const struct xm_wire_key *key, uint64_t off)
+{
+	struct ibv_send_wr wr = { .opcode = op,
+				  .wr.rdma = { .remote_addr = key->addr + off, .rkey = key->rkey } };
+
+	return perform(w, &wr, PAGE);
+}
+
+static int atomic(struct wire_to *w, enum ibv_wr_opcode op, const struct xm_wire_key *key,
+		  uint64_t compare_add, uint64_t swap)
+{
+	struct ibv_send_wr wr = { .opcode = op, .wr.atomic = { key->addr, compare_add, swap, key->rkey } };
+
+	return perform(w, &wr, 8);
+}
+
+static uint64_t word(const struct wire_to *w)
+{
+	uint64_t value;
+
+	memcpy(&value, w->page, sizeof(value));
+	return value;
+}
+
+/* How many objects of a kind the host's devices have ("qp", "mr", ...). */
+static long objects(const char *kind)
+{
+	char line[256], *at;
+	FILE *f = popen("rdma res", "r");
+	long n = -1;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		char name[16];
+
+		snprintf(name, sizeof(name), " %s ", kind);
+		at = strstr(line, name);
+		if (at)
+			n = atol(at + strlen(name));
+	}
+	if (f)
+		pclose(f);
+	return n;
+}
+
+/* Until there are that many, or 12 s have passed. What there are. */
+static long settled(const char *kind, long want)
+{
+	uint64_t end = now_us() + 12000000;
+	long n;
+
+	while ((n = objects(kind)) != want && now_us() < end)
+		usleep(100000);
+	return n;
+}
+
+/* ---- checks ------------------------------------------------------------------------------------------- */
+
+static void check_use(struct session *s, struct wire_to *w, uint64_t region)
+{
+	struct xm_wire_key key = { 0 };
+	uint64_t start = now_us();
+	int ret = ask_key(s, region, 0, &key);
+
+	check("a key", ret == 0 && key.rkey && key.addr, ret);
+	start = now_us() - start;
+	printf("info: first key after %lu us\n", (unsigned long)start);
+	start = now_us();
+	ask(s, XM_WIRE_PING);
+	printf("info: a ping takes %lu us\n", (unsigned long)(now_us() - start));
+	for (unsigned i = 0; i < PAGE; i++)
+		w->page[i] = (uint8_t)(i * 7);
+	expect("write a page", transfer(w, IBV_WR_RDMA_WRITE, &key, 3 * PAGE), 0);
+	memset(w->page, 0xff, PAGE);
+	expect("read a page", transfer(w, IBV_WR_RDMA_READ, &key, 3 * PAGE), 0);
+	ret = 0;
+	for (unsigned i = 0; i < PAGE; i++)
+		ret += w->page[i] != (uint8_t)(i * 7);
+	check("the same bytes", ret == 0, ret);
+	ret = transfer(w, IBV_WR_RDMA_READ, &key, 8 * PAGE);
+	check("memory beside it is zero", ret == 0 && word(w) == 0, ret);
+	ret = atomic(w, IBV_WR_ATOMIC_CMP_AND_SWP, &key, 0, 40);
+	check("compare and swap", ret == 0 && word(w) == 0, ret);
+	ret = atomic(w, IBV_WR_ATOMIC_FETCH_AND_ADD, &key, 2, 0);
+	check("fetch and add", ret == 0 && word(w) == 40, ret);
+	ret = transfer(w, IBV_WR_RDMA_READ, &key, 0);
+	check("the sum", ret == 0 && word(w) == 42, (long)word(w));
+}
+
+static void check_keys(struct session *s, uint64_t region)
+{
+	int ret = ask_slabs(s, XM_WIRE_SLAB_KEYS, region, 0, 64);
+
+	check("keys of neighbours: those that have memory", ret == 0 && in.u.keys.count == 1,
+	      in.u.keys.count);
+	ret = ask_slabs(s, XM_WIRE_SLAB_KEYS, region, 1, 1);
+	check("a key of the next", ret == 0 && in.u.keys.count == 1, ret);
+	ret = ask_slabs(s, XM_WIRE_SLAB_KEYS, region, 0, 64);
+	check("keys of both", ret == 0 && in.u.keys.count == 2, in.u.keys.count);
+	ret = ask_slabs(s, XM_WIRE_SLAB_KEYS, region, 4, 1);
+	check("beyond the end: ENXIO", ret == -ENXIO, ret);
+	ret = ask_slabs(s, XM_WIRE_SLAB_KEYS, region + 99, 0, 1);
+	check("no such region: ENXIO", ret == -ENXIO, ret);
+}
+
+/* A dead key, now and when somebody else has the memory. */
+static void check_dropped(struct session *s, uint64_t region)
+{
+	struct xm_wire_key key = { 0 }, again = { 0 };
+	struct session other;
+	struct wire_to w, ow;
+	uint64_t theirs;
+	int ret;
+
+	expect("connect", join(&w, s, 7), 0);
+	ask_key(s, region, 1, &key);
+	expect("a live key", transfer(&w, IBV_WR_RDMA_READ, &key, 0), 0);
+	expect("drop the slab", ask_slabs(s, XM_WIRE_REGION_DROP, region, 1, 1), 0);
+	ret = transfer(&w, IBV_WR_RDMA_READ, &key, 0);
+	check("read with its key: remote access error", ret == IBV_WC_REM_ACCESS_ERR, ret);
+	expect("its key is not given again: ENXIO", ask_key(s, region, 1, &again), -ENXIO);
+	hang_up(&w);
+	enter(&other);
+	theirs = create(&other, 5); /* with the other three all there is: what was freed is among them */
+	expect("another session connects", join(&ow, &other, 8), 0);
+	for (unsigned i = 0; i < 5; i++) {
+		ret = ask_key(&other, theirs, i, &again);
+		if (ret < 0)
+			break;
+		memset(ow.page, 0x5a, PAGE);
+		ret = transfer(&ow, IBV_WR_RDMA_READ, &again, 0);
+		if (ret == 0 && word(&ow))
+			ret = -EIO;
+		memset(ow.page, 0x5a, PAGE);
+		if (ret == 0)
+			ret = transfer(&ow, IBV_WR_RDMA_WRITE, &again, 0);
+	}
+	check("it gets all the memory, and it is zero", ret == 0, ret);
+	expect("connect again", join(&w, s, 7), 0);
+	ret = transfer(&w, IBV_WR_RDMA_READ, &key, 0);
+	check("the dead key is still dead", ret == IBV_WC_REM_ACCESS_ERR, ret);
+	hang_up(&w);
+	expect("connect again", join(&w, s, 7), 0);
+	ret = transfer(&w, IBV_WR_RDMA_WRITE, &again, 0);
+	check("a live key of another session: remote access error", ret == IBV_WC_REM_ACCESS_ERR, ret);
+	hang_up(&w);
+	memset(ow.page, 0, PAGE);
+	ret = transfer(&ow, IBV_WR_RDMA_READ, &again, 0);
+	check("its bytes are untouched, its connection works", ret == 0 && ow.page[0] == 0x5a, ret);
+	leave(&other);
+	hang_up(&ow);
+}
+
+static void check_fence(struct session *s, uint64_t region)
+{
+	struct xm_wire_key key = { 0 };
+	struct wire_to old, new, beside;
+	int ret;
+
+	expect("connect", join(&old, s, 20), 0);
+	expect("connect another link", join(&beside, s, 21), 0);
+	ask_key(s, region, 0, &key);
+	expect("it works", transfer(&old, IBV_WR_RDMA_READ, &key, 0), 0);
+	expect("connect the first link again", join(&new, s, 20), 0);
+	expect("the new connection works", transfer(&new, IBV_WR_RDMA_READ, &key, 0), 0);
+	ret = transfer(&old, IBV_WR_RDMA_WRITE, &key, 0);
+	check("the old one does not", ret != 0, ret);
+	expect("the other link does", transfer(&beside, IBV_WR_RDMA_READ, &key, 0), 0);
+	hang_up(&old);
+	hang_up(&new);
+	hang_up(&beside);
+}
+
+static void check_refused(const char *what, const void *bytes, unsigned len, int want)
+{
+	uint64_t start = now_us();
+	struct wire_to w;
+	int ret = say_hello(&w, bytes, (uint8_t)len);
+
+	hang_up(&w);
+	check(what, ret == want && now_us() - start < 3000000, ret);
+}
+
+static void check_lies(const struct session *s)
+{
+	uint8_t bytes[56] = { 0 };
+	struct xm_wire_rdma_hello h;
+
+	check_refused("nothing said: refused", NULL, 0, -EPROTO);
+	check_refused("zeros: refused", bytes, sizeof(bytes), -EPROTO);
+	memset(bytes, 0xa5, sizeof(bytes));
+	check_refused("garbage: refused", bytes, sizeof(bytes), -EPROTO);
+	fill_hello(s, 30, &h);
+	h.major = XM_WIRE_MAJOR + 1;
+	xm_wire_put_rdma_hello(bytes, &h);
+	check_refused("another version: refused", bytes, XM_WIRE_RDMA_HELLO, -EPROTONOSUPPORT);
+	fill_hello(s, 30, &h);
+	h.token[15] ^= 1;
+	xm_wire_put_rdma_hello(bytes, &h);
+	check_refused("wrong token: refused", bytes, XM_WIRE_RDMA_HELLO, -EACCES);
+	fill_hello(s, 30, &h);
+	h.session ^= 1;
+	xm_wire_put_rdma_hello(bytes, &h);
+	check_refused("no such session: refused", bytes, XM_WIRE_RDMA_HELLO, -ESTALE);
+	fill_hello(s, 0, &h);
+	xm_wire_put_rdma_hello(bytes, &h);
+	check_refused("no link: refused", bytes, XM_WIRE_RDMA_HELLO, -EPROTO);
+}
+
+/* Accepted, but never confirmed: without a queue pair of its own in the identifier, librdmacm leaves that to us. */
+static void check_half_open(const struct session *s)
+{
+	struct xm_wire_rdma_reply reply;
+	uint8_t bytes[XM_WIRE_RDMA_HELLO];
+	struct xm_wire_rdma_hello h;
+	struct rdma_conn_param p = { .private_data = bytes,
+				     .private_data_len = sizeof(bytes),
+				     .initiator_depth = 4 };
+	struct wire_to w[3];
+	long before;
+	int ret;
+
+	for (int i = 0; i < 3; i++) {
+		resolve(&w[i]);
+		p.qp_num = w[i].id->qp->qp_num;
+		rdma_destroy_qp(w[i].id);
+	}
+	before = objects("qp");
+	for (int i = 0; i < 3; i++) {
+		fill_hello(s, 40 + (uint64_t)i, &h);
+		xm_wire_put_rdma_hello(bytes, &h);
+		p.qp_num = 0x1000u + (uint32_t)i;
+		if (rdma_connect(w[i].id, &p) < 0)
+			give_up("rdma_connect");
+		ret = event(&w[i], RDMA_CM_EVENT_CONNECT_RESPONSE, &reply, WAIT_MS);
+		check("half open", ret == 0, ret);
+	}
+	check("queue pairs wait for them", objects("qp") == before + 3, objects("qp") - before);
+	expect("and do not wait for ever", settled("qp", before), before);
+	for (int i = 0; i < 3; i++)
+		hang_up(&w[i]);
+}
+
+/* A session ends while its connection is in use. */
+static void check_ended(void)
+{
+	struct xm_wire_key key = { 0 };
+	struct session s;
+	struct wire_to w;
+	int ret;
+
+	enter(&s);
+	ret = join(&w, &s, 50);
+	if (ret == 0)
+		ret = ask_key(&s, create(&s, 2), 0, &key);
+	if (ret == 0)
+		ret = transfer(&w, IBV_WR_RDMA_READ, &key, 0);
+	check("a session of its own", ret == 0, ret);
+	leave(&s);
+	usleep(300000);
+	ret = transfer(&w, IBV_WR_RDMA_READ, &key, 0);
+	check("its key is dead when it is over", ret > 0, ret);
+	hang_up(&w);
+}
+
+static int be_victim(void)
+{
+	struct xm_wire_key key = { 0 };
+	struct session s;
+	struct wire_to w;
+
+	enter(&s);
+	if (join(&w, &s, 60) < 0 || ask_key(&s, create(&s, 2), 0, &key) < 0 || write(1, "x", 1) != 1)
+		return 1;
+	while (transfer(&w, IBV_WR_RDMA_WRITE, &key, 0) == 0)
+		;
+	return 1;
+}
+
+static void check_killed(char **argv, unsigned rounds)
+{
+	const char *kind[] = { "qp", "pd", "cq", "mr", "cm_id" };
+	long before[5], after;
+	unsigned died = 0;
+
+	for (int i = 0; i < 5; i++)
+		before[i] = objects(kind[i]);
+	for (unsigned i = 0; i < rounds; i++) {
+		int status, fds[2];
+		char byte;
+		pid_t pid;
+
+		if (pipe(fds) < 0 || (pid = fork()) < 0)
+			give_up("fork");
+		if (pid == 0) {
+			/* a program of its own: what a fork child makes belongs to the parent's device file */
+			dup2(fds[1], 1);
+			execv("/proc/self/exe", argv);
+			_exit(1);
+		}
+		close(fds[1]);
+		died += read(fds[0], &byte, 1) == 1;
+		usleep(1000 * (i % 7));
+		kill(pid, SIGKILL);
+		waitpid(pid, &status, 0);
+		close(fds[0]);
+	}
+	check("rounds of connect and kill", died == rounds, died);
+	for (int i = 0; i < 5; i++) {
+		char text[64];
+
+		after = settled(kind[i], before[i]);
+		snprintf(text, sizeof(text), "nothing left behind: %s %ld, before %ld", kind[i], after,
+			 before[i]);
+		/* warm slabs are registered for the session that was there last, or for none */
+		check(text, after <= before[i] + (i == 3 ? 2 : 0), after - before[i]);
+	}
+}
+
+static int check_locked(void)
+{
+	struct xm_wire_key key;
+	struct session s;
+	struct wire_to w;
+	uint64_t region;
+	int ret = 0;
+
+	enter(&s);
+	expect("connect", join(&w, &s, 70), 0);
+	region = create(&s, 6);
+	for (unsigned i = 0; i < 6 && ret == 0; i++)
+		ret = ask_key(&s, region, i, &key);
+	expect("more than may be locked: ENOMEM", ret, -ENOMEM);
+	printf("info: %s\n", in.u.error.text);
+	check("in words", strstr(in.u.error.text, "ulimit -l") != NULL, 0);
+	expect("the session lives on", ask(&s, XM_WIRE_PING), 0);
+	leave(&s);
+	hang_up(&w);
+	return failures ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct session s;
+	struct wire_to w;
+	uint64_t region;
+	int ret;
+
+	if (argc < 3)
+		return 2;
+	server.sin_family = AF_INET;
+	server.sin_port = htons((uint16_t)atoi(argv[2]));
+	inet_pton(AF_INET, argv[1], &server.sin_addr);
+	if (argc == 4)
+		return strcmp(argv[3], "victim") == 0 ? be_victim() : check_locked();
+	enter(&s);
+	region = create(&s, 4);
+	ret = ask_slabs(&s, XM_WIRE_SLAB_KEYS, region, 0, 1);
+	check("keys before a verbs connection: EAGAIN", ret == -EAGAIN, ret);
+	expect("connect", join(&w, &s, 7), 0);
+	expect("warm slabs are registered ahead of need", settled("mr", 3), 3); /* two, and ours */
+	check_use(&s, &w, region);
+	check_keys(&s, region);
+	hang_up(&w);
+	check_dropped(&s, region);
+	check_fence(&s, region);
+	check_lies(&s);
+	check_half_open(&s);
+	check_ended();
+	check_killed((char *[]){ argv[0], argv[1], argv[2], "victim", NULL }, 50);
+	leave(&s);
+	printf("%d failed\n", failures);
+	return failures ? 1 : 0;
+}
