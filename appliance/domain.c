@@ -111,7 +111,7 @@ void xm_domain_deregister(struct xm_slab *s)
 	if (!d)
 		return;
 	ret = ibv_dereg_mr(s->mr);
-	/* of a device that is gone there is nothing left to reach the memory by */
+	/* the device is gone, and nothing is left to reach the memory by; else its pages stay pinned, and nobody's */
 	if (ret)
 		xm_warn("verbs: a registration stays behind: %s", xm_strerror(ret));
 	s->domain = NULL;

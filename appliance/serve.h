@@ -17,7 +17,7 @@
 struct xm_listener {
 	int fd;
 	bool local;
-	bool verbs; /* control connections of one-sided RDMA */
+	bool verbs;	     /* control connections of one-sided RDMA */
 	char uri[160];	     /* resolved: the port that the kernel chose */
 	char path[108];	     /* to unlink at the end; empty for abstract and tcp */
 	uint64_t path_inode; /* with the time of creation: inode numbers are used again */

@@ -41,8 +41,8 @@
 #define HALF_OPEN_NS 5000000000ull
 #define SWEEP_MS 250
 #define BACKLOG 128
-#define EVENTS 64	 /* in one round, so that the sweep gets its turn */
-#define PORT_TRIES 16	 /* of ports that are free for tcp and turn out to be taken for RDMA */
+#define EVENTS 64     /* in one round, so that the sweep gets its turn */
+#define PORT_TRIES 16 /* of ports that are free for tcp and turn out to be taken for RDMA */
 #define COMPLAINTS_PER_S 5
 
 struct device {
@@ -68,7 +68,8 @@ struct request {
 
 struct xm_verbs {
 	struct xm_appliance *a;
-	struct ibv_context **list; /* held, so that no device's context is closed before its domains are gone */
+	struct ibv_context *
+		*list; /* held, so that no device's context is closed before its domains are gone */
 	struct device device[DEVICES_MAX];
 	unsigned devices;
 	struct rdma_event_channel *channel;
@@ -77,7 +78,7 @@ struct xm_verbs {
 	int wake_fd;
 	pthread_t thread;
 	bool started;
-	int stopping;		/* atomic */
+	int stopping;		   /* atomic */
 	uint64_t complaint_second; /* verbs thread, as the next */
 	unsigned complaints;
 
@@ -262,7 +263,8 @@ static int check_room(const struct xm_verbs *v, const struct verbs_conn *c)
 		all++;
 		half_open += !o->established;
 	}
-	return v->count >= CONNS_MAX || all >= XM_SESSION_DATA_MAX || half_open >= HALF_OPEN_MAX ? -EUSERS : 0;
+	return v->count >= CONNS_MAX || all >= XM_SESSION_DATA_MAX || half_open >= HALF_OPEN_MAX ? -EUSERS
+												 : 0;
 }
 
 /* The connection manager allows atomics together with reads; not every one did. */
@@ -325,17 +327,19 @@ static int join_session(struct xm_verbs *v, struct verbs_conn *c, const struct r
 		ret = check_room(v, c);
 	if (ret == 0)
 		ret = accept_conn(v, c, reads);
+	/* before the mutex is let go: the session's end, which waits for it, makes the pool forget the domain */
+	if (ret == 0)
+		xm_pool_activate(&v->a->pool, c->domain);
 	pthread_mutex_unlock(&v->mutex);
 	return ret;
 }
 
 static int admit(struct xm_verbs *v, struct rdma_cm_id *id, const struct request *r)
 {
-	struct ibv_qp_init_attr attr = { .cap = { .max_send_wr = 1,
-						  .max_recv_wr = 1,
-						  .max_send_sge = 1,
-						  .max_recv_sge = 1 },
-					 .qp_type = IBV_QPT_RC };
+	struct ibv_qp_init_attr attr = {
+		.cap = { .max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1 },
+		.qp_type = IBV_QPT_RC
+	};
 	struct device *device = find_device(v, id->verbs);
 	struct verbs_conn *c;
 	int ret;
@@ -358,10 +362,8 @@ static int admit(struct xm_verbs *v, struct rdma_cm_id *id, const struct request
 		goto put_domain;
 	}
 	ret = join_session(v, c, r, xm_min(device->max_reads, (unsigned)r->reads));
-	if (ret == 0) {
-		xm_pool_activate(&v->a->pool, c->domain);
+	if (ret == 0)
 		return 0;
-	}
 	rdma_destroy_qp(id);
 put_domain:
 	xm_domain_put(c->domain);
@@ -513,9 +515,10 @@ static void *run(void *arg)
 
 static int no_device(const char *uri, char *why)
 {
-	xm_snprintf(why, XM_WHY_MAX,
-		    "--listen %.48s: no RDMA device serves this address (see 'rdma link'; modules ib_uverbs, rdma_ucm)",
-		    uri);
+	xm_snprintf(
+		why, XM_WHY_MAX,
+		"--listen %.48s: no RDMA device serves this address (see 'rdma link'; modules ib_uverbs, rdma_ucm)",
+		uri);
 	return -ENODEV;
 }
 
@@ -568,7 +571,8 @@ int xm_verbs_create(struct xm_appliance *a, struct xm_verbs **out)
 }
 
 /* A listener at the address, or with backlog 0 only the question whether a device has it. *out: NULL then. */
-static int bind_rdma(struct xm_verbs *v, const struct sockaddr_storage *ss, int backlog, struct rdma_cm_id **out)
+static int bind_rdma(struct xm_verbs *v, const struct sockaddr_storage *ss, int backlog,
+		     struct rdma_cm_id **out)
 {
 	struct rdma_cm_id *id;
 	int ret = 0;

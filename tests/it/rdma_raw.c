@@ -4,6 +4,8 @@
  * connections half open, dies. Prints one line a check; exits 0 when all held, else 1.
  *
  *   rdma_raw HOST PORT    an appliance with --memory 8M --slab 1M --warm 2 (checks count on it), listening on verbs:
+ *   rdma_raw HOST PORT victim    writes until it is killed; says x when it starts to
+ *   rdma_raw HOST PORT locked    an appliance that may lock less than it lends: keys are refused, in words
  *
  * Runs where there is a device (tests/rdma/raw.sh). One thread.
  */
@@ -152,7 +154,8 @@ struct wire_to {
 	uint8_t *page;
 };
 
-static int event(struct wire_to *w, enum rdma_cm_event_type want, struct xm_wire_rdma_reply *reply, int wait_ms)
+static int event(struct wire_to *w, enum rdma_cm_event_type want, struct xm_wire_rdma_reply *reply,
+		 int wait_ms)
 {
 	struct pollfd p = { .fd = w->channel->fd, .events = POLLIN };
 	struct rdma_cm_event *ev;
@@ -166,7 +169,8 @@ static int event(struct wire_to *w, enum rdma_cm_event_type want, struct xm_wire
 	if (reply) {
 		memset(reply, 0, sizeof(*reply));
 		if (ev->param.conn.private_data)
-			xm_wire_get_rdma_reply(ev->param.conn.private_data, ev->param.conn.private_data_len, reply);
+			xm_wire_get_rdma_reply(ev->param.conn.private_data, ev->param.conn.private_data_len,
+					       reply);
 		if (ret < 0 && reply->status < 0)
 			ret = reply->status;
 	}
@@ -216,10 +220,9 @@ static int say_hello(struct wire_to *w, const void *bytes, uint8_t len)
 
 static void fill_hello(const struct session *s, uint64_t link, struct xm_wire_rdma_hello *h)
 {
-	*h = (struct xm_wire_rdma_hello){ .major = XM_WIRE_MAJOR,
-					  .minor = XM_WIRE_MINOR,
-					  .session = s->id,
-					  .link = link };
+	*h = (struct xm_wire_rdma_hello){
+		.major = XM_WIRE_MAJOR, .minor = XM_WIRE_MINOR, .session = s->id, .link = link
+	};
 	memcpy(h->token, s->token, sizeof(h->token));
 }
 
@@ -272,11 +275,10 @@ static int transfer(struct wire_to *w, enum ibv_wr_opcode op, const struct xm_wi
 	return perform(w, &wr, PAGE);
 }
 
-static int atomic(struct wire_to *w, enum ibv_wr_opcode op, const struct xm_wire_key *key, uint64_t compare_add,
-		  uint64_t swap)
+static int atomic(struct wire_to *w, enum ibv_wr_opcode op, const struct xm_wire_key *key,
+		  uint64_t compare_add, uint64_t swap)
 {
-	struct ibv_send_wr wr = { .opcode = op,
-				  .wr.atomic = { key->addr, compare_add, swap, key->rkey } };
+	struct ibv_send_wr wr = { .opcode = op, .wr.atomic = { key->addr, compare_add, swap, key->rkey } };
 
 	return perform(w, &wr, 8);
 }
@@ -329,7 +331,11 @@ static void check_use(struct session *s, struct wire_to *w, uint64_t region)
 	int ret = ask_key(s, region, 0, &key);
 
 	check("a key", ret == 0 && key.rkey && key.addr, ret);
-	printf("info: first key after %lu us\n", (unsigned long)(now_us() - start));
+	start = now_us() - start;
+	printf("info: first key after %lu us\n", (unsigned long)start);
+	start = now_us();
+	ask(s, XM_WIRE_PING);
+	printf("info: a ping takes %lu us\n", (unsigned long)(now_us() - start));
 	for (unsigned i = 0; i < PAGE; i++)
 		w->page[i] = (uint8_t)(i * 7);
 	expect("write a page", transfer(w, IBV_WR_RDMA_WRITE, &key, 3 * PAGE), 0);
@@ -339,8 +345,8 @@ static void check_use(struct session *s, struct wire_to *w, uint64_t region)
 	for (unsigned i = 0; i < PAGE; i++)
 		ret += w->page[i] != (uint8_t)(i * 7);
 	check("the same bytes", ret == 0, ret);
-	check("memory beside it is zero",
-	      transfer(w, IBV_WR_RDMA_READ, &key, 8 * PAGE) == 0 && word(w) == 0, (long)word(w));
+	ret = transfer(w, IBV_WR_RDMA_READ, &key, 8 * PAGE);
+	check("memory beside it is zero", ret == 0 && word(w) == 0, ret);
 	ret = atomic(w, IBV_WR_ATOMIC_CMP_AND_SWP, &key, 0, 40);
 	check("compare and swap", ret == 0 && word(w) == 0, ret);
 	ret = atomic(w, IBV_WR_ATOMIC_FETCH_AND_ADD, &key, 2, 0);
@@ -353,7 +359,8 @@ static void check_keys(struct session *s, uint64_t region)
 {
 	int ret = ask_slabs(s, XM_WIRE_SLAB_KEYS, region, 0, 64);
 
-	check("keys of neighbours: those that have memory", ret == 0 && in.u.keys.count == 1, in.u.keys.count);
+	check("keys of neighbours: those that have memory", ret == 0 && in.u.keys.count == 1,
+	      in.u.keys.count);
 	ret = ask_slabs(s, XM_WIRE_SLAB_KEYS, region, 1, 1);
 	check("a key of the next", ret == 0 && in.u.keys.count == 1, ret);
 	ret = ask_slabs(s, XM_WIRE_SLAB_KEYS, region, 0, 64);
@@ -474,7 +481,9 @@ static void check_half_open(const struct session *s)
 	struct xm_wire_rdma_reply reply;
 	uint8_t bytes[XM_WIRE_RDMA_HELLO];
 	struct xm_wire_rdma_hello h;
-	struct rdma_conn_param p = { .private_data = bytes, .private_data_len = sizeof(bytes), .initiator_depth = 4 };
+	struct rdma_conn_param p = { .private_data = bytes,
+				     .private_data_len = sizeof(bytes),
+				     .initiator_depth = 4 };
 	struct wire_to w[3];
 	long before;
 	int ret;
@@ -522,7 +531,21 @@ static void check_ended(void)
 	hang_up(&w);
 }
 
-static void check_killed(unsigned rounds)
+static int be_victim(void)
+{
+	struct xm_wire_key key = { 0 };
+	struct session s;
+	struct wire_to w;
+
+	enter(&s);
+	if (join(&w, &s, 60) < 0 || ask_key(&s, create(&s, 2), 0, &key) < 0 || write(1, "x", 1) != 1)
+		return 1;
+	while (transfer(&w, IBV_WR_RDMA_WRITE, &key, 0) == 0)
+		;
+	return 1;
+}
+
+static void check_killed(char **argv, unsigned rounds)
 {
 	const char *kind[] = { "qp", "pd", "cq", "mr", "cm_id" };
 	long before[5], after;
@@ -538,17 +561,9 @@ static void check_killed(unsigned rounds)
 		if (pipe(fds) < 0 || (pid = fork()) < 0)
 			give_up("fork");
 		if (pid == 0) {
-			struct xm_wire_key key = { 0 };
-			struct session s;
-			struct wire_to w;
-
-			enter(&s);
-			if (join(&w, &s, 60) < 0 || ask_key(&s, create(&s, 2), 0, &key) < 0)
-				_exit(1);
-			if (write(fds[1], "x", 1) != 1)
-				_exit(1);
-			while (transfer(&w, IBV_WR_RDMA_WRITE, &key, 0) == 0)
-				;
+			/* a program of its own: what a fork child makes belongs to the parent's device file */
+			dup2(fds[1], 1);
+			execv("/proc/self/exe", argv);
 			_exit(1);
 		}
 		close(fds[1]);
@@ -563,10 +578,33 @@ static void check_killed(unsigned rounds)
 		char text[64];
 
 		after = settled(kind[i], before[i]);
-		snprintf(text, sizeof(text), "nothing left behind: %s %ld, before %ld", kind[i], after, before[i]);
+		snprintf(text, sizeof(text), "nothing left behind: %s %ld, before %ld", kind[i], after,
+			 before[i]);
 		/* warm slabs are registered for the session that was there last, or for none */
 		check(text, after <= before[i] + (i == 3 ? 2 : 0), after - before[i]);
 	}
+}
+
+static int check_locked(void)
+{
+	struct xm_wire_key key;
+	struct session s;
+	struct wire_to w;
+	uint64_t region;
+	int ret = 0;
+
+	enter(&s);
+	expect("connect", join(&w, &s, 70), 0);
+	region = create(&s, 6);
+	for (unsigned i = 0; i < 6 && ret == 0; i++)
+		ret = ask_key(&s, region, i, &key);
+	expect("more than may be locked: ENOMEM", ret, -ENOMEM);
+	printf("info: %s\n", in.u.error.text);
+	check("in words", strstr(in.u.error.text, "ulimit -l") != NULL, 0);
+	expect("the session lives on", ask(&s, XM_WIRE_PING), 0);
+	leave(&s);
+	hang_up(&w);
+	return failures ? 1 : 0;
 }
 
 int main(int argc, char **argv)
@@ -576,17 +614,19 @@ int main(int argc, char **argv)
 	uint64_t region;
 	int ret;
 
-	if (argc != 3)
+	if (argc < 3)
 		return 2;
 	server.sin_family = AF_INET;
 	server.sin_port = htons((uint16_t)atoi(argv[2]));
 	inet_pton(AF_INET, argv[1], &server.sin_addr);
+	if (argc == 4)
+		return strcmp(argv[3], "victim") == 0 ? be_victim() : check_locked();
 	enter(&s);
 	region = create(&s, 4);
 	ret = ask_slabs(&s, XM_WIRE_SLAB_KEYS, region, 0, 1);
 	check("keys before a verbs connection: EAGAIN", ret == -EAGAIN, ret);
 	expect("connect", join(&w, &s, 7), 0);
-	usleep(500000);
+	expect("warm slabs are registered ahead of need", settled("mr", 3), 3); /* two, and ours */
 	check_use(&s, &w, region);
 	check_keys(&s, region);
 	hang_up(&w);
@@ -595,7 +635,7 @@ int main(int argc, char **argv)
 	check_lies(&s);
 	check_half_open(&s);
 	check_ended();
-	check_killed(50);
+	check_killed((char *[]){ argv[0], argv[1], argv[2], "victim", NULL }, 50);
 	leave(&s);
 	printf("%d failed\n", failures);
 	return failures ? 1 : 0;

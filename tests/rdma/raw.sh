@@ -7,6 +7,7 @@
 set -u
 build=${XMEM_BUILD:-build/release}
 addr=${1:-${RDMA_VM_ADDR:?address of an RDMA device}}
+appliance=$build/xmem-appliance
 tmp=$(mktemp -d)
 failed=0
 
@@ -14,7 +15,8 @@ fail() { echo "FAILED: $*"; failed=1; }
 
 # listening: starts an appliance with these options; $pid, $port
 listening() {
-	"$build/xmem-appliance" --ready-fd 3 "$@" 3>"$tmp/ready" 2>"$tmp/log" &
+	: >"$tmp/ready"
+	"$appliance" --ready-fd 3 "$@" 3>"$tmp/ready" 2>"$tmp/log" &
 	pid=$!
 	for _ in $(seq 300); do
 		[ -s "$tmp/ready" ] && break
@@ -35,19 +37,23 @@ grep -q "^verbs:$addr:" "$tmp/ready" || fail "the address: $(cat "$tmp/ready")"
 "$build/tests/it/rdma_raw" "$addr" "$port" || fail "rdma_raw"
 kill "$pid"
 wait "$pid" || fail "the appliance ended with status $?"
-sort "$tmp/log" | uniq -c | sort -rn | head -40 | sed 's/^/log: /'
+sed 's/session [0-9]*/session N/; s/[0-9]* slabs\? freed/n slabs freed/' "$tmp/log" | sort | uniq -c | sort -rn | head -40 | sed 's/^/log: /'
 rdma res | sed 's/^/after: /'
 
 # little may be locked: a warning at the start, and keys are refused, not given
-if command -v setpriv >/dev/null; then
-	(ulimit -l 1024 && exec setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock \
-		"$build/xmem-appliance" --listen "verbs:$addr:0" --memory 8M --slab 1M) 2>"$tmp/lock" &
-	pid=$!
-	sleep 3
-	grep -q 'ulimit -l' "$tmp/lock" || fail "no warning about locked memory: $(cat "$tmp/lock")"
-	kill "$pid"
-	wait "$pid"
-fi
+cat >"$tmp/limited" <<END
+#!/bin/sh
+ulimit -l 3072
+exec setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock "$(realpath "$build")/xmem-appliance" "\$@"
+END
+chmod +x "$tmp/limited"
+appliance=$tmp/limited
+listening --listen "verbs:$addr:0" --memory 8M --slab 1M
+grep -q 'ulimit -l' "$tmp/log" || fail "no warning about locked memory: $(cat "$tmp/log")"
+"$build/tests/it/rdma_raw" "$addr" "$port" locked || fail "rdma_raw locked"
+sed 's/^/log: /' "$tmp/log"
+kill "$pid"
+wait "$pid" || fail "the limited appliance ended with status $?"
 rm -rf "$tmp"
 [ $failed = 0 ] && echo "raw.sh: all held"
 exit $failed

@@ -236,6 +236,22 @@ static void test_unknown_message_is_refused_and_connection_stays(void **unused)
 	close(fd);
 }
 
+static void test_keys_before_a_verbs_connection_are_eagain(void **unused)
+{
+	int fd = raw_connect(rig.tcp);
+
+	raw_session(fd);
+	memset(&msg, 0, sizeof(msg));
+	msg.h.type = XM_WIRE_SLAB_KEYS;
+	msg.u.slabs.region = 1;
+	msg.u.slabs.count = 1;
+	raw_send_msg(fd);
+	assert_int_equal(raw_recv_msg(fd), 1);
+	assert_int_equal(msg.h.status, -EAGAIN);
+	assert_non_null(strstr(msg.u.error.text, "no verbs connection yet"));
+	close(fd);
+}
+
 static void test_requests_in_one_packet_are_answered_in_order(void **unused)
 {
 	int fd = raw_connect(rig.tcp);
@@ -694,6 +710,7 @@ int main(void)
 		cmocka_unit_test(test_random_bytes_never_harm),
 		cmocka_unit_test(test_first_message_other_than_hello_is_refused),
 		cmocka_unit_test(test_unknown_message_is_refused_and_connection_stays),
+		cmocka_unit_test(test_keys_before_a_verbs_connection_are_eagain),
 		cmocka_unit_test(test_requests_in_one_packet_are_answered_in_order),
 		cmocka_unit_test(test_sessions_are_listed_oldest_first),
 		cmocka_unit_test(test_region_metadata_and_list),
