@@ -25,8 +25,8 @@ pingpong() {
 
 # ping_by_cm PORT ADDRESS: with rdma_cm
 ping_by_cm() {
-	start timeout 60 rping -s -a "$2" -p "$1" -P
-	retry 20 timeout 20 rping -c -a "$2" -p "$1" -C 5 -S 4096 -V
+	start timeout 60 rping -s -a "$2" -p "$1" -S 4096 -P
+	retry 20 rdma_ping "$2" "$1" 5
 }
 
 check "verbs, IPv4" pingpong 18515 "::ffff:$XMEM_RDMA_ADDR"

@@ -5,6 +5,7 @@
 #   XMEM_RDMA_ADDR, XMEM_RDMA_ADDR6   addresses of its network interface; the second may be empty
 #   XMEM_RDMA_PEER, XMEM_RDMA_PEER6   in two/: those of the node that node0.sh runs on
 #   XMEM_RDMA_PORT                    in two/: where its appliance listens
+#   XMEM_RDMA_PING, XMEM_RDMA_PING6   in two/: the ports of rping's servers there
 # and get from here $tmp, a directory of their own, and the functions below.
 set -uo pipefail
 tmp=$(mktemp -d)
@@ -50,6 +51,12 @@ retry() {
 		[ "$SECONDS" -lt "$end" ] || return 1
 		sleep 0.2
 	done
+}
+
+# rdma_ping ADDRESS PORT COUNT: by rdma_cm, 4 KiB each; rping's own status is 0 even when it gave up
+rdma_ping() {
+	timeout 20 rping -c -a "$1" -p "$2" -C "$3" -S 4096 -V -v >"$tmp/rping.out" 2>&1
+	[ "$(grep -c '^ping data' "$tmp/rping.out")" = "$3" ]
 }
 
 # start COMMAND...: in the background, until the script ends

@@ -9,19 +9,20 @@ mine=()
 term=
 trap 'term=1; kill "${mine[@]}" "${pid:-}" 2>/dev/null' TERM
 
-rping -s -a "$XMEM_RDMA_ADDR" -p 7174 -P &
+rping -s -a "$XMEM_RDMA_ADDR" -p "$XMEM_RDMA_PING" -S 4096 -P &
 mine+=($!)
-rping -s -a "$XMEM_RDMA_ADDR6" -p 7176 -P &
+rping -s -a "$XMEM_RDMA_ADDR6" -p "$XMEM_RDMA_PING6" -S 4096 -P &
 mine+=($!)
 
 echo "node0: $appliance, port $port"
 "$appliance" --memory 256M --listen "verbs:$XMEM_RDMA_ADDR:$port" --listen "verbs:[$XMEM_RDMA_ADDR6]:$port" &
 pid=$!
-# twice: the first wait may end by the signal
-wait "$pid"
 wait "$pid"
 rc=$?
-if [ -z "$term" ]; then
+if [ -n "$term" ]; then # the signal ended only the waiting
+	wait "$pid"
+	rc=$?
+else
 	echo "node0: the appliance ended by itself, status $rc"
 	while [ -z "$term" ]; do
 		sleep 1 &

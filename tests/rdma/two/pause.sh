@@ -15,5 +15,5 @@ check "answers again" retry 30 answers
 silent_ms=$(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { printf "%d", (b - a) * 1000 }')
 echo "no answer for $silent_ms ms"
 check "not before the time" [ "$silent_ms" -ge 2900 ]
-check "rdma_cm" retry 30 timeout 20 rping -c -a "$XMEM_RDMA_PEER" -p 7174 -C 5 -V
+check "rdma_cm" retry 30 rdma_ping "$XMEM_RDMA_PEER" "$XMEM_RDMA_PING" 5
 finish

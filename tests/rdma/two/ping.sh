@@ -4,6 +4,6 @@
 . "$(dirname "$0")/../lib.sh"
 need rping
 
-check "IPv4" retry 30 timeout 20 rping -c -a "$XMEM_RDMA_PEER" -p 7174 -C 10 -S 4096 -V
-check "IPv6" retry 30 timeout 20 rping -c -a "$XMEM_RDMA_PEER6" -p 7176 -C 10 -S 4096 -V
+check "IPv4" retry 30 rdma_ping "$XMEM_RDMA_PEER" "$XMEM_RDMA_PING" 10
+check "IPv6" retry 30 rdma_ping "$XMEM_RDMA_PEER6" "$XMEM_RDMA_PING6" 10
 finish
