@@ -56,7 +56,9 @@ retry() {
 # rdma_ping ADDRESS PORT COUNT: by rdma_cm, 4 KiB each; rping's own status is 0 even when it gave up
 rdma_ping() {
 	timeout 20 rping -c -a "$1" -p "$2" -C "$3" -S 4096 -V -v >"$tmp/rping.out" 2>&1
-	[ "$(grep -c '^ping data' "$tmp/rping.out")" = "$3" ]
+	[ "$(grep -c '^ping data' "$tmp/rping.out")" = "$3" ] && return
+	cut -c 1-100 "$tmp/rping.out"
+	return 1
 }
 
 # start COMMAND...: in the background, until the script ends
