@@ -88,7 +88,7 @@ tsan_of = $(filter-out $(TSAN_SKIP:%=$(BUILD)/tsan/tests/unit/%),$(call unit_of,
 # sub-makes use every processor unless a -j was given
 SUBMAKE = +$(Q)$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: tests check check-all unit stress fuzz fuzz-run it bench demo
+.PHONY: tests check check-all check-rdma unit stress fuzz fuzz-run it bench demo
 
 tests: $(PRODUCTS) $(TEST_PROGS)  ## build the test programs too
 
@@ -133,6 +133,11 @@ check-all:  ## everything: every variant, every combination, long stress, fuzzin
 		-t 1200 -b $(BUILD)/release $(IT_SCRIPTS) \
 		-l check -b $(BUILD)/checked $(IT_SCRIPTS) \
 		-l all -t 600 -b $(BUILD)/fuzz $(if $(FUZZ_NAMES),tools/fuzz-for)
+
+check-rdma:  ## run the tests of RDMA in virtual machines (RDMA_DEV=NAME: here, on that device)
+	@tools/setup build rdma
+	$(SUBMAKE) VARIANT=release tests
+	@BUILD=$(BUILD) RDMA_DEV=$(RDMA_DEV) tools/check-rdma $(T)
 
 fuzz:  ## build the libFuzzer targets with clang
 	@if command -v clang >/dev/null; then \

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+# lib.sh - what the scripts of this folder share; sourced. They run where a verbs device is (tools/check-rdma):
+#   XMEM_RDMA_DEV                     its name
+#   XMEM_RDMA_ADDR, XMEM_RDMA_ADDR6   addresses of its network interface; the second may be empty
+#   XMEM_RDMA_PEER, XMEM_RDMA_PEER6   in two/: those of the node that node0.sh runs on
+#   XMEM_RDMA_PORT                    in two/: where its appliance listens
+#   XMEM_RDMA_PING, XMEM_RDMA_PING6   in two/: the ports of rping's servers there
+# and get from here $tmp, a directory of their own, and the functions below.
+set -uo pipefail
+tmp=$(mktemp -d)
+children=()
+at_exit() {
+	[ ${#children[@]} = 0 ] || kill "${children[@]}" 2>/dev/null
+	wait
+	rm -rf "$tmp"
+}
+trap at_exit EXIT
+failed=0
+passed=0
+
+# need PROGRAM...: a skip where one is not installed
+need() {
+	local p
+	for p; do
+		if ! command -v "$p" >/dev/null; then
+			echo "$p is not installed"
+			exit 77
+		fi
+	done
+}
+
+# check WHAT COMMAND...: counts; the output of a command that fails is shown
+check() {
+	local what=$1
+	shift
+	if "$@" >"$tmp/check.out" 2>&1; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "FAILED: $what: $*"
+		sed 's/^/    /' "$tmp/check.out"
+	fi
+}
+
+# retry SECONDS COMMAND...: until it succeeds; false when it did not in this time
+retry() {
+	local end=$((SECONDS + $1))
+	shift
+	until "$@"; do
+		[ "$SECONDS" -lt "$end" ] || return 1
+		sleep 0.2
+	done
+}
+
+# rdma_ping ADDRESS PORT COUNT: by rdma_cm, 4 KiB each; rping's own status is 0 even when it gave up
+rdma_ping() {
+	timeout 20 rping -c -a "$1" -p "$2" -C "$3" -S 4096 -V -v >"$tmp/rping.out" 2>&1
+	[ "$(grep -c '^ping data' "$tmp/rping.out")" = "$3" ] && return
+	cut -c 1-100 "$tmp/rping.out"
+	return 1
+}
+
+# start COMMAND...: in the background, until the script ends
+start() {
+	"$@" >>"$tmp/start.out" 2>&1 &
+	children+=($!)
+}
+
+# pause_node NODE MILLISECONDS: stops all processors of another guest, says so, and returns while they stand still
+pause_node() {
+	local answer
+	exec 9<>"$RDMA_VM_REQ"
+	echo "pause $1 $2" >&9
+	read -r -t 20 answer <&9 || answer="no answer"
+	exec 9>&-
+	[ "$answer" = paused ] || echo "pause_node $1 $2: $answer"
+	[ "$answer" = paused ]
+}
+
+finish() {
+	echo "$passed checks passed, $failed failed"
+	[ "$failed" = 0 ]
+	exit
+}
