@@ -78,6 +78,39 @@ pause_node() {
 	[ "$answer" = paused ]
 }
 
+# resources: what this machine's verbs device holds, in a form that can be compared
+resources() { rdma res show "$XMEM_RDMA_DEV" | sed 's/^[0-9]*: //'; }
+
+# unchanged WHAT BEFORE: what was held is given back, some time after its owners have gone
+unchanged() {
+	local before=$2
+	same() { [ "$(resources)" = "$before" ]; }
+	check "$1" retry 30 same
+	[ "$(resources)" = "$before" ] || echo "before: $before; now: $(resources)"
+}
+
+# on_appliance NAME BUDGET_MIB PEAK_MIB COMMAND...: the program has the output of an ordinary run ($tmp/NAME.plain) when
+# its pages are on the other node, and at least half of what is over the budget went there and came back
+on_appliance() {
+	local name=$1 budget=$2 peak=$3
+	shift 3
+	"$@" >"$tmp/$name.plain" 2>&1
+	check "$name" timeout 200 "$XMEM_BUILD/xmem-run" --local "${budget}M" --stats="$tmp/$name.json" \
+		--appliance "verbs:$XMEM_RDMA_PEER:$XMEM_RDMA_PORT" -- "$@"
+	check "$name: output" cmp "$tmp/check.out" "$tmp/$name.plain"
+	check "$name: travelled" travelled "$tmp/$name.json" $(((peak - budget) / 2))
+}
+
+travelled() {
+	python3 - "$1" "$2" <<-END
+		import json, sys
+		t = json.load(open(sys.argv[1]))["family"]["total"]
+		out, back, want = t["written_bytes"] >> 20, t["fetched_bytes"] >> 20, int(sys.argv[2])
+		print(f"{out} MiB went to the appliance, {back} MiB came back, at least {want} MiB must")
+		sys.exit(out < want or back < want)
+	END
+}
+
 finish() {
 	echo "$passed checks passed, $failed failed"
 	[ "$failed" = 0 ]

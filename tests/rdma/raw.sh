@@ -1,12 +1,13 @@
-#!/usr/bin/env bash
+#!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # raw.sh - an appliance on a verbs device and a client without manners (tests/it/rdma_raw.c). Runs in a machine with an
+# time limit: 300 s
 # RDMA device, as root (`rdma res` names its objects).
 #
 #   XMEM_BUILD=build/release tests/rdma/raw.sh ADDRESS
 set -u
 build=${XMEM_BUILD:-build/release}
-addr=${1:-${RDMA_VM_ADDR:?address of an RDMA device}}
+addr=${1:-${XMEM_RDMA_ADDR:?address of an RDMA device}}
 appliance=$build/xmem-appliance
 tmp=$(mktemp -d)
 failed=0
