@@ -97,7 +97,8 @@ on_appliance() {
 	"$@" >"$tmp/$name.plain" 2>&1
 	check "$name" timeout 200 "$XMEM_BUILD/xmem-run" --local "${budget}M" --stats="$tmp/$name.json" \
 		--appliance "verbs:$XMEM_RDMA_PEER:$XMEM_RDMA_PORT" -- "$@"
-	check "$name: output" cmp "$tmp/check.out" "$tmp/$name.plain"
+	cp "$tmp/check.out" "$tmp/$name.out"
+	check "$name: output" cmp "$tmp/$name.out" "$tmp/$name.plain"
 	check "$name: travelled" travelled "$tmp/$name.json" $(((peak - budget) / 2))
 }
 
