@@ -114,6 +114,7 @@ struct xm_runtime {
 	uint32_t evictor_tid;		/* atomic: the thread that copies pages out right now; 0: none */
 	uint32_t no_room;		/* atomic: the last batch found no slot */
 	uint64_t no_victim_until_ns;	/* atomic: nothing may leave; faults do not wait for it until then */
+	uint64_t no_victim_pages;	/* atomic: frames of the family when that was found */
 	uint64_t grow_not_before_ns;	/* a full appliance is not asked at every batch; grow lock */
 	int pidfd;			/* of this process, for process_madvise */
 };

@@ -30,6 +30,7 @@
 #define LOCK_WAIT_NS 100000000ull
 #define FRUITLESS_MAX 20 /* rounds of 2 ms without a page that leaves */
 #define NO_VICTIM_WAIT_NS 5000000ull
+#define OTHERS_WAIT_NS 50000000ull /* until other processes, which have been asked, have had a processor */
 #define NO_VICTIM_PAUSE_NS 100000000ull
 #define COLLECT_ROUNDS 16
 
@@ -315,13 +316,16 @@ void xm_reclaim_kick_others(struct xm_runtime *rt)
 int xm_reclaim_for_fault(struct xm_runtime *rt, bool wait)
 {
 	uint64_t start = xm_now_ns(), slack = rt->reserve_pages, over;
-	uint64_t limit = rt->fam->cfg.stall_ns;
+	uint64_t limit = rt->fam->cfg.stall_ns, patience;
 	bool stalled = false;
 
 	for (;;) {
 		uint64_t all = xm_load(&rt->fam->resident_pages);
 
-		if (all <= rt->fam->budget_pages || start < xm_load(&rt->no_victim_until_ns))
+		if (all <= rt->fam->budget_pages)
+			break;
+		/* nothing could leave a moment ago; but no more than the reserve is taken on the strength of that */
+		if (start < xm_load(&rt->no_victim_until_ns) && all <= xm_load_relaxed(&rt->no_victim_pages) + slack)
 			break;
 		/* a kernel without MOVE, and pages that may be pinned: none leaves, so there is nothing to wait for */
 		if (xm_load(&rt->pins) && !(rt->features & XM_FEAT_MOVE))
@@ -338,8 +342,10 @@ int xm_reclaim_for_fault(struct xm_runtime *rt, bool wait)
 		if (!stalled)
 			xm_stat_add(rt, stalls, 1);
 		stalled = true;
-		if (!xm_load(&rt->no_room) && xm_now_ns() - start > NO_VICTIM_WAIT_NS) {
-			/* there is room, but pages may not leave: pinned, or those of other processes */
+		/* there is room, but pages may not leave: pinned, or those of other processes */
+		patience = all - xm_min(all, xm_load(&rt->me->resident)) > over ? OTHERS_WAIT_NS : NO_VICTIM_WAIT_NS;
+		if (!xm_load(&rt->no_room) && xm_now_ns() - start > patience) {
+			__atomic_store_n(&rt->no_victim_pages, all, __ATOMIC_RELAXED);
 			xm_store(&rt->no_victim_until_ns, xm_now_ns() + NO_VICTIM_PAUSE_NS);
 			break;
 		}
