@@ -89,10 +89,14 @@ int xm_verbs_device_get(struct xm_peer *p, struct rdma_cm_id *id, struct xm_verb
 	int ret = 0;
 
 	pthread_mutex_lock(&p->mutex);
-	if (!p->verbs)
+	if (!p->verbs) {
+		/* librdmacm's own context of the device, which the program must not close either */
+		place(p, &id->verbs->cmd_fd);
+		place(p, &id->verbs->async_fd);
 		ret = open_device(p, name, &p->verbs);
-	else if (strcmp(p->verbs->name, name) != 0)
+	} else if (strcmp(p->verbs->name, name) != 0) {
 		ret = -ENODEV;
+	}
 	*out = p->verbs;
 	pthread_mutex_unlock(&p->mutex);
 	return ret;

@@ -20,8 +20,8 @@ static uint8_t bytes[XM_WIRE_MAX];
 static const uint16_t types[] = { XM_WIRE_HELLO,	 XM_WIRE_PING,	      XM_WIRE_BYE,
 				  XM_WIRE_REGION_CREATE, XM_WIRE_REGION_OPEN, XM_WIRE_REGION_RESIZE,
 				  XM_WIRE_REGION_DROP,	 XM_WIRE_REGION_FREE, XM_WIRE_REGION_INFO,
-				  XM_WIRE_REGION_LIST,	 XM_WIRE_SLAB_MAP,    XM_WIRE_STAT,
-				  XM_WIRE_ERROR };
+				  XM_WIRE_REGION_LIST,	 XM_WIRE_SLAB_MAP,    XM_WIRE_SLAB_KEYS,
+				  XM_WIRE_STAT,		 XM_WIRE_ERROR };
 
 static void begin(uint16_t type, uint16_t flags, int32_t status)
 {
@@ -192,6 +192,53 @@ static void test_bytes_of_later_minor_when_appended_then_are_skipped(void **unus
 	assert_int_equal(out.u.slabs.count, 9);
 }
 
+static void test_keys_when_encoded_then_fields_return(void **unused)
+{
+	struct xm_wire_keys *k = &in.u.keys;
+
+	begin(XM_WIRE_SLAB_KEYS, XM_WIRE_REPLY, 0);
+	*k = (struct xm_wire_keys){ .region = 7, .first = 9, .count = XM_WIRE_KEYS };
+	for (uint32_t i = 0; i < XM_WIRE_KEYS; i++)
+		k->key[i] = (struct xm_wire_key){ (uint64_t)i << 40, 0xfffffff0u + i % 16, XM_WIRE_KEY_READ };
+	there_and_back();
+	assert_int_equal(out.u.keys.region, 7);
+	assert_int_equal(out.u.keys.first, 9);
+	assert_int_equal(out.u.keys.count, XM_WIRE_KEYS);
+	assert_memory_equal(out.u.keys.key, k->key, sizeof(k->key));
+	k->count = XM_WIRE_KEYS + 1;
+	assert_int_equal(xm_wire_encode(&in, bytes, sizeof(bytes)), -EPROTO);
+	k->count = 1;
+	assert_true(xm_wire_encode(&in, bytes, sizeof(bytes)) > 0);
+	bytes[XM_WIRE_HEADER + 16] = XM_WIRE_KEYS + 1;
+	assert_int_equal(xm_wire_decode(bytes, in.h.length, &out), -EPROTO);
+}
+
+/* Private data of rdma_cm: it arrives padded, and may be anybody's. */
+static void test_rdma_hello_when_padded_cut_or_foreign(void **unused)
+{
+	struct xm_wire_rdma_hello h = { .major = XM_WIRE_MAJOR, .minor = 7, .session = 1ull << 63, .link = 5, .control = 6 };
+	struct xm_wire_rdma_reply r = { .major = XM_WIRE_MAJOR, .minor = 2, .status = -13 }, r2;
+	uint8_t b[56] = { 0 };
+	struct xm_wire_rdma_hello h2;
+
+	fill(h.token, sizeof(h.token));
+	xm_wire_put_rdma_hello(b, &h);
+	assert_int_equal(xm_wire_get_rdma_hello(b, sizeof(b), &h2), 0);
+	assert_memory_equal(&h2, &h, sizeof(h));
+	for (size_t cut = 0; cut < XM_WIRE_RDMA_HELLO; cut++)
+		assert_int_equal(xm_wire_get_rdma_hello(b, cut, &h2), -EPROTO);
+	b[4]++; /* another version: nothing but that is read */
+	assert_int_equal(xm_wire_get_rdma_hello(b, 8, &h2), 0);
+	assert_int_equal(h2.major, XM_WIRE_MAJOR + 1);
+	assert_int_equal(h2.session, 0);
+	b[0]++;
+	assert_int_equal(xm_wire_get_rdma_hello(b, sizeof(b), &h2), -EPROTO);
+	xm_wire_put_rdma_reply(b, &r);
+	assert_int_equal(xm_wire_get_rdma_reply(b, XM_WIRE_RDMA_REPLY, &r2), 0);
+	assert_memory_equal(&r2, &r, sizeof(r));
+	assert_int_equal(xm_wire_get_rdma_reply(b, XM_WIRE_RDMA_REPLY - 1, &r2), -EPROTO);
+}
+
 static void test_every_truncation_is_refused(void **unused)
 {
 	for (size_t t = 0; t < XM_ARRAY_SIZE(types); t++) {
@@ -343,6 +390,8 @@ int main(void)
 		cmocka_unit_test(test_refusal_when_status_negative_then_body_is_error),
 		cmocka_unit_test(test_text_when_not_terminated_then_is_cut),
 		cmocka_unit_test(test_bytes_of_later_minor_when_appended_then_are_skipped),
+		cmocka_unit_test(test_keys_when_encoded_then_fields_return),
+		cmocka_unit_test(test_rdma_hello_when_padded_cut_or_foreign),
 		cmocka_unit_test(test_every_truncation_is_refused),
 		cmocka_unit_test(test_counts_above_limit_are_refused),
 		cmocka_unit_test(test_encode_when_no_room_then_emsgsize_and_no_byte_beyond),
