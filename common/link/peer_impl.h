@@ -126,6 +126,16 @@ int xm_verbs_link_open(struct xm_peer *p, struct xm_link **out);
 void xm_verbs_device_close(struct xm_peer *p);
 void xm_verbs_device_forget(struct xm_peer *p);
 
+/* Bytes of a gathered write, more than XM_LINK_OP_MAX if it is too large, however large that is. */
+static inline uint64_t xm_iov_bytes(const struct iovec *iov, int n)
+{
+	uint64_t len = 0;
+
+	for (int i = 0; i < n; i++)
+		len += xm_min(iov[i].iov_len, (size_t)XM_LINK_OP_MAX + 1);
+	return len;
+}
+
 /* zeroed memory by mmap, outside of any heap; NULL */
 void *xm_link_alloc(size_t bytes);
 void xm_link_release(void *p, size_t bytes);

@@ -172,13 +172,12 @@ static int shm_writev(struct xm_link *l, const struct iovec *iov, int n, uint64_
 		      uint64_t cookie)
 {
 	struct shm_link *s = shm_of(l);
-	uint64_t len = 0;
+	uint64_t len;
 	int ret;
 
 	if (n < 1 || n > XM_LINK_IOV_MAX)
 		return -EINVAL;
-	for (int i = 0; i < n; i++)
-		len += xm_min(iov[i].iov_len, (size_t)XM_LINK_OP_MAX + 1);
+	len = xm_iov_bytes(iov, n);
 	ret = admit(s, len);
 	if (ret < 0)
 		return ret;

@@ -210,13 +210,12 @@ static int tcp_writev(struct xm_link *l, const struct iovec *iov, int n, uint64_
 	struct tcp_link *t = tcp_of(l);
 	struct xm_wire_request r = { .op = XM_WIRE_WRITE, .region = region, .offset = off };
 	struct iovec to;
-	uint64_t len = 0;
+	uint64_t len;
 	int ret;
 
 	if (n < 1 || n > XM_LINK_IOV_MAX)
 		return -EINVAL;
-	for (int i = 0; i < n; i++)
-		len += xm_min(iov[i].iov_len, (size_t)XM_LINK_OP_MAX + 1);
+	len = xm_iov_bytes(iov, n);
 	ret = admit(t, len);
 	if (ret < 0)
 		return ret;

@@ -208,13 +208,12 @@ static int verbs_writev(struct xm_link *l, const struct iovec *iov, int n, uint6
 	struct verbs_link *v = verbs_of(l);
 	struct op o = { .cookie = cookie, .region = region, .off = off, .kind = OP_WRITE };
 	struct iovec to;
-	uint64_t len = 0;
+	uint64_t len;
 	int ret;
 
 	if (n < 1 || n > XM_LINK_IOV_MAX)
 		return -EINVAL;
-	for (int i = 0; i < n; i++)
-		len += xm_min(iov[i].iov_len, (size_t)XM_LINK_OP_MAX + 1);
+	len = xm_iov_bytes(iov, n);
 	ret = admit(v, len);
 	if (ret < 0)
 		return ret;
