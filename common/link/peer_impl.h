@@ -126,6 +126,35 @@ int xm_verbs_link_open(struct xm_peer *p, struct xm_link **out);
 void xm_verbs_device_close(struct xm_peer *p);
 void xm_verbs_device_forget(struct xm_peer *p);
 
+/* Completions of a link that have not been polled yet. */
+struct xm_done {
+	unsigned head, count;
+	struct xm_completion c[XM_LINK_DEPTH];
+};
+
+static inline void xm_done_put(struct xm_done *d, struct xm_link_stats *stats, struct xm_completion c)
+{
+	if (c.status) {
+		c.bytes = 0;
+		stats->errors++;
+	}
+	d->c[(d->head + d->count++) % XM_LINK_DEPTH] = c;
+}
+
+/* What poll() answers with. */
+static inline int xm_done_take(struct xm_done *d, struct xm_link_stats *stats, struct xm_completion *out, int n)
+{
+	int i;
+
+	stats->polls++;
+	for (i = 0; i < n && d->count; i++, d->count--) {
+		out[i] = d->c[d->head];
+		d->head = (d->head + 1) % XM_LINK_DEPTH;
+	}
+	stats->completions += (unsigned)i;
+	return i;
+}
+
 /* Bytes of a gathered write, more than XM_LINK_OP_MAX if it is too large, however large that is. */
 static inline uint64_t xm_iov_bytes(const struct iovec *iov, int n)
 {

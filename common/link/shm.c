@@ -24,9 +24,8 @@
 struct shm_link {
 	struct xm_link link;
 	int dead;
-	unsigned head, count; /* completions not polled yet */
 	struct xm_link_stats stats;
-	struct xm_completion done[XM_LINK_DEPTH];
+	struct xm_done done;
 };
 
 _Static_assert(XM_LINK_OP_MAX <= 1u << 20, "at most two slabs an operation");
@@ -38,14 +37,8 @@ static struct shm_link *shm_of(struct xm_link *l)
 
 static void complete(struct shm_link *s, uint64_t cookie, int status, uint32_t bytes, uint64_t value)
 {
-	struct xm_completion *c = &s->done[(s->head + s->count++) % XM_LINK_DEPTH];
-
-	c->cookie = cookie;
-	c->status = status;
-	c->bytes = status ? 0 : bytes;
-	c->value = value;
-	if (status)
-		s->stats.errors++;
+	xm_done_put(&s->done, &s->stats,
+		    (struct xm_completion){ .cookie = cookie, .status = status, .bytes = bytes, .value = value });
 }
 
 static int admit(struct shm_link *s, uint64_t len)
@@ -54,7 +47,7 @@ static int admit(struct shm_link *s, uint64_t len)
 		return -EINVAL;
 	if (s->dead || xm_peer_state(s->link.peer) < 0)
 		return -ENOLINK;
-	return s->count < XM_LINK_DEPTH ? 0 : -EAGAIN;
+	return s->done.count < XM_LINK_DEPTH ? 0 : -EAGAIN;
 }
 
 static int slab_at(struct xm_peer *p, uint64_t region, uint64_t off, uint8_t **out)
@@ -262,21 +255,14 @@ static int shm_flush(struct xm_link *l)
 static int shm_poll(struct xm_link *l, struct xm_completion *c, int n)
 {
 	struct shm_link *s = shm_of(l);
-	int i;
 
-	s->stats.polls++;
-	for (i = 0; i < n && s->count; i++, s->count--) {
-		c[i] = s->done[s->head];
-		s->head = (s->head + 1) % XM_LINK_DEPTH;
-	}
-	s->stats.completions += (unsigned)i;
-	return i;
+	return xm_done_take(&s->done, &s->stats, c, n);
 }
 
 /* Everything completes where it is submitted: what is not there now will not come. */
 static int shm_wait(struct xm_link *l, uint64_t timeout_ns)
 {
-	return shm_of(l)->count ? 0 : -ETIMEDOUT;
+	return shm_of(l)->done.count ? 0 : -ETIMEDOUT;
 }
 
 static int shm_state(struct xm_link *l)

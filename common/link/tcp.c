@@ -47,9 +47,8 @@ struct tcp_link {
 	bool asked; /* just now: no answer can be there yet, looking for it would be a system call for nothing */
 	uint64_t moved_ns;	  /* when bytes last went either way, or the first operation was queued */
 	uint64_t silent_since_ns; /* the connection was given up because nothing moved since; 0: it was not */
-	unsigned head, count;	  /* completions not polled yet */
 	struct slot slot[XM_LINK_DEPTH];
-	struct xm_completion done[XM_LINK_DEPTH];
+	struct xm_done done;
 	struct xm_link_stats stats;
 
 	uint8_t *send;	     /* SEND_BYTES */
@@ -69,14 +68,8 @@ static struct tcp_link *tcp_of(struct xm_link *l)
 
 static void complete(struct tcp_link *t, uint64_t cookie, int status, uint32_t bytes, uint64_t value)
 {
-	struct xm_completion *c = &t->done[(t->head + t->count++) % XM_LINK_DEPTH];
-
-	c->cookie = cookie;
-	c->status = status;
-	c->bytes = status ? 0 : bytes;
-	c->value = value;
-	if (status)
-		t->stats.errors++;
+	xm_done_put(&t->done, &t->stats,
+		    (struct xm_completion){ .cookie = cookie, .status = status, .bytes = bytes, .value = value });
 }
 
 static void finish(struct tcp_link *t, struct slot *s, int status, uint64_t value)
@@ -154,7 +147,7 @@ static int admit(struct tcp_link *t, uint64_t len)
 		return -EINVAL;
 	if (t->fd < 0 || xm_peer_state(t->link.peer) < 0)
 		return -ENOLINK;
-	return t->in_flight + t->count < XM_LINK_DEPTH ? 0 : -EAGAIN;
+	return t->in_flight + t->done.count < XM_LINK_DEPTH ? 0 : -EAGAIN;
 }
 
 static struct slot *take_slot(struct tcp_link *t, unsigned *index)
@@ -390,7 +383,7 @@ static void pump(struct tcp_link *t)
 {
 	if (t->sent < t->queued)
 		push(t);
-	while (t->fd >= 0 && !t->count) {
+	while (t->fd >= 0 && !t->done.count) {
 		ssize_t n = receive(t);
 
 		if (n == -EINTR)
@@ -407,18 +400,11 @@ static void pump(struct tcp_link *t)
 static int tcp_poll(struct xm_link *l, struct xm_completion *c, int n)
 {
 	struct tcp_link *t = tcp_of(l);
-	int i;
 
-	t->stats.polls++;
-	if (t->sent < t->queued || (!t->count && t->in_flight && !t->asked))
+	if (t->sent < t->queued || (!t->done.count && t->in_flight && !t->asked))
 		pump(t);
 	t->asked = false;
-	for (i = 0; i < n && t->count; i++, t->count--) {
-		c[i] = t->done[t->head];
-		t->head = (t->head + 1) % XM_LINK_DEPTH;
-	}
-	t->stats.completions += (unsigned)i;
-	return i;
+	return xm_done_take(&t->done, &t->stats, c, n);
 }
 
 static int tcp_flush(struct xm_link *l)
@@ -437,9 +423,9 @@ static int tcp_wait(struct xm_link *l, uint64_t timeout_ns)
 		struct pollfd pfd = { .fd = -1, .events = POLLIN };
 		uint64_t spent, now, silent;
 
-		if (!t->count && t->in_flight && !looked)
+		if (!t->done.count && t->in_flight && !looked)
 			pump(t);
-		if (t->count)
+		if (t->done.count)
 			return 0;
 		now = xm_now_ns();
 		spent = now - start;

@@ -72,7 +72,6 @@ struct verbs_link {
 
 	uint32_t op_head, op_next, op_tail; /* [head, next) posted; [next, tail) waiting, the first perhaps posted in part */
 	uint32_t req_head, req_tail;	    /* in the send queue */
-	unsigned head, count;		    /* completions not polled yet */
 	unsigned blocks_free;
 	size_t spilled; /* bytes of spill touched since it was given back */
 	uint8_t *staging, *spill;
@@ -82,7 +81,7 @@ struct verbs_link {
 
 	struct op op[OPS];
 	struct request req[XM_VERBS_SEND_DEPTH];
-	struct xm_completion done[XM_LINK_DEPTH];
+	struct xm_done done;
 	uint16_t block[XM_VERBS_BLOCKS]; /* free ones first */
 	struct ibv_send_wr wr[POST_MAX];
 	struct ibv_sge sge[POST_MAX];
@@ -97,11 +96,8 @@ static struct verbs_link *verbs_of(struct xm_link *l)
 
 static void complete(struct verbs_link *v, uint64_t cookie, int status, uint32_t bytes, uint64_t value)
 {
-	struct xm_completion *c = &v->done[(v->head + v->count++) % XM_LINK_DEPTH];
-
-	*c = (struct xm_completion){ .cookie = cookie, .status = status, .bytes = status ? 0 : bytes, .value = value };
-	if (status)
-		v->stats.errors++;
+	xm_done_put(&v->done, &v->stats,
+		    (struct xm_completion){ .cookie = cookie, .status = status, .bytes = bytes, .value = value });
 }
 
 static void finish(struct verbs_link *v, struct op *o, int status)
@@ -152,7 +148,7 @@ static int admit(struct verbs_link *v, uint64_t len)
 	revive(v);
 	if (!v->conn.qp || xm_peer_state(v->link.peer) < 0)
 		return -ENOLINK;
-	if (v->in_flight + v->count >= XM_LINK_DEPTH || v->op_tail - v->op_head >= OPS)
+	if (v->in_flight + v->done.count >= XM_LINK_DEPTH || v->op_tail - v->op_head >= OPS)
 		return -EAGAIN;
 	return 0;
 }
@@ -475,16 +471,9 @@ static void progress(struct verbs_link *v)
 static int verbs_poll(struct xm_link *l, struct xm_completion *c, int n)
 {
 	struct verbs_link *v = verbs_of(l);
-	int i;
 
-	v->stats.polls++;
 	progress(v);
-	for (i = 0; i < n && v->count; i++, v->count--) {
-		c[i] = v->done[v->head];
-		v->head = (v->head + 1) % XM_LINK_DEPTH;
-	}
-	v->stats.completions += (unsigned)i;
-	return i;
+	return xm_done_take(&v->done, &v->stats, c, n);
 }
 
 static int verbs_flush(struct xm_link *l)
@@ -523,7 +512,7 @@ static int verbs_wait(struct xm_link *l, uint64_t timeout_ns)
 		uint64_t spent;
 
 		progress(v);
-		if (v->count)
+		if (v->done.count)
 			return 0;
 		spent = xm_now_ns() - start;
 		if (!v->in_flight || spent >= timeout_ns)
