@@ -19,6 +19,7 @@
 #include "runtime/internal.h"
 
 #define TRANSIENT_TRIES 16
+#define BACKOFF_NS_MAX 200000000ull
 #define GROW_PAUSE_NS 100000000ull /* between questions to appliances that are full */
 
 static uint32_t page_sum(const void *page)
@@ -186,7 +187,7 @@ static struct xm_link *link_wait(struct xm_runtime *rt, struct xm_worker *w, uns
 
 	while (!l && rt->peer[a] && xm_peer_state(rt->peer[a]) == 0 && xm_now_ns() < end) {
 		xm_sys_sleep(pause);
-		pause = xm_min(pause * 2, 200000000ull);
+		pause = xm_min(pause * 2, BACKOFF_NS_MAX);
 		l = link_of(rt, w, a);
 	}
 	return l;
@@ -235,6 +236,7 @@ static void collect(const struct batch *b, int pending)
 		if (n)
 			continue;
 		if (xm_now_ns() > end) {
+			b->link->ops->kill(b->link);
 			xm_link_reconnect(b->link);
 			end = xm_now_ns() + lost_timeout(b->rt);
 			continue;
@@ -313,20 +315,28 @@ static int sort_out(struct batch *b)
 static void transfer_to_one(struct batch *b)
 {
 	struct xm_runtime *rt = b->rt;
+	uint64_t end = xm_now_ns() + lost_timeout(rt), pause = 1000000;
 	int again = 1;
 
 	b->link = link_wait(rt, b->w, b->appliance);
-	for (int tries = 0; b->link && again && tries < TRANSIENT_TRIES; tries++) {
+	for (int tries = 0; b->link && again && tries < TRANSIENT_TRIES;) {
 		attempt(b);
 		again = sort_out(b);
 		if (!again)
 			return;
-		if (b->link_died || b->link->ops->state(b->link) < 0) {
+		if (b->link->ops->state(b->link) < 0) {
 			if (xm_link_reconnect(b->link) < 0) {
 				b->w->unfenced = true;
 				break;
 			}
 			xm_stat_add(rt, link_reconnects, 1);
+			tries++;
+		} else if (b->link_died && xm_now_ns() < end) {
+			/* the link is well (again); what it needs beside, the key of a slab, is not to be had just now */
+			xm_sys_sleep(pause);
+			pause = xm_min(pause * 2, BACKOFF_NS_MAX);
+		} else {
+			tries++;
 		}
 	}
 	if (!b->link || xm_peer_state(rt->peer[b->appliance]) < 0)

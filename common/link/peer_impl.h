@@ -107,7 +107,7 @@ void xm_peer_tune_socket(const struct xm_peer *p, int fd);
 uint8_t *xm_peer_slab(struct xm_peer *p, uint64_t region, uint64_t slab);
 /* The key of a slab that is known, false if it is not. No lock, no system call. */
 bool xm_peer_key(struct xm_peer *p, uint64_t region, uint64_t slab, struct xm_wire_key *out);
-/* The appliance does not honour the key that is known: it will be asked for again. Takes the mutex. */
+/* The appliance does not honour the key that is known: it will be asked for again. No lock, no system call. */
 void xm_peer_key_forget(struct xm_peer *p, uint64_t region, uint64_t slab);
 /* Maps slab and some after it (verbs: asks for their keys). refresh: even if it is mapped (the appliance replaced it).
  * Takes the mutex; blocks for a control call. 0; -ENXIO not present; -EACCES; -ENOLINK; -ENOMEM, -EMFILE; -EAGAIN

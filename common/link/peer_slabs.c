@@ -78,10 +78,15 @@ uint8_t *xm_peer_slab(struct xm_peer *p, uint64_t region, uint64_t slab)
 bool xm_peer_key(struct xm_peer *p, uint64_t region, uint64_t slab, struct xm_wire_key *out)
 {
 	struct xm_chunk *c = find_chunk(p, region, slab);
+	const struct xm_wire_key *k;
 
 	if (!c)
 		return false;
-	*out = xm_load(&c->key)[slab % XM_CHUNK_SLABS];
+	/* it may be replaced meanwhile: a mixture of two is refused there like an old one, and asked for again */
+	k = &xm_load(&c->key)[slab % XM_CHUNK_SLABS];
+	out->addr = xm_load_relaxed(&k->addr);
+	out->rkey = xm_load_relaxed(&k->rkey);
+	out->rights = xm_load_relaxed(&k->rights);
 	return true;
 }
 
@@ -150,6 +155,7 @@ static int map_one(struct xm_peer *p, struct xm_slab_table *t, uint64_t slab, in
 static int note_key(struct xm_slab_table *t, uint64_t slab, const struct xm_wire_key *key)
 {
 	struct xm_chunk *c = &t->chunks[slab / XM_CHUNK_SLABS];
+	struct xm_wire_key *k;
 
 	if (slab >= SLABS_MAX)
 		return -EPROTO;
@@ -157,7 +163,10 @@ static int note_key(struct xm_slab_table *t, uint64_t slab, const struct xm_wire
 		xm_store(&c->key, xm_link_alloc(XM_CHUNK_SLABS * sizeof(*key)));
 	if (!c->key)
 		return -ENOMEM;
-	c->key[slab % XM_CHUNK_SLABS] = *key;
+	k = &c->key[slab % XM_CHUNK_SLABS];
+	__atomic_store_n(&k->addr, key->addr, __ATOMIC_RELAXED);
+	__atomic_store_n(&k->rkey, key->rkey, __ATOMIC_RELAXED);
+	__atomic_store_n(&k->rights, key->rights, __ATOMIC_RELAXED);
 	__atomic_fetch_or(&c->mapped, 1ull << (slab % XM_CHUNK_SLABS), __ATOMIC_RELEASE);
 	return 0;
 }
@@ -263,13 +272,10 @@ static void drop_one(struct xm_peer *p, struct xm_chunk *c, uint64_t slab)
 
 void xm_peer_key_forget(struct xm_peer *p, uint64_t region, uint64_t slab)
 {
-	struct xm_chunk *c;
+	struct xm_chunk *c = find_chunk(p, region, slab);
 
-	pthread_mutex_lock(&p->mutex);
-	c = find_chunk(p, region, slab);
 	if (c)
-		drop_one(p, c, slab);
-	pthread_mutex_unlock(&p->mutex);
+		__atomic_fetch_and(&c->mapped, ~(1ull << (slab % XM_CHUNK_SLABS)), __ATOMIC_ACQ_REL);
 }
 
 void xm_peer_slabs_drop(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count)

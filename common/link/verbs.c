@@ -31,8 +31,8 @@
 #define OPS (2 * XM_LINK_DEPTH) /* operations between the oldest that is not done and the newest */
 #define POST_MAX 128		/* work requests of one doorbell: as many as the runtime asks for at once */
 #define STAGING_BYTES ((size_t)XM_VERBS_BLOCKS * XM_VERBS_BLOCK)
-#define SPILL_BYTES ((size_t)XM_LINK_DEPTH * XM_LINK_OP_MAX) /* address space; touched where something was written */
-#define SPILL_KEEP (1u << 20)
+#define SPILL_BYTES ((size_t)OPS * XM_LINK_OP_MAX) /* address space; touched where something was written */
+#define SPILL_KEEP (16u << 10)			    /* of an operation; more is given back when it is done */
 #define SPIN_NS 20000u /* some round trips of a fast network: sleeping costs more than that */
 #define BACKOFF_NS_MAX 200000000ull
 #define NO_BLOCK UINT16_MAX
@@ -51,6 +51,7 @@ struct op {
 
 struct request {
 	struct op *op;
+	struct xm_wire_key key; /* by which it went */
 	uint32_t at, len; /* the part of op->local */
 	uint16_t block;	  /* of staging, or NO_BLOCK */
 };
@@ -73,7 +74,6 @@ struct verbs_link {
 	uint32_t op_head, op_next, op_tail; /* [head, next) posted; [next, tail) waiting, the first perhaps posted in part */
 	uint32_t req_head, req_tail;	    /* in the send queue */
 	unsigned blocks_free;
-	size_t spilled; /* bytes of spill touched since it was given back */
 	uint8_t *staging, *spill;
 	struct ibv_mr *mr;
 	struct lent lent[XM_VERBS_LENT];
@@ -101,8 +101,21 @@ static void complete(struct verbs_link *v, uint64_t cookie, int status, uint32_t
 		    (struct xm_completion){ .cookie = cookie, .status = status, .bytes = bytes, .value = value });
 }
 
+/* Room of the next operation for what it writes and was not lent. */
+static uint8_t *spill_room(const struct verbs_link *v)
+{
+	return v->spill + (size_t)(v->op_tail % OPS) * XM_LINK_OP_MAX;
+}
+
+static void spill_done(const struct verbs_link *v, const struct op *o)
+{
+	if (o->kind == OP_WRITE && o->local >= v->spill && o->local < v->spill + SPILL_BYTES && o->len > SPILL_KEEP)
+		xm_sys_madvise(o->local, o->len, MADV_DONTNEED);
+}
+
 static void finish(struct verbs_link *v, struct op *o, int status)
 {
+	spill_done(v, o);
 	o->done = true;
 	v->in_flight--;
 	complete(v, o->cookie, status, o->len, o->value);
@@ -119,7 +132,12 @@ static void free_block(struct verbs_link *v, uint16_t block)
 /* Only now, with the queue pair gone, is nothing of it under way to local memory. */
 static void die(struct verbs_link *v)
 {
+	struct ibv_wc wc[32];
+
 	xm_verbs_disconnect(&v->conn);
+	/* not every device takes a dead queue pair's completions away; the queue has room for those of one */
+	while (v->q.cq && ibv_poll_cq(v->q.cq, (int)XM_ARRAY_SIZE(wc), wc) > 0)
+		;
 	v->epoch++;
 	for (; v->req_head != v->req_tail; v->req_head++)
 		free_block(v, v->req[v->req_head % v->depth].block);
@@ -185,20 +203,6 @@ static struct ibv_mr *lent_to(const struct verbs_link *v, const uint8_t *at, siz
 	return NULL;
 }
 
-/* Room for what is written and was not lent: of as many operations as there can be, so there always is some. */
-static uint8_t *spill_room(struct verbs_link *v, size_t len)
-{
-	if (!v->in_flight) {
-		if (v->spilled > SPILL_KEEP)
-			xm_sys_madvise(v->spill + SPILL_KEEP, SPILL_BYTES - SPILL_KEEP, MADV_DONTNEED);
-		v->spilled = 0;
-	}
-	if (SPILL_BYTES - v->spilled < len)
-		return NULL;
-	v->spilled += len;
-	return v->spill + v->spilled - len;
-}
-
 static int verbs_writev(struct xm_link *l, const struct iovec *iov, int n, uint64_t region, uint64_t off,
 			uint64_t cookie)
 {
@@ -217,9 +221,7 @@ static int verbs_writev(struct xm_link *l, const struct iovec *iov, int n, uint6
 	o.len = (uint32_t)len;
 	o.local = iov[0].iov_base;
 	if (n > 1 || !lent_to(v, o.local, len)) {
-		o.local = spill_room(v, len);
-		if (!o.local)
-			return -EAGAIN;
+		o.local = spill_room(v);
 		to = (struct iovec){ o.local, len };
 		if (xm_sys_vm_readv(&to, 1, iov, (unsigned)n) != (ssize_t)len) {
 			complete(v, cookie, -EFAULT, 0, 0);
@@ -368,7 +370,7 @@ static bool next_request(struct verbs_link *v, struct ibv_send_wr *w, struct ibv
 			cut_short(v, o, ret);
 			continue;
 		}
-		*r = (struct request){ .op = o, .at = o->posted };
+		*r = (struct request){ .op = o, .key = key, .at = o->posted };
 		r->len = (uint32_t)xm_min((uint64_t)(o->len - o->posted), slab_bytes - (off & (slab_bytes - 1)));
 		if (!find_memory(v, o, r, sge))
 			return false;
@@ -421,21 +423,32 @@ static void request_done(struct verbs_link *v)
 		finish(v, o, o->status);
 }
 
+/* The device there does not honour the key. If the slab has another by now (dropped and made anew by another process of
+ * the session), the operation is to be repeated. Blocks for a control call: the connection is dead anyhow. */
+static int why_refused(struct verbs_link *v, const struct request *r)
+{
+	uint64_t slab = (r->op->off + r->at) >> v->link.peer->slab_shift;
+	struct xm_wire_key now;
+	int ret;
+
+	xm_peer_key_forget(v->link.peer, r->op->region, slab);
+	ret = xm_peer_slab_map(v->link.peer, r->op->region, slab, 0);
+	if (ret == -ENOLINK || ret == -EAGAIN)
+		return -ENOLINK;
+	if (ret < 0 || !xm_peer_key(v->link.peer, r->op->region, slab, &now))
+		return -ENXIO;
+	return now.rkey == r->key.rkey && now.addr == r->key.addr ? -ENXIO : -ENOLINK;
+}
+
 /* Refused there, or the connection broke. Either way the queue pair is of no more use. */
 static void request_failed(struct verbs_link *v, enum ibv_wc_status status)
 {
-	struct op *o = v->req[v->req_head % v->depth].op;
+	const struct request *r = &v->req[v->req_head % v->depth];
 
-	switch (status) {
-	case IBV_WC_REM_ACCESS_ERR:
-	case IBV_WC_REM_INV_REQ_ERR:
-	case IBV_WC_REM_OP_ERR:
-		xm_peer_key_forget(v->link.peer, o->region,
-				   (o->off + v->req[v->req_head % v->depth].at) >> v->link.peer->slab_shift);
-		finish(v, o, -ENXIO);
+	/* other errors of the responder pass with a new connection: all come back with -ENOLINK */
+	if (status == IBV_WC_REM_ACCESS_ERR) {
+		finish(v, r->op, why_refused(v, r));
 		v->refused = true;
-		break;
-	default: break; /* with the others: -ENOLINK */
 	}
 	die(v);
 }
@@ -461,6 +474,8 @@ static void drain(struct verbs_link *v)
 				request_failed(v, wc[i].status);
 		}
 	} while (n == (int)XM_ARRAY_SIZE(wc));
+	if (n < 0) /* the completion queue itself has failed */
+		die(v);
 }
 
 static void progress(struct verbs_link *v)
