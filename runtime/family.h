@@ -134,6 +134,9 @@ struct xm_proc_stats {
 	uint64_t anon_local_bytes; /* private anonymous memory outside: sampled at peaks (coverage) */
 	struct xm_hist fetch_ns, zero_ns, write_ns; /* fault handling, from message to wake-up */
 	struct xm_hist evict_ns;		    /* one batch */
+	/* Of its links to each appliance, added after each transfer: what a process that is killed had under way is
+	 * missing. Printed as link_reads ... and their sums. */
+	struct xm_link_stats link[XM_MAX_APPLIANCES];
 };
 
 enum xm_proc_entry_state {
@@ -331,6 +334,21 @@ int xm_family_reap_dead(struct xm_family *f);
 void xm_family_true_up(struct xm_family *f);
 /* Adds statistics, as described at struct xm_proc_stats. Atomic adds; any number of callers. */
 void xm_proc_stats_merge(struct xm_proc_stats *into, const struct xm_proc_stats *from);
+
+/* Adds what `now` is above `before`; NULL: all of it. Atomic adds; any number of callers. */
+static inline void xm_link_stats_merge(struct xm_link_stats *into, const struct xm_link_stats *now,
+				       const struct xm_link_stats *before)
+{
+	const uint64_t *src = (const uint64_t *)now, *old = (const uint64_t *)before;
+	uint64_t *dst = (uint64_t *)into;
+
+	for (size_t i = 0; i < sizeof(*now) / sizeof(uint64_t); i++) {
+		uint64_t v = xm_load_relaxed(&src[i]) - (old ? old[i] : 0);
+
+		if (v)
+			xm_add(&dst[i], v);
+	}
+}
 
 /* Charge pages against --size. 0, -ENOMEM. */
 int xm_family_commit(struct xm_family *f, uint32_t index, uint64_t pages);

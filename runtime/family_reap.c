@@ -286,8 +286,9 @@ int xm_family_reap_dead(struct xm_family *f)
 #define COUNTERS (offsetof(struct xm_proc_stats, fetch_ns) / sizeof(uint64_t))
 
 _Static_assert(offsetof(struct xm_proc_stats, fetch_ns) % sizeof(uint64_t) == 0, "all counters are u64");
-_Static_assert(sizeof(struct xm_proc_stats) == COUNTERS * sizeof(uint64_t) + 4 * sizeof(struct xm_hist),
-	       "histograms follow the counters and nothing else does");
+_Static_assert(sizeof(struct xm_proc_stats) == COUNTERS * sizeof(uint64_t) + 4 * sizeof(struct xm_hist) +
+		       XM_MAX_APPLIANCES * sizeof(struct xm_link_stats),
+	       "histograms follow the counters, figures of links them, and nothing else does");
 
 void xm_proc_stats_merge(struct xm_proc_stats *into, const struct xm_proc_stats *from)
 {
@@ -306,4 +307,6 @@ void xm_proc_stats_merge(struct xm_proc_stats *into, const struct xm_proc_stats 
 	xm_hist_merge(&into->zero_ns, &from->zero_ns);
 	xm_hist_merge(&into->write_ns, &from->write_ns);
 	xm_hist_merge(&into->evict_ns, &from->evict_ns);
+	for (unsigned a = 0; a < XM_MAX_APPLIANCES; a++)
+		xm_link_stats_merge(&into->link[a], &from->link[a], NULL);
 }

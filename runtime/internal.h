@@ -36,6 +36,7 @@
 /* What one thread needs to move pages; used by one thread at a time. Local memory. */
 struct xm_worker {
 	struct xm_link *link[XM_MAX_APPLIANCES]; /* opened when first used */
+	struct xm_link_stats told[XM_MAX_APPLIANCES]; /* of them: what the process's statistics have */
 	char *staging;			/* XM_BATCH pages */
 	uint32_t staged;		/* of which so many have been touched and are charged to the budget */
 	uint32_t slot_hint;

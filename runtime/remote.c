@@ -281,6 +281,18 @@ static void transfer_to_one(struct batch *b)
 			b->status[i] = -ENOLINK;
 }
 
+/* Only the thread that uses the link may look at its figures, so it passes on what has been added. */
+static void tell(const struct batch *b)
+{
+	struct xm_link_stats now;
+
+	if (!b->link)
+		return;
+	b->link->ops->stats(b->link, &now);
+	xm_link_stats_merge(&b->rt->me->stats.link[b->appliance], &now, &b->w->told[b->appliance]);
+	b->w->told[b->appliance] = now;
+}
+
 static void transfer(struct batch *b)
 {
 	uint32_t seen = 0;
@@ -297,6 +309,7 @@ static void transfer(struct batch *b)
 			continue;
 		seen |= 1u << b->appliance;
 		transfer_to_one(b);
+		tell(b);
 	}
 	for (int i = 0; i < b->n; i++) {
 		moved += b->status[i] == 0;
@@ -514,6 +527,7 @@ int xm_remote_after_fork(struct xm_runtime *rt, char *why)
 				xm_link_forget(w->link[a]);
 			w->link[a] = NULL;
 		}
+		memset(w->told, 0, sizeof(w->told));
 		w->busy = 0;
 		if (w->staging) /* the parent's, copy-on-write */
 			xm_sys_madvise(w->staging, XM_BATCH * XM_PAGE_SIZE, MADV_DONTNEED);

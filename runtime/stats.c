@@ -212,6 +212,23 @@ static const struct field counters[] = {
 	F(anon_local_bytes),
 };
 
+/* sums over the links to all appliances */
+#define L(name) { "link_" #name, offsetof(struct xm_link_stats, name) }
+
+static const struct field links[] = {
+	L(reads),
+	L(writes),
+	L(atomics),
+	L(read_bytes),
+	L(write_bytes),
+	L(work_requests),
+	L(doorbells),
+	L(registrations),
+	L(polls),
+	L(completions),
+	L(sleeps),
+};
+
 static const struct field hists[] = { F(fetch_ns), F(zero_ns), F(write_ns), F(evict_ns) };
 
 _Static_assert(XM_ARRAY_SIZE(counters) * sizeof(uint64_t) == offsetof(struct xm_proc_stats, fetch_ns),
@@ -230,6 +247,15 @@ static void hist_json(struct xm_out *o, const char *name, const struct xm_hist *
 		(unsigned long long)xm_hist_quantile(h, 0.999), (unsigned long long)xm_load_relaxed(&h->max));
 }
 
+static uint64_t link_sum(const struct xm_proc_stats *s, const struct field *f)
+{
+	uint64_t sum = 0;
+
+	for (unsigned a = 0; a < XM_MAX_APPLIANCES; a++)
+		sum += xm_load_relaxed((const uint64_t *)((const char *)&s->link[a] + f->offset));
+	return sum;
+}
+
 void xm_stats_block_json(struct xm_out *o, const struct xm_proc_stats *s)
 {
 	int coverage = xm_stats_coverage_permille(s);
@@ -241,6 +267,8 @@ void xm_stats_block_json(struct xm_out *o, const struct xm_proc_stats *s)
 		xm_out_print(o, "%s\"%s\": %llu", i ? ", " : "", counters[i].name,
 			     (unsigned long long)xm_load_relaxed(v));
 	}
+	for (size_t i = 0; i < XM_ARRAY_SIZE(links); i++)
+		xm_out_print(o, ", \"%s\": %llu", links[i].name, (unsigned long long)link_sum(s, &links[i]));
 	for (size_t i = 0; i < XM_ARRAY_SIZE(hists); i++)
 		hist_json(o, hists[i].name, (const struct xm_hist *)((const char *)s + hists[i].offset));
 	if (coverage < 0)

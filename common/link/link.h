@@ -55,7 +55,10 @@ struct xm_link_stats {
 	uint64_t reads, writes, atomics;
 	uint64_t read_bytes, write_bytes;
 	uint64_t errors, reconnects;
-	uint64_t polls, completions;
+	uint64_t polls, completions; /* polls that found something, and what they found */
+	uint64_t sleeps;	     /* of wait: in the kernel, until something is ready */
+	/* verbs, else 0: what the device was given, by how many calls, and memory that was registered with it */
+	uint64_t work_requests, doorbells, registrations;
 };
 
 /*

@@ -146,11 +146,11 @@ static inline int xm_done_take(struct xm_done *d, struct xm_link_stats *stats, s
 {
 	int i;
 
-	stats->polls++;
 	for (i = 0; i < n && d->count; i++, d->count--) {
 		out[i] = d->c[d->head];
 		d->head = (d->head + 1) % XM_LINK_DEPTH;
 	}
+	stats->polls += i > 0;
 	stats->completions += (unsigned)i;
 	return i;
 }

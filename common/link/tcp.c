@@ -435,6 +435,7 @@ static int tcp_wait(struct xm_link *l, uint64_t timeout_ns)
 		if (t->sent < t->queued)
 			pfd.events |= POLLOUT;
 		silent = silence_end(t);
+		t->stats.sleeps++;
 		xm_sys_poll(&pfd, 1, xm_min(timeout_ns - spent, silent > now ? silent - now : 0));
 	}
 }

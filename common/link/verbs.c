@@ -395,6 +395,8 @@ static void post(struct verbs_link *v)
 		if (!n)
 			return;
 		v->wr[n - 1].send_flags |= IBV_SEND_SIGNALED;
+		v->stats.doorbells++;
+		v->stats.work_requests += (unsigned)n;
 		if (ibv_post_send(v->conn.qp, v->wr, &bad) != 0)
 			die(v);
 	}
@@ -491,6 +493,7 @@ static void sleep_on(struct verbs_link *v, uint64_t timeout_ns)
 	unsigned events = 0;
 	void *context;
 
+	v->stats.sleeps++;
 	xm_sys_poll(pfd, 2, timeout_ns);
 	while (pfd[0].revents && xm_rdma.get_cq_event(v->q.channel, &cq, &context) == 0)
 		events++;
@@ -613,6 +616,12 @@ static const void *verbs_direct(struct xm_link *l, uint64_t region, uint64_t off
 	return NULL;
 }
 
+static struct ibv_mr *register_memory(struct verbs_link *v, void *buf, size_t len)
+{
+	v->stats.registrations++;
+	return (xm_rdma.reg_mr)(v->link.peer->verbs->pd, buf, len, IBV_ACCESS_LOCAL_WRITE);
+}
+
 static int verbs_lend(struct xm_link *l, void *buf, size_t len)
 {
 	struct verbs_link *v = verbs_of(l);
@@ -622,7 +631,7 @@ static int verbs_lend(struct xm_link *l, void *buf, size_t len)
 
 		if (b->mr)
 			continue;
-		b->mr = (xm_rdma.reg_mr)(l->peer->verbs->pd, buf, len, IBV_ACCESS_LOCAL_WRITE);
+		b->mr = register_memory(v, buf, len);
 		if (!b->mr)
 			return -ENOMEM;
 		b->at = buf;
@@ -657,7 +666,7 @@ static int make_staging(struct verbs_link *v)
 	v->spill = xm_link_alloc(SPILL_BYTES);
 	if (!v->staging || !v->spill)
 		return -ENOMEM;
-	v->mr = (xm_rdma.reg_mr)(v->link.peer->verbs->pd, v->staging, STAGING_BYTES, IBV_ACCESS_LOCAL_WRITE);
+	v->mr = register_memory(v, v->staging, STAGING_BYTES);
 	if (!v->mr)
 		return -ENOMEM;
 	for (uint16_t i = 0; i < XM_VERBS_BLOCKS; i++)

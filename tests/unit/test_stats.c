@@ -283,6 +283,9 @@ static void test_sum_adds_processes_and_those_whose_entries_were_reused(void **s
 	b->stats.external_pages_max = 50;
 	a->stats.resident_pages = 20;
 	b->stats.remote_pages = 30;
+	a->stats.link[0].reads = 5;
+	b->stats.link[1].reads = 6;
+	f->ended.link[1].reads = 7;
 	xm_hist_record(&a->stats.zero_ns, 100);
 	xm_hist_record(&b->stats.zero_ns, 100000);
 	xm_stats_sum(f, &sum);
@@ -292,7 +295,10 @@ static void test_sum_adds_processes_and_those_whose_entries_were_reused(void **s
 	assert_int_equal(sum.external_pages_max, 100);
 	assert_int_equal(sum.total.zero_ns.count, 2);
 	assert_int_equal(sum.total.zero_ns.max, 100000);
+	assert_int_equal(sum.total.link[0].reads, 5);
+	assert_int_equal(sum.total.link[1].reads, 13);
 	assert_int_equal(sum.processes, 3);
+	assert_non_null(strstr(as_json(f, NULL), "\"link_reads\": 18, "));
 	assert_int_equal(sum.live, 2);
 	assert_int_equal(xm_stats_external_pages(f), 50);
 	f->external_pages_max = 120;
