@@ -19,14 +19,17 @@ trap at_exit EXIT
 failed=0
 passed=0
 
+# skip WHY
+skip() {
+	echo "$1"
+	exit 77
+}
+
 # need PROGRAM...: a skip where one is not installed
 need() {
 	local p
 	for p; do
-		if ! command -v "$p" >/dev/null; then
-			echo "$p is not installed"
-			exit 77
-		fi
+		command -v "$p" >/dev/null || skip "$p is not installed"
 	done
 }
 
@@ -89,6 +92,20 @@ unchanged() {
 	[ "$(resources)" = "$before" ] || echo "before: $before; now: $(resources)"
 }
 
+# listen_here OPTION...: an appliance of the script's own on this machine's address (over $scheme): $uri, $appliance, its pid; what it
+# says in $tmp/appliance.log
+listen_here() {
+	: >"$tmp/ready"
+	"$XMEM_BUILD/xmem-appliance" --listen "${scheme:-verbs}:$XMEM_RDMA_ADDR:0" --ready-fd 3 "$@" 3>"$tmp/ready" 2>"$tmp/appliance.log" &
+	appliance=$!
+	children+=("$appliance")
+	listens() { [ -s "$tmp/ready" ] || ! kill -0 "$appliance" 2>/dev/null; }
+	retry 60 listens
+	uri=$(head -n 1 "$tmp/ready")
+	[ -n "$uri" ] || cat "$tmp/appliance.log"
+	check "an appliance" [ -n "$uri" ]
+}
+
 # on_appliance NAME BUDGET_MIB PEAK_MIB COMMAND...: the program has the output of an ordinary run ($tmp/NAME.plain) when
 # its pages are on the other node, and at least half of what is over the budget went there and came back
 on_appliance() {
@@ -109,6 +126,16 @@ travelled() {
 		out, back, want = t["written_bytes"] >> 20, t["fetched_bytes"] >> 20, int(sys.argv[2])
 		print(f"{out} MiB went to the appliance, {back} MiB came back, at least {want} MiB must")
 		sys.exit(out < want or back < want)
+	END
+}
+
+# reconnected FILE N: as often, at the least, a program's links were made anew
+reconnected() {
+	python3 - "$1" "$2" <<-END
+		import json, sys
+		t = json.load(open(sys.argv[1]))["family"]["total"]
+		print(f"{t['link_reconnects']} reconnects, {t['link_errors']} errors")
+		sys.exit(t["link_reconnects"] < int(sys.argv[2]))
 	END
 }
 

@@ -18,16 +18,16 @@ port=7391
 	redis-server --port $port "${options[@]}" >"$tmp/server.out" 2>&1 &
 server=$!
 check "starts" retry 60 up
-check "fill" redis debug populate 30000 key 1024
+check "fill" redis debug populate 9000 key 4000
 check "pause" redis client pause 60000 write
 digest=$(redis debug digest)
 check "fork" redis bgsave
 redis client unpause >/dev/null
 for i in $(seq 1 40); do
-	redis set "key:$((i * 700))" "changed $i" >/dev/null
+	redis set "key:$((i * 200))" "changed $i" >/dev/null
 done
 check "saved" retry 120 saved
-check "went on" [ "$(redis get key:700)" = "changed 1" ]
+check "went on" [ "$(redis get key:200)" = "changed 1" ]
 redis shutdown nosave >/dev/null 2>&1
 check "ends" wait "$server"
 [ "$failed" = 0 ] || tail -n 20 "$tmp/server.out"
