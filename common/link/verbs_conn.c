@@ -269,6 +269,8 @@ static int shake_hands(struct xm_peer *p, uint64_t link, uint64_t deadline_ns, s
 		ret = next_event(c, RDMA_CM_EVENT_CONNECT_RESPONSE, deadline_ns, &reply);
 	if (ret == -EACCES || ret == 0)
 		ret = reply.status;
+	if (ret == 0 && reply.major != XM_WIRE_MAJOR)
+		ret = -EPROTONOSUPPORT;
 	if (ret == 0)
 		ret = change_state(c, IBV_QPS_RTR);
 	if (ret == 0)
@@ -289,6 +291,10 @@ static void explain(const struct xm_peer *p, int err, char *why)
 	case ETIMEDOUT: say(why, p, "no answer over RDMA in time", " (check address and firewall: UDP port 4791)"); break;
 	case ENOMEM:
 		say(why, p, "no memory can be registered", " (the limit of locked memory: ulimit -l)");
+		break;
+	case EPROTO: say(why, p, "what answers over RDMA is no xmem appliance", " (check the port)"); break;
+	case EPROTONOSUPPORT:
+		say(why, p, "what answers over RDMA speaks another protocol version", " (update one)");
 		break;
 	default: say(why, p, "cannot connect over RDMA: ", xm_strerror(err));
 	}
