@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""calls.py TRACE FAULTS: the system calls of the threads that serve faults (strace -f -xx -yy -s 4 --decode-pids=comm),
+"""calls.py TRACE FAULTS: the system calls of the threads that serve faults (strace -f -x -yy -s 4 --decode-pids=comm),
 while a program touched pages that were on the appliance, each in its place and none of them changed.
 
 What is asserted, of all of these threads together:
@@ -20,15 +20,10 @@ POST_SEND, REQ_NOTIFY_CQ = 28, 23  # rdma/ib_user_verbs.h
 LINE = re.compile(r"^(\d+)<xmem-fault>\s+(?:<\.\.\. )?(\w+)(?:\((.*)| resumed>)")
 
 
-def text(quoted):
-    """What strace -xx wrote as \\x61\\x62 (names of files)."""
-    return re.sub(r"(?:\\x[0-9a-f]{2})+", lambda m: bytes.fromhex(m[0].replace("\\x", "")).decode("latin1"), quoted)
-
-
 def kind(call, args):
     """One word for a call; the call itself where it is none of those that belong here."""
-    where = re.match(r"\d+<((?:\\x[0-9a-f]{2})+)", args or "")
-    file = text(where[1]) if where else ""
+    where = re.match(r"\d+<([^<>]*)[<>]", args)
+    file = where[1] if where else ""
     if call in ("epoll_wait", "epoll_pwait"):
         return "wait for faults"
     if call in ("poll", "ppoll"):
@@ -41,8 +36,8 @@ def kind(call, args):
     if file == "anon_inode:[infinibandevent]" and call == "read":
         return "completion event"
     if file.startswith("/dev/infiniband/uverbs") and call == "write":
-        command = int(re.search(r'"\\x([0-9a-f]{2})', args)[1], 16)
-        return {POST_SEND: "doorbell", REQ_NOTIFY_CQ: "notification"}.get(command, f"verbs command {command}")
+        command = re.search(r'"\\x([0-9a-f]{2})', args)
+        return {POST_SEND: "doorbell", REQ_NOTIFY_CQ: "notification"}.get(command and int(command[1], 16), f"write {args}")
     return f"{call} {file}".strip()
 
 

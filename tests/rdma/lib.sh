@@ -70,6 +70,13 @@ start() {
 	children+=($!)
 }
 
+# await_node0: until its appliance takes clients; it keeps what it needed for the first one, so this is one
+await_node0() {
+	ulimit -l unlimited
+	check "node 0 is there" retry 60 timeout 60 "$XMEM_BUILD/xmem-run" --local 8M \
+		--appliance "verbs:$XMEM_RDMA_PEER:$XMEM_RDMA_PORT" -- true
+}
+
 # pause_node NODE MILLISECONDS: stops all processors of another guest, says so, and returns while they stand still
 pause_node() {
 	local answer
@@ -107,13 +114,14 @@ listen_here() {
 }
 
 # on_appliance NAME BUDGET_MIB PEAK_MIB COMMAND...: the program has the output of an ordinary run ($tmp/NAME.plain) when
-# its pages are on the other node, and at least half of what is over the budget went there and came back
+# its pages are on the other node (reached at $address), and at least half of what is over the budget went there and
+# came back
 on_appliance() {
 	local name=$1 budget=$2 peak=$3
 	shift 3
 	"$@" >"$tmp/$name.plain" 2>&1
 	check "$name" timeout 200 "$XMEM_BUILD/xmem-run" --local "${budget}M" --stats="$tmp/$name.json" \
-		--appliance "verbs:$XMEM_RDMA_PEER:$XMEM_RDMA_PORT" -- "$@"
+		--appliance "verbs:${address:-$XMEM_RDMA_PEER}:$XMEM_RDMA_PORT" -- "$@"
 	cp "$tmp/check.out" "$tmp/$name.out"
 	check "$name: output" cmp "$tmp/$name.out" "$tmp/$name.plain"
 	check "$name: travelled" travelled "$tmp/$name.json" $(((peak - budget) / 2))

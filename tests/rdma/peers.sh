@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# time limit: 240 s
+# time limit: 400 s
 # peers.sh - what xmem-run says when there is no way to an appliance over RDMA, or what answers is none: one line, status
 # 125, in bounded time, before the command starts; nothing is left on the device.
 #
@@ -21,7 +21,7 @@ refused() {
 	check "$what: status 125, not $status" [ "$status" = 125 ]
 	check "$what: one line, not $lines" [ "$lines" = 1 ]
 	check "$what: says why" grep -q "$3" "$tmp/said"
-	check "$what: in time" [ "$ms" -lt 12000 ]
+	check "$what: in time" [ "$ms" -lt 15000 ]
 	check "$what: no command" [ ! -e "$tmp/started" ]
 	unchanged "$what: resources" "$before"
 }

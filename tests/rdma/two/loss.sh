@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# time limit: 300 s
+# time limit: 400 s
 # loss.sh - a program goes on, and is right, when the way to its appliance is interrupted for less than the lease:
 #   the other node stands still      longer than a queue pair tries (4.096 us * 2^14, 4 times, at most 1.1 s)
 #   RDMA alone is cut                the queue pairs break, the control connection does not
@@ -8,7 +8,6 @@
 . "$(dirname "$0")/../lib.sh"
 need python3 rdma ip
 [ -n "${RDMA_VM_REQ:-}" ] || skip "takes a link down and stops a machine: only in guests"
-ulimit -l unlimited
 
 # Goes over its blocks round after round: each is as the last round left it, and is changed. Says each round in PROGRESS;
 # when STOP is there it prints a digest of all, as it would be after any number of rounds.
@@ -58,6 +57,7 @@ no_rdma() {
 	ip rule del pref 1
 }
 
+await_node0
 before=$(resources)
 echo >"$tmp/stop"
 python3 "$tmp/rounds.py" /dev/null "$tmp/stop" >"$tmp/plain"

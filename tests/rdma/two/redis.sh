@@ -5,13 +5,13 @@
 # on has the digest of the moment of the fork.
 . "$(dirname "$0")/../lib.sh"
 need redis-server redis-cli rdma
-ulimit -l unlimited
 options=(--bind 127.0.0.1 --dir "$tmp" --dbfilename dump.rdb --save "" --enable-debug-command yes --appendonly no)
 
 redis() { timeout 60 redis-cli -p "$port" "$@"; }
 up() { [ "$(redis ping 2>&1)" = PONG ]; }
 saved() { [ "$(redis info persistence | tr -d '\r' | grep -E '^rdb_(bgsave_in_progress:0|last_bgsave_status:ok)' -c)" = 2 ]; }
 
+await_node0
 before=$(resources)
 port=7391
 "$XMEM_BUILD/xmem-run" --local 12M --stats="$tmp/redis.json" --appliance "verbs:$XMEM_RDMA_PEER:$XMEM_RDMA_PORT" -- \
