@@ -38,7 +38,7 @@ more_than() { [ "$(rounds)" -gt "$1" ] || ! kill -0 "$program" 2>/dev/null; }
 goes_on() {
 	local n
 	n=$(rounds)
-	check "$1: goes on" retry 60 more_than $((n + 1))
+	check "$1: goes on" retry 100 more_than $((n + 1))
 	check "$1: lives" kill -0 "$program"
 }
 

@@ -7,7 +7,7 @@
 need redis-server redis-cli rdma
 options=(--bind 127.0.0.1 --dir "$tmp" --dbfilename dump.rdb --save "" --enable-debug-command yes --appendonly no)
 
-redis() { timeout 60 redis-cli -p "$port" "$@"; }
+redis() { timeout 150 redis-cli -p "$port" "$@"; }
 up() { [ "$(redis ping 2>&1)" = PONG ]; }
 saved() { [ "$(redis info persistence | tr -d '\r' | grep -E '^rdb_(bgsave_in_progress:0|last_bgsave_status:ok)' -c)" = 2 ]; }
 
@@ -18,14 +18,14 @@ port=7391
 	redis-server --port $port "${options[@]}" >"$tmp/server.out" 2>&1 &
 server=$!
 check "starts" retry 60 up
-check "fill" redis debug populate 9000 key 4000
+check "fill" redis debug populate 8200 key 4000
 check "pause" redis client pause 60000 write
 digest=$(redis debug digest)
 check "fork" redis bgsave
 redis client unpause >/dev/null
 for i in $(seq 1 40); do
-	redis set "key:$((i * 200))" "changed $i" >/dev/null
-done
+	echo "set key:$((i * 200)) 'changed $i'"
+done | redis >/dev/null
 check "saved" retry 120 saved
 check "went on" [ "$(redis get key:200)" = "changed 1" ]
 redis shutdown nosave >/dev/null 2>&1
