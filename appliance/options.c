@@ -171,7 +171,7 @@ static int check_listen(void)
 		return -EINVAL;
 	}
 	for (int i = 0; i < o.listen.n; i++) {
-		if (xm_uri_parse(o.listen.v[i], &u, why) < 0) {
+		if (xm_uri_parse_listen(o.listen.v[i], &u, why) < 0) {
 			xm_err("--listen: %s", why);
 			return -EINVAL;
 		}

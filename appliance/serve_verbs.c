@@ -594,7 +594,7 @@ int xm_verbs_listen(struct xm_verbs *v, const char *uri, struct xm_listener *out
 	struct xm_listener l;
 	struct xm_uri u;
 	socklen_t len;
-	int ret = xm_uri_parse(uri, &u, why);
+	int ret = xm_uri_parse_listen(uri, &u, why);
 	bool any_port = ret == 0 && strcmp(u.port, "0") == 0;
 
 	if (ret == 0)

@@ -78,6 +78,19 @@ static inline int xm_sys_madvise(void *addr, size_t len, int advice)
 	return (int)xm_sys3(SYS_madvise, addr, len, advice);
 }
 
+/* Pages of [addr, addr + len) shall come from this NUMA node (-1: anywhere) where it has some, also those that are
+ * there already. Best effort: placement is no condition for anything. */
+static inline void xm_sys_prefer_node(void *addr, size_t len, int node)
+{
+	unsigned long mask[16] = { 0 };
+
+	if (node < 0 || node >= (int)(sizeof(mask) * 8))
+		return;
+	mask[node / 64] = 1ul << node % 64;
+	xm_sys6(SYS_mbind, (long)addr, (long)len, 1 /* MPOL_PREFERRED */, (long)mask, sizeof(mask) * 8 + 1,
+		2 /* MPOL_MF_MOVE */);
+}
+
 static inline int xm_sys_mprotect(void *addr, size_t len, int prot)
 {
 	return (int)xm_sys3(SYS_mprotect, addr, len, prot);

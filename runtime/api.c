@@ -96,9 +96,15 @@ static int open_sessions(struct xm_family_config *cfg, uint64_t *offered)
 	for (unsigned a = 0; a < cfg->appliances; a++) {
 		struct xm_peer_config pc = { .uri = cfg->appliance[a].uri, .client_name = "xmem_open",
 					     .lost_timeout_ns = cfg->lost_timeout_ns, .place_fd = xm_fd_place };
+		struct xm_link_path path;
 		struct xm_peer_info info;
 		int rc = xm_peer_open(&pc, &handle.peer[a], why);
 
+		if (rc < 0) {
+			xm_err("xmem_open: %s", why);
+			return rc;
+		}
+		rc = xm_peer_check(handle.peer[a], 3, XM_STAGING_BYTES, &path, why); /* two handlers, and reclaim */
 		if (rc < 0) {
 			xm_err("xmem_open: %s", why);
 			return rc;

@@ -28,6 +28,7 @@
 
 #include "hist.h"
 #include "link/link.h"
+#include "link/uri.h"
 #include "util.h"
 
 #define XM_FAM_MAGIC 0x796c696d61666d78ull /* "xmfamily" */
@@ -40,6 +41,8 @@
 #define XM_MAX_PROCS 1024
 #endif
 #define XM_MAX_APPLIANCES 16
+#define XM_BATCH 128			    /* pages of one eviction batch and of a worker's staging */
+#define XM_STAGING_BYTES ((size_t)XM_BATCH << XM_PAGE_SHIFT)
 #define XM_MAX_SLABS 32768
 #define XM_SLAB_SLOT_SHIFT 14 /* slot number = slab number << 14 | page within the slab */
 #define XM_SLAB_SLOTS_MAX (1u << XM_SLAB_SLOT_SHIFT)
@@ -86,7 +89,7 @@ struct xm_family_config {
 	char inject[160]; /* specification for the inject decorator; "": none */
 	uint32_t appliances;
 	struct {
-		char uri[200];
+		char uri[XM_URI_MAX];
 		struct xm_session_id session; /* made by the creator; members attach to it */
 	} appliance[XM_MAX_APPLIANCES];
 };
@@ -198,6 +201,9 @@ struct xm_family_appliance {
 	int32_t status; /* 0; -errno: not reachable when it was last asked */
 	struct xm_appliance_stat stat;
 	uint64_t asked_ns;
+	struct xm_link_path path; /* device "": none; written by the keeper before the command starts */
+	/* What the device has sent again since then, of all its connections; -1: it does not count that. Atomic. */
+	int64_t retries;
 };
 
 struct xm_drift {

@@ -26,10 +26,11 @@
 #include "runtime/runtime.h"
 #include "runtime/slots.h"
 
-#define XM_BATCH 128	    /* pages of one eviction batch and of a worker's staging */
 #define XM_NO_SLOT UINT64_MAX
 #define XM_HANDLERS_MAX 8
 #define XM_WORKERS_MAX (XM_HANDLERS_MAX + 4)
+#define XM_HUGE_BYTES (2ull << 20)
+#define XM_HUGE_SHARE (XM_HUGE_BYTES / XM_STAGING_BYTES) /* workers whose staging is in one huge page */
 #define XM_STREAMS 32	    /* faulting threads that are told apart */
 #define XM_OWN_FDS_MAX 64
 
@@ -49,6 +50,7 @@ struct xm_worker {
 	uint8_t mark[XM_BATCH];
 	bool full;			/* no slot is free: only pages that have one are victims */
 	bool unfenced;			/* a connection was given up that no other has replaced */
+	bool huge;			/* staging is part of a huge page: the same */
 	bool lent;			/* a link has registered the staging: none of it can be given back */
 };
 
@@ -84,6 +86,8 @@ struct xm_runtime {
 	uint32_t appliance_lost;	/* atomic bit per appliance */
 	uint32_t verify;		/* bit per appliance: checksum its pages */
 	struct xm_worker worker[XM_WORKERS_MAX];
+	struct xm_peer_staging staging; /* how theirs is to be made */
+	char *huge[(XM_WORKERS_MAX + XM_HUGE_SHARE - 1) / XM_HUGE_SHARE]; /* atomic; of huge pages */
 
 	struct xm_lock map_lock, reclaim_lock, grow_lock, policy_lock;
 	struct xm_rangemap maps;	/* by address; map lock */

@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "link/rdma_sysfs.h"
 #include "log.h"
 #include "units.h"
 
@@ -216,6 +217,22 @@ static int start_own(struct keeper *k)
 
 /* ---- sessions ----------------------------------------------------------------------------------------- */
 
+/* What would stop a member when it opens its links stops the command now. Handlers and the reclaim thread have one each. */
+static int check_links(struct keeper *k, uint32_t i)
+{
+	struct xm_family_appliance *a = &k->f->appliance[i];
+	char why[256] = "";
+	int ret = xm_peer_check(k->peer[i], xm_max(k->f->cfg.handlers, 2u) + 1, XM_STAGING_BYTES, &a->path, why);
+
+	if (ret < 0)
+		xm_err("%s", why[0] ? why : xm_strerror(ret));
+	else if (ret)
+		xm_warn("%s (pages are copied once more)", why);
+	if (a->path.device[0])
+		k->retries_before[i] = xm_rdma_retries(a->path.device, (int)a->path.port);
+	return xm_min(ret, 0);
+}
+
 static int open_peer(struct keeper *k, uint32_t i)
 {
 	struct xm_family_config *cfg = &k->f->cfg;
@@ -234,7 +251,7 @@ static int open_peer(struct keeper *k, uint32_t i)
 	}
 	xm_peer_info(k->peer[i], &info);
 	cfg->appliance[i].session = info.session;
-	return 0;
+	return check_links(k, i);
 }
 
 static void ask(struct keeper *k, uint32_t i)
@@ -248,6 +265,11 @@ static void ask(struct keeper *k, uint32_t i)
 	if (!a->status)
 		a->stat = st;
 	a->asked_ns = xm_now_ns();
+	if (a->path.device[0]) {
+		int64_t now = xm_rdma_retries(a->path.device, (int)a->path.port);
+
+		xm_store(&a->retries, now < 0 ? -1 : now - k->retries_before[i]);
+	}
 	xm_store(&a->valid, 1);
 }
 
@@ -339,7 +361,8 @@ static int read_page(struct xm_link *l, uint64_t region)
 	return c.status;
 }
 
-/* Over verbs pages take another way than control messages: a command that could not use it must not start. */
+/* Over verbs pages take another way than control messages: a command that could not use it must not start. That links
+ * can be opened is known (check_links); that something is behind them is not. */
 static int try_link(struct keeper *k, uint32_t i)
 {
 	const char *uri = k->f->cfg.appliance[i].uri;

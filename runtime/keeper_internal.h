@@ -38,6 +38,7 @@ struct keeper {
 	} client[KEEPER_CLIENTS];
 	struct xm_private_appliance own;
 	struct xm_peer *peer[XM_MAX_APPLIANCES];
+	int64_t retries_before[XM_MAX_APPLIANCES]; /* of the devices, when the family began */
 	uint64_t ask_after_ns; /* appliances are not asked before: one of them was slow */
 	uint8_t token[16];
 };

@@ -31,6 +31,46 @@ static unsigned appliance_of(struct xm_runtime *rt, uint64_t slot)
 	return xm_slot_slab(rt->fam, slot)->appliance;
 }
 
+/* A part of a huge page, which worker i shares with its neighbours; NULL: there is none free. */
+static char *huge_part(struct xm_runtime *rt, int i)
+{
+	char **at = &rt->huge[(unsigned)i / XM_HUGE_SHARE], *page = xm_load(at), *made;
+
+	if (!page) {
+		made = xm_sys_mmap(NULL, XM_HUGE_BYTES, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | (21 << MAP_HUGE_SHIFT), -1, 0);
+		if (!made) {
+			xm_debug("no huge page of 2 MiB is free for buffers of links: ordinary pages are used");
+			return NULL;
+		}
+		xm_sys_madvise(made, XM_HUGE_BYTES, MADV_DONTFORK);
+		if (__atomic_compare_exchange_n(at, &page, made, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+			xm_sys_prefer_node(made, XM_HUGE_BYTES, rt->staging.node);
+			page = made;
+		} else {
+			xm_sys_munmap(made, XM_HUGE_BYTES);
+		}
+	}
+	return page + (size_t)i % XM_HUGE_SHARE * XM_STAGING_BYTES;
+}
+
+/* What is lent to a device is no fork child's: a copy of a page that a device writes to would be made at the fork, and
+ * one of a huge page kills where no other is free. */
+static void make_staging(struct xm_runtime *rt, int i)
+{
+	struct xm_worker *w = &rt->worker[i];
+
+	w->staging = rt->staging.huge ? huge_part(rt, i) : NULL;
+	w->huge = w->staging;
+	if (w->staging)
+		return;
+	w->staging = xm_local_alloc(XM_STAGING_BYTES);
+	if (!w->staging || !rt->staging.pinned)
+		return;
+	xm_sys_madvise(w->staging, XM_STAGING_BYTES, MADV_DONTFORK);
+	xm_sys_prefer_node(w->staging, XM_STAGING_BYTES, rt->staging.node);
+}
+
 struct xm_worker *xm_worker_get(struct xm_runtime *rt)
 {
 	for (int i = 0; i < XM_WORKERS_MAX; i++) {
@@ -40,7 +80,7 @@ struct xm_worker *xm_worker_get(struct xm_runtime *rt)
 		if (!__atomic_compare_exchange_n(&w->busy, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 			continue;
 		if (!w->staging)
-			w->staging = xm_local_alloc(XM_BATCH * XM_PAGE_SIZE);
+			make_staging(rt, i);
 		if (w->staging)
 			return w;
 		xm_store(&w->busy, 0);
@@ -64,9 +104,9 @@ void xm_worker_stage(struct xm_runtime *rt, struct xm_worker *w, int n)
 
 void xm_worker_trim(struct xm_runtime *rt, struct xm_worker *w)
 {
-	if (!w->staged || w->lent)
+	if (!w->staged || w->lent || w->huge)
 		return;
-	xm_sys_madvise(w->staging, XM_BATCH * XM_PAGE_SIZE, MADV_DONTNEED);
+	xm_sys_madvise(w->staging, XM_STAGING_BYTES, MADV_DONTNEED);
 	xm_frame_uncharge(rt, w->staged);
 	__atomic_store_n(&w->staged, 0, __ATOMIC_RELAXED);
 }
@@ -84,6 +124,24 @@ void xm_worker_trim_idle(struct xm_runtime *rt)
 	}
 }
 
+/* The link may use the worker's staging, which then stays resident: near the device, and charged. */
+static void lend(struct xm_runtime *rt, struct xm_worker *w, struct xm_link *l)
+{
+	struct xm_link_path path;
+
+	if (xm_link_path(l, &path) == 1) {
+		xm_frame_charge(rt, path.pinned_bytes >> XM_PAGE_SHIFT);
+		if (w->huge)
+			xm_sys_prefer_node((void *)((uintptr_t)w->staging & ~(XM_HUGE_BYTES - 1)), XM_HUGE_BYTES, path.node);
+		else
+			xm_sys_prefer_node(w->staging, XM_STAGING_BYTES, path.node);
+	}
+	if (xm_link_lend(l, w->staging, XM_STAGING_BYTES) == 1) {
+		w->lent = true;
+		xm_worker_stage(rt, w, XM_BATCH);
+	}
+}
+
 static struct xm_link *link_of(struct xm_runtime *rt, struct xm_worker *w, unsigned a)
 {
 	if (!w->link[a] && rt->peer[a]) {
@@ -92,10 +150,7 @@ static struct xm_link *link_of(struct xm_runtime *rt, struct xm_worker *w, unsig
 		if (xm_link_open(rt->peer[a], &l) < 0)
 			return NULL;
 		w->link[a] = l;
-		if (xm_link_lend(l, w->staging, XM_BATCH * XM_PAGE_SIZE) == 1) {
-			w->lent = true;
-			xm_worker_stage(rt, w, XM_BATCH);
-		}
+		lend(rt, w, l);
 	}
 	return w->link[a];
 }
@@ -477,6 +532,7 @@ static bool is_direct(const struct xm_family_config *cfg, unsigned a)
 int xm_remote_open(struct xm_runtime *rt, char *why)
 {
 	struct xm_family_config *cfg = &rt->fam->cfg;
+	struct xm_peer_staging st;
 
 	for (unsigned a = 0; a < cfg->appliances; a++) {
 		struct xm_peer_config pc = {
@@ -493,6 +549,9 @@ int xm_remote_open(struct xm_runtime *rt, char *why)
 			return rc;
 		if (!is_direct(cfg, a))
 			rt->verify |= 1u << a;
+		xm_peer_staging(rt->peer[a], &st);
+		if (st.pinned)
+			rt->staging = st;
 	}
 	return 0;
 }
@@ -505,9 +564,13 @@ void xm_remote_close(struct xm_runtime *rt)
 		for (unsigned a = 0; a < XM_MAX_APPLIANCES; a++)
 			if (w->link[a])
 				w->link[a]->ops->close(w->link[a]);
-		if (w->staging)
-			xm_local_free(w->staging, XM_BATCH * XM_PAGE_SIZE);
+		if (!w->huge)
+			xm_local_free(w->staging, XM_STAGING_BYTES);
 		memset(w, 0, sizeof(*w));
+	}
+	for (size_t i = 0; i < XM_ARRAY_SIZE(rt->huge); i++) {
+		xm_local_free(rt->huge[i], XM_HUGE_BYTES);
+		rt->huge[i] = NULL;
 	}
 	for (unsigned a = 0; a < XM_MAX_APPLIANCES; a++) {
 		xm_peer_close(rt->peer[a]);
@@ -529,11 +592,14 @@ int xm_remote_after_fork(struct xm_runtime *rt, char *why)
 		}
 		memset(w->told, 0, sizeof(w->told));
 		w->busy = 0;
-		if (w->staging) /* the parent's, copy-on-write */
-			xm_sys_madvise(w->staging, XM_BATCH * XM_PAGE_SIZE, MADV_DONTNEED);
+		if (rt->staging.pinned) /* not inherited */
+			w->staging = NULL;
+		else if (w->staging) /* the parent's, copy-on-write */
+			xm_sys_madvise(w->staging, XM_STAGING_BYTES, MADV_DONTNEED);
 		w->staged = 0;
-		w->lent = false;
+		w->huge = w->lent = false;
 	}
+	memset(rt->huge, 0, sizeof(rt->huge));
 	for (unsigned a = 0; a < XM_MAX_APPLIANCES && rc == 0; a++)
 		if (rt->peer[a])
 			rc = xm_peer_after_fork(rt->peer[a], why);

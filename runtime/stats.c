@@ -7,6 +7,7 @@
  */
 #include "runtime/stats.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -316,7 +317,34 @@ static void config_json(struct xm_out *o, struct xm_family *f)
 	xm_out_print(o, "},\n ");
 }
 
-static void appliances_json(struct xm_out *o, struct xm_family *f)
+static void path_json(struct xm_out *o, const struct xm_family_appliance *a)
+{
+	char gid[INET6_ADDRSTRLEN];
+	int64_t retries = xm_load(&a->retries);
+
+	if (!a->path.device[0])
+		return;
+	xm_out_print(o, ", \"device\": ");
+	xm_out_json_string(o, a->path.device);
+	xm_out_print(o, ", \"port\": %u, \"gid_index\": %u, \"gid\": \"%s\", \"path_mtu_bytes\": %u", a->path.port,
+		     a->path.gid_index, inet_ntop(AF_INET6, a->path.gid, gid, sizeof(gid)), a->path.mtu_bytes);
+	if (retries < 0)
+		xm_out_print(o, ", \"device_retries\": null");
+	else
+		xm_out_print(o, ", \"device_retries\": %lld", (long long)retries);
+}
+
+static void link_json(struct xm_out *o, const struct xm_link_stats *s)
+{
+	xm_out_print(o, ", \"link\": {");
+	for (size_t i = 0; i < XM_ARRAY_SIZE(links); i++)
+		number(o, links[i].name + sizeof("link_") - 1,
+		       xm_load_relaxed((const uint64_t *)((const char *)s + links[i].offset)));
+	number(o, "errors", s->errors);
+	xm_out_print(o, "\"reconnects\": %llu}", (unsigned long long)s->reconnects);
+}
+
+static void appliances_json(struct xm_out *o, struct xm_family *f, const struct xm_proc_stats *total)
 {
 	xm_out_print(o, "\"appliances\": [");
 	for (uint32_t i = 0; i < f->cfg.appliances && i < XM_MAX_APPLIANCES; i++) {
@@ -324,6 +352,8 @@ static void appliances_json(struct xm_out *o, struct xm_family *f)
 
 		xm_out_print(o, "%s{\"uri\": ", i ? ",\n  " : "");
 		xm_out_json_string(o, f->cfg.appliance[i].uri);
+		path_json(o, a);
+		link_json(o, &total->link[i]);
 		if (!xm_load(&a->valid)) {
 			xm_out_print(o, ", \"status\": null}");
 			continue;
@@ -399,7 +429,7 @@ void xm_stats_json(struct xm_out *o, struct xm_family *f, const struct xm_stats_
 	xm_out_print(o, "\"total\": ");
 	xm_stats_block_json(o, &sum.total);
 	xm_out_print(o, "},\n ");
-	appliances_json(o, f);
+	appliances_json(o, f, &sum.total);
 	xm_out_print(o, "\"processes\": [");
 	for (uint32_t i = 0; i < high && i < XM_MAX_PROCS; i++) {
 		if (xm_load(&f->proc[i].state) == XM_PROC_FREE)

@@ -6,6 +6,7 @@
  */
 #include "runtime/stats.h"
 
+#include <arpa/inet.h>
 #include <string.h>
 #include <sys/wait.h>
 
@@ -174,12 +175,33 @@ static void print_errors(struct text *t, const struct xm_proc_stats *s)
 		xm_out_print(t->o, "  errors            none\n");
 }
 
-static void print_appliances(struct text *t, struct xm_family *f)
+/* Over verbs: by which device, and how that goes. */
+static void print_path(struct text *t, struct xm_family_appliance *a, const struct xm_link_stats *s)
+{
+	uint64_t ops = s->reads + s->writes + s->atomics, polls = xm_max(s->polls, 1ull);
+	int64_t retries = xm_load(&a->retries);
+	char gid[INET6_ADDRSTRLEN];
+
+	if (!a->path.device[0])
+		return;
+	xm_out_print(t->o, "                    %.20s port %u, GID %u (%s), path MTU %u\n", a->path.device, a->path.port,
+		     a->path.gid_index, inet_ntop(AF_INET6, a->path.gid, gid, sizeof(gid)), a->path.mtu_bytes);
+	xm_out_print(t->o, "                    %s operations, %llu.%llu completions a poll, %s errors;\n",
+		     count_text(ops, t->a), (unsigned long long)(s->completions / polls),
+		     (unsigned long long)(s->completions % polls * 10 / polls), count_text(s->errors, t->b));
+	if (retries < 0)
+		xm_out_print(t->o, "                    the device does not count retries\n");
+	else
+		xm_out_print(t->o, "                    %s retries of the whole device\n", count_text((uint64_t)retries, t->a));
+}
+
+static void print_appliances(struct text *t, struct xm_family *f, const struct xm_proc_stats *total)
 {
 	for (uint32_t i = 0; i < f->cfg.appliances && i < XM_MAX_APPLIANCES; i++) {
 		struct xm_family_appliance *a = &f->appliance[i];
 
 		xm_out_print(t->o, "  appliance         %.58s\n", f->cfg.appliance[i].uri);
+		print_path(t, a, &total->link[i]);
 		if (!xm_load(&a->valid))
 			continue;
 		if (a->status) {
@@ -209,5 +231,5 @@ void xm_stats_text(struct xm_out *o, struct xm_family *f, const struct xm_stats_
 	print_faults(&t, &sum.total);
 	print_traffic(&t, &sum.total);
 	print_errors(&t, &sum.total);
-	print_appliances(&t, f);
+	print_appliances(&t, f, &sum.total);
 }

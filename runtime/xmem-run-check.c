@@ -266,6 +266,7 @@ static void check_appliance(struct check *c, const char *name, const char *uri)
 {
 	struct xm_peer_config pc = { .uri = uri, .client_name = "xmem-run --check" };
 	struct xm_region_info region;
+	struct xm_link_path path;
 	struct xm_peer_info info;
 	struct xm_peer *peer;
 	char why[256] = "", total[32];
@@ -275,6 +276,16 @@ static void check_appliance(struct check *c, const char *name, const char *uri)
 		say(c, MISSING, name, "%s", why[0] ? why : xm_strerror(ret));
 		return;
 	}
+	ret = xm_peer_check(peer, 3, XM_STAGING_BYTES, &path, why);
+	if (ret < 0) {
+		say(c, MISSING, name, "%s", why);
+		goto out;
+	}
+	if (ret)
+		say(c, NOTE, name, "%s (pages are copied once more)", why);
+	if (path.device[0])
+		say(c, OK, "RDMA path", "by %s port %u, GID %u, path MTU %u", path.device, path.port, path.gid_index,
+		    path.mtu_bytes);
 	xm_peer_info(peer, &info);
 	ret = xm_peer_region_create(peer, info.slab_bytes, "", 0, &region);
 	if (ret)
@@ -283,6 +294,7 @@ static void check_appliance(struct check *c, const char *name, const char *uri)
 	else
 		say(c, OK, name, "%.120s, lends %s", uri,
 		    xm_format_size(info.total_bytes, total, sizeof(total)));
+out:
 	xm_peer_close(peer);
 }
 

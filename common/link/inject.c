@@ -320,6 +320,11 @@ static int inject_lend(struct xm_link *l, void *buf, size_t len)
 	return xm_link_lend(inject_of(l)->inner, buf, len);
 }
 
+static int inject_path(struct xm_link *l, struct xm_link_path *out)
+{
+	return xm_link_path(inject_of(l)->inner, out);
+}
+
 static const void *inject_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)
 {
 	return NULL;
@@ -385,6 +390,7 @@ static const struct xm_link_ops inject_ops = {
 	.close = inject_close,
 	.direct = inject_direct,
 	.lend = inject_lend,
+	.path = inject_path,
 	.read = inject_read,
 	.writev = inject_writev,
 	.cas = inject_cas,

@@ -7,8 +7,22 @@
 
 #include "link/inject.h"
 #include "link/peer_impl.h"
+#include "log.h"
 
 #include <errno.h>
+
+/* Callers try again for a while: one line says why. */
+static int open_verbs(struct xm_peer *p, struct xm_link **out)
+{
+	char why[XM_WHY_MAX] = "";
+	int ret = xm_verbs_link_open(p, out, why);
+
+	if (ret == 0)
+		xm_store(&p->complained, 0);
+	else if (!__atomic_exchange_n(&p->complained, 1, __ATOMIC_RELAXED))
+		xm_warn("%s", why);
+	return ret;
+}
 
 int xm_link_open(struct xm_peer *p, struct xm_link **out)
 {
@@ -18,7 +32,7 @@ int xm_link_open(struct xm_peer *p, struct xm_link **out)
 	switch (p->uri.kind) {
 	case XM_URI_SHM: ret = xm_shm_link_open(p, &l); break;
 	case XM_URI_TCP: ret = xm_tcp_link_open(p, &l); break;
-	default: ret = xm_verbs_link_open(p, &l);
+	default: ret = open_verbs(p, &l);
 	}
 	if (ret < 0)
 		return ret;
@@ -37,6 +51,12 @@ int xm_link_open(struct xm_peer *p, struct xm_link **out)
 int xm_link_lend(struct xm_link *l, void *buf, size_t len)
 {
 	return l->ops->lend ? l->ops->lend(l, buf, len) : 0;
+}
+
+int xm_link_path(struct xm_link *l, struct xm_link_path *out)
+{
+	*out = (struct xm_link_path){ .node = -1 };
+	return l->ops->path ? l->ops->path(l, out) : 0;
 }
 
 void xm_link_forget(struct xm_link *l)

@@ -32,6 +32,7 @@
 #ifndef XM_LINK_H
 #define XM_LINK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -61,6 +62,15 @@ struct xm_link_stats {
 	uint64_t work_requests, doorbells, registrations;
 };
 
+/* By what a link reaches the appliance, and what it holds for that. */
+struct xm_link_path {
+	char device[64]; /* "": none; only verbs has one */
+	uint32_t port, gid_index, mtu_bytes;
+	uint8_t gid[16];
+	int32_t node;	       /* on which its buffers had best be, -1: no matter */
+	uint64_t pinned_bytes; /* local memory of its own that stays resident; what was lent is beside it */
+};
+
 /*
  * read, writev, cas and faa answer 0 (accepted: will come back through poll), or refuse: -EAGAIN more than
  * XM_LINK_DEPTH operations not yet polled; -ENOLINK the link is dead; -EINVAL no bytes, more than
@@ -76,6 +86,8 @@ struct xm_link_ops {
 	const void *(*direct)(struct xm_link *l, uint64_t region, uint64_t off, size_t len);
 	/* behind xm_link_lend(); NULL: no use for it */
 	int (*lend)(struct xm_link *l, void *buf, size_t len);
+	/* behind xm_link_path(); NULL: no device */
+	int (*path)(struct xm_link *l, struct xm_link_path *out);
 	int (*read)(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off, uint64_t cookie);
 	/* gathers n pieces into contiguous region bytes [off, off + sum) */
 	int (*writev)(struct xm_link *l, const struct iovec *iov, int n, uint64_t region, uint64_t off,
@@ -151,6 +163,18 @@ void xm_peer_close(struct xm_peer *p);
  * keeps mappings, connects anew to the same session. Links of the parent must be dropped with
  * xm_link_forget() first. Same errors as open. */
 int xm_peer_after_fork(struct xm_peer *p, char *why);
+/* Whether a process can open so many links and lend each so much memory: opens one and closes it again, with its
+ * device. For the one who can still refuse to start; only over verbs can it be otherwise. 0 and *path; 1 the same, but
+ * there is a limit of locked memory below what would be lent (all works, by copies); -errno. Neither 0: one line in why
+ * (>= 160 bytes, may be NULL). Blocks at most connect_timeout. */
+int xm_peer_check(struct xm_peer *p, unsigned links, size_t lent_bytes, struct xm_link_path *path, char *why);
+/* How memory that is going to be lent to this peer's links had best be made. */
+struct xm_peer_staging {
+	bool pinned; /* it will be lent: a fork child shall not have it */
+	bool huge;   /* from huge pages, where there are some */
+	int node;    /* as far as it is known now, or -1 */
+};
+void xm_peer_staging(struct xm_peer *p, struct xm_peer_staging *out);
 void xm_peer_info(struct xm_peer *p, struct xm_peer_info *out);
 /* 0: alive; -ENOLINK: lost for good (lease over, or appliance known dead). Cheap: one atomic load. */
 int xm_peer_state(struct xm_peer *p);
@@ -200,6 +224,8 @@ int xm_link_open(struct xm_peer *p, struct xm_link **out);
  * (MADV_DONTNEED, MADV_FREE): a device goes on using the pages that it had then. At most 4 buffers of a link. 1: it is
  * registered; 0: this transport has no use for that; -ENOMEM, -ENOSPC: not registered, and works as before. */
 int xm_link_lend(struct xm_link *l, void *buf, size_t len);
+/* 1: *out is filled; 0: this transport has no device, *out is zeros with node -1; -ENOLINK: dead now. */
+int xm_link_path(struct xm_link *l, struct xm_link_path *out);
 /* After fork, in the child: frees the object without touching the connection it shares with the parent. */
 void xm_link_forget(struct xm_link *l);
 /* Re-establishes a dead link, blocking up to the peer's lost_timeout with backoff. 0, -ENOLINK for good. */

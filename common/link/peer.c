@@ -6,6 +6,7 @@
  */
 #include "link/peer_impl.h"
 #include "link/rdma_lib.h"
+#include "link/rdma_sysfs.h"
 
 #include "log.h"
 #include "sys.h"
@@ -152,6 +153,47 @@ void xm_peer_close(struct xm_peer *p)
 	pthread_mutex_unlock(&p->mutex);
 	pthread_mutex_destroy(&p->mutex);
 	xm_link_release(p, sizeof(*p));
+}
+
+int xm_peer_check(struct xm_peer *p, unsigned links, size_t lent_bytes, struct xm_link_path *path, char *why)
+{
+	size_t must, may = links * lent_bytes;
+	struct xm_link *l;
+	void *scratch;
+	int ret;
+
+	*path = (struct xm_link_path){ .node = -1 };
+	if (p->uri.kind != XM_URI_VERBS)
+		return 0;
+	ret = xm_verbs_link_open(p, &l, why);
+	if (ret < 0)
+		return ret;
+	xm_link_path(l, path);
+	must = (links - 1) * path->pinned_bytes + XM_PAGE_SIZE;
+	scratch = xm_link_alloc(must + may);
+	if (!scratch || xm_link_lend(l, scratch, must) != 1)
+		ret = -ENOMEM;
+	else if (xm_link_lend(l, (char *)scratch + must, may) != 1)
+		ret = 1;
+	if (ret)
+		xm_verbs_explain(p, -ENOMEM, why);
+	l->ops->close(l);
+	xm_link_release(scratch, must + may);
+	pthread_mutex_lock(&p->mutex);
+	xm_verbs_device_close(p);
+	pthread_mutex_unlock(&p->mutex);
+	return ret;
+}
+
+void xm_peer_staging(struct xm_peer *p, struct xm_peer_staging *out)
+{
+	const struct xm_uri_options *o = &p->uri.verbs;
+
+	*out = (struct xm_peer_staging){ .pinned = p->uri.kind == XM_URI_VERBS, .node = -1 };
+	if (!out->pinned)
+		return;
+	out->huge = o->huge != 0;
+	out->node = o->numa >= 0 || !o->device[0] ? o->numa : xm_rdma_node(o->device);
 }
 
 int xm_peer_after_fork(struct xm_peer *p, char *why)

@@ -57,7 +57,7 @@ struct xm_peer {
 	uint64_t down_since_ns, retry_at_ns, backoff_ns;
 
 	struct xm_uri uri;
-	char uri_text[160];
+	char uri_text[XM_URI_MAX];
 	char client_name[32];
 	char inject_spec[160];
 	struct sockaddr_storage addr;
@@ -69,6 +69,7 @@ struct xm_peer {
 	struct xm_procid self, appliance;
 	unsigned slab_shift;
 	struct xm_verbs_device *verbs; /* verbs: opened by the first link */
+	uint32_t complained;	       /* atomic: that a link cannot be opened */
 
 	struct xm_wire_msg req, rep;
 	uint8_t bytes[XM_WIRE_MAX]; /* one message on its way out or in */
@@ -120,8 +121,11 @@ void xm_peer_slabs_fini(struct xm_peer *p);
 /* links */
 int xm_shm_link_open(struct xm_peer *p, struct xm_link **out);
 int xm_tcp_link_open(struct xm_peer *p, struct xm_link **out);
-int xm_verbs_link_open(struct xm_peer *p, struct xm_link **out);
+/* why (>= 160 bytes): one line when it fails. */
+int xm_verbs_link_open(struct xm_peer *p, struct xm_link **out, char *why);
 
+/* verbs_conn.c; one line for an error, if nobody has explained it yet; why may be NULL */
+void xm_verbs_explain(const struct xm_peer *p, int err, char *why);
 /* verbs_conn.c; after the last link: closes the device; in a child: leaves the parent's alone */
 void xm_verbs_device_close(struct xm_peer *p);
 void xm_verbs_device_forget(struct xm_peer *p);

@@ -10,6 +10,7 @@
 #ifndef XM_RDMA_LIB_H
 #define XM_RDMA_LIB_H
 
+#include <infiniband/sa.h>
 #include <infiniband/verbs.h>
 #include <rdma/rdma_cma.h>
 
@@ -20,6 +21,7 @@
 	X(ibv, open_device)                                                                                           \
 	X(ibv, close_device)                                                                                          \
 	X(ibv, query_device)                                                                                          \
+	X(ibv, query_port)                                                                                            \
 	X(ibv, alloc_pd)                                                                                              \
 	X(ibv, dealloc_pd)                                                                                            \
 	X(ibv, reg_mr)                                                                                                \
@@ -39,6 +41,7 @@
 	X(rdma, destroy_id)                                                                                           \
 	X(rdma, resolve_addr)                                                                                         \
 	X(rdma, resolve_route)                                                                                        \
+	X(rdma, set_option)                                                                                           \
 	X(rdma, init_qp_attr)                                                                                         \
 	X(rdma, connect)                                                                                              \
 	X(rdma, establish)                                                                                            \

@@ -101,6 +101,11 @@ static int trace_lend(struct xm_link *l, void *buf, size_t len)
 	return xm_link_lend(trace_of(l)->inner, buf, len);
 }
 
+static int trace_path(struct xm_link *l, struct xm_link_path *out)
+{
+	return xm_link_path(trace_of(l)->inner, out);
+}
+
 static const void *trace_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)
 {
 	struct trace *t = trace_of(l);
@@ -195,6 +200,7 @@ static const struct xm_link_ops trace_ops = {
 	.close = trace_close,
 	.direct = trace_direct,
 	.lend = trace_lend,
+	.path = trace_path,
 	.read = trace_read,
 	.writev = trace_writev,
 	.cas = trace_cas,

@@ -80,7 +80,8 @@ struct verbs_link {
 	struct xm_link_stats stats;
 
 	struct op op[OPS];
-	struct request req[XM_VERBS_SEND_DEPTH];
+	struct request *req; /* of as many as the send queue takes */
+	uint32_t depth;
 	struct xm_done done;
 	uint16_t block[XM_VERBS_BLOCKS]; /* free ones first */
 	struct ibv_send_wr wr[POST_MAX];
@@ -121,7 +122,7 @@ static void die(struct verbs_link *v)
 	xm_verbs_disconnect(&v->conn);
 	v->epoch++;
 	for (; v->req_head != v->req_tail; v->req_head++)
-		free_block(v, v->req[v->req_head % XM_VERBS_SEND_DEPTH].block);
+		free_block(v, v->req[v->req_head % v->depth].block);
 	for (uint32_t i = v->op_head, tail = v->op_tail; i != tail; i++)
 		if (!v->op[i % OPS].done)
 			finish(v, &v->op[i % OPS], -ENOLINK);
@@ -356,8 +357,8 @@ static void describe(const struct verbs_link *v, const struct op *o, const struc
 /* The next work request, if there is one to be posted, and room for it here and in the send queue. */
 static bool next_request(struct verbs_link *v, struct ibv_send_wr *w, struct ibv_sge *sge)
 {
-	while (v->op_next != v->op_tail && v->req_tail - v->req_head < XM_VERBS_SEND_DEPTH) {
-		struct request *r = &v->req[v->req_tail % XM_VERBS_SEND_DEPTH];
+	while (v->op_next != v->op_tail && v->req_tail - v->req_head < v->depth) {
+		struct request *r = &v->req[v->req_tail % v->depth];
 		struct op *o = &v->op[v->op_next % OPS];
 		uint64_t slab_bytes = 1ull << v->link.peer->slab_shift, off = o->off + o->posted;
 		struct xm_wire_key key;
@@ -406,7 +407,7 @@ static void post(struct verbs_link *v)
 
 static void request_done(struct verbs_link *v)
 {
-	struct request *r = &v->req[v->req_head++ % XM_VERBS_SEND_DEPTH];
+	struct request *r = &v->req[v->req_head++ % v->depth];
 	const uint8_t *from = v->staging + (size_t)r->block * XM_VERBS_BLOCK;
 	struct op *o = r->op;
 
@@ -423,14 +424,14 @@ static void request_done(struct verbs_link *v)
 /* Refused there, or the connection broke. Either way the queue pair is of no more use. */
 static void request_failed(struct verbs_link *v, enum ibv_wc_status status)
 {
-	struct op *o = v->req[v->req_head % XM_VERBS_SEND_DEPTH].op;
+	struct op *o = v->req[v->req_head % v->depth].op;
 
 	switch (status) {
 	case IBV_WC_REM_ACCESS_ERR:
 	case IBV_WC_REM_INV_REQ_ERR:
 	case IBV_WC_REM_OP_ERR:
 		xm_peer_key_forget(v->link.peer, o->region,
-				   (o->off + v->req[v->req_head % XM_VERBS_SEND_DEPTH].at) >> v->link.peer->slab_shift);
+				   (o->off + v->req[v->req_head % v->depth].at) >> v->link.peer->slab_shift);
 		finish(v, o, -ENXIO);
 		v->refused = true;
 		break;
@@ -553,6 +554,7 @@ static void verbs_stats(struct xm_link *l, struct xm_link_stats *out)
 
 static void release(struct verbs_link *v)
 {
+	xm_link_release(v->req, v->depth * sizeof(*v->req));
 	xm_link_release(v->staging, STAGING_BYTES);
 	xm_link_release(v->spill, SPILL_BYTES);
 	xm_link_release(v, sizeof(*v));
@@ -616,6 +618,15 @@ static const void *verbs_direct(struct xm_link *l, uint64_t region, uint64_t off
 	return NULL;
 }
 
+static int verbs_path(struct xm_link *l, struct xm_link_path *out)
+{
+	struct verbs_link *v = verbs_of(l);
+
+	xm_verbs_path(l->peer, &v->conn, out);
+	out->pinned_bytes = v->mr ? STAGING_BYTES : 0;
+	return v->conn.qp ? 1 : -ENOLINK;
+}
+
 static struct ibv_mr *register_memory(struct verbs_link *v, void *buf, size_t len)
 {
 	v->stats.registrations++;
@@ -646,6 +657,7 @@ static const struct xm_link_ops verbs_ops = {
 	.close = verbs_close,
 	.direct = verbs_direct,
 	.lend = verbs_lend,
+	.path = verbs_path,
 	.read = verbs_read,
 	.writev = verbs_writev,
 	.cas = verbs_cas,
@@ -660,12 +672,15 @@ static const struct xm_link_ops verbs_ops = {
 	.kill = verbs_kill,
 };
 
-static int make_staging(struct verbs_link *v)
+static int make_memory(struct verbs_link *v)
 {
+	v->depth = v->q.depth;
+	v->req = xm_link_alloc(v->depth * sizeof(*v->req));
 	v->staging = xm_link_alloc(STAGING_BYTES);
 	v->spill = xm_link_alloc(SPILL_BYTES);
-	if (!v->staging || !v->spill)
+	if (!v->req || !v->staging || !v->spill)
 		return -ENOMEM;
+	xm_sys_prefer_node(v->staging, STAGING_BYTES, v->link.peer->verbs->node);
 	v->mr = register_memory(v, v->staging, STAGING_BYTES);
 	if (!v->mr)
 		return -ENOMEM;
@@ -674,10 +689,9 @@ static int make_staging(struct verbs_link *v)
 	return 0;
 }
 
-int xm_verbs_link_open(struct xm_peer *p, struct xm_link **out)
+int xm_verbs_link_open(struct xm_peer *p, struct xm_link **out, char *why)
 {
 	struct verbs_link *v = xm_link_alloc(sizeof(*v));
-	char why[XM_WHY_MAX];
 	int ret;
 
 	if (!v)
@@ -686,11 +700,10 @@ int xm_verbs_link_open(struct xm_peer *p, struct xm_link **out)
 	v->link.peer = p;
 	v->id = xm_peer_random(p);
 	ret = xm_verbs_connect(p, v->id, xm_now_ns() + p->connect_timeout_ns, &v->conn, &v->q, why);
-	if (ret < 0)
-		xm_warn("%s", why);
 	if (ret == 0)
-		ret = make_staging(v);
+		ret = make_memory(v);
 	if (ret < 0) {
+		xm_verbs_explain(p, ret, why);
 		verbs_close(&v->link);
 		return ret;
 	}

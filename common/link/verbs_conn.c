@@ -6,21 +6,33 @@
  *     -> response -> RTR, RTS -> established        any other event, or none in time: taken down again
  *
  * The queue pair belongs to a context of our own (see verbs_impl.h), so librdmacm does not drive it: its states are
- * changed here, with the attributes that rdma_init_qp_attr() gives. Blocks only in next_event(), until the deadline.
+ * changed here, with the attributes that rdma_init_qp_attr() gives. Blocks only in xm_verbs_next_event(), until the
+ * deadline.
  */
 #include "link/verbs_impl.h"
 
+#include "link/rdma_sysfs.h"
 #include "log.h"
 #include "sys.h"
+#include "units.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/resource.h>
 
-static void say(char *why, const struct xm_peer *p, const char *what, const char *more)
+void xm_verbs_say(char *why, const struct xm_peer *p, const char *fmt, ...)
 {
-	if (why)
-		xm_snprintf(why, XM_WHY_MAX, "%.70s: %s%s", p->uri_text, what, more);
+	char what[XM_WHY_MAX];
+	va_list ap;
+
+	if (!why)
+		return;
+	va_start(ap, fmt);
+	xm_vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	/* where, without options */
+	xm_snprintf(why, XM_WHY_MAX, "%.*s: %s", (int)xm_min(strcspn(p->uri_text, ","), (size_t)60), p->uri_text, what);
 }
 
 /* Descriptors that the libraries opened go where the program does not look for its own. */
@@ -71,6 +83,7 @@ static int open_device(struct xm_peer *p, const char *name, struct xm_verbs_devi
 		ret = -ENODEV;
 		goto close_device;
 	}
+	d->node = xm_verbs_option(p->uri.verbs.numa, xm_rdma_node(name));
 	d->pd = xm_rdma.alloc_pd(d->context);
 	if (!d->pd)
 		goto close_device;
@@ -81,6 +94,16 @@ close_device:
 release:
 	xm_link_release(d, sizeof(*d));
 	return ret;
+}
+
+void xm_verbs_path(struct xm_peer *p, const struct xm_verbs_conn *c, struct xm_link_path *out)
+{
+	*out = (struct xm_link_path){ .gid_index = c->gid_index, .mtu_bytes = c->mtu_bytes, .node = p->verbs->node };
+	xm_snprintf(out->device, sizeof(out->device), "%s", p->verbs->name);
+	if (!c->id)
+		return;
+	out->port = c->id->port_num;
+	memcpy(out->gid, &c->id->route.addr.addr.ibaddr.sgid, sizeof(out->gid));
 }
 
 int xm_verbs_device_get(struct xm_peer *p, struct rdma_cm_id *id, struct xm_verbs_device **out)
@@ -131,7 +154,10 @@ int xm_verbs_queues_open(struct xm_peer *p, struct xm_verbs_device *dev, struct 
 		return -ENOMEM;
 	place(p, &q->channel->fd);
 	no_wait(q->channel->fd);
-	q->cq = xm_rdma.create_cq(dev->context, (int)(2 * XM_VERBS_SEND_DEPTH), NULL, q->channel, 0);
+	for (q->depth = (unsigned)xm_verbs_option(p->uri.verbs.depth, XM_VERBS_DEPTH);
+	     q->depth > 1 && ((int)q->depth > dev->attr.max_qp_wr || 2 * (int)q->depth > dev->attr.max_cqe);)
+		q->depth /= 2;
+	q->cq = xm_rdma.create_cq(dev->context, (int)(2 * q->depth), NULL, q->channel, 0);
 	if (q->cq)
 		return 0;
 	xm_rdma.destroy_comp_channel(q->channel);
@@ -150,10 +176,8 @@ void xm_verbs_queues_close(struct xm_verbs_queues *q)
 
 /* ---- one connection ----------------------------------------------------------------------------------- */
 
-/* The next event of the channel, which is to be `want`. *reply: what came as private data, for a response or a
- * refusal. 0; -ETIMEDOUT; what the event means. */
-static int next_event(struct xm_verbs_conn *c, enum rdma_cm_event_type want, uint64_t deadline_ns,
-		      struct xm_wire_rdma_reply *reply)
+int xm_verbs_next_event(struct xm_verbs_conn *c, enum rdma_cm_event_type want, uint64_t deadline_ns,
+			struct xm_wire_rdma_reply *reply)
 {
 	struct rdma_cm_event *e;
 	int ret = -ETIMEDOUT;
@@ -187,43 +211,52 @@ static int next_event(struct xm_verbs_conn *c, enum rdma_cm_event_type want, uin
 	return ret;
 }
 
-static int change_state(struct xm_verbs_conn *c, enum ibv_qp_state state)
+static int change_state(const struct xm_peer *p, struct xm_verbs_conn *c, enum ibv_qp_state state)
 {
+	const struct xm_uri_options *o = &p->uri.verbs;
 	struct ibv_qp_attr attr = { .qp_state = state };
 	int mask;
 
 	if (xm_rdma.init_qp_attr(c->id, &attr, &mask) < 0)
 		return -errno;
+	if (state == IBV_QPS_RTR) {
+		c->gid_index = attr.ah_attr.grh.sgid_index;
+		c->mtu_bytes = 128u << attr.path_mtu; /* IBV_MTU_256 is 1 */
+	}
 	if (state == IBV_QPS_RTS) {
-		attr.timeout = XM_VERBS_ACK_TIMEOUT;
-		attr.retry_cnt = XM_VERBS_RETRIES;
+		attr.timeout = (uint8_t)xm_verbs_option(o->ack_timeout, XM_VERBS_ACK_TIMEOUT);
+		attr.retry_cnt = (uint8_t)xm_verbs_option(o->retries, XM_VERBS_RETRIES);
+		xm_debug("%s: GID %u, path MTU %u, %u reads at once, an acknowledgement is waited for %llu us %u times",
+			 p->uri_text, c->gid_index, c->mtu_bytes, attr.max_rd_atomic, (4096ull << attr.timeout) / 1000,
+			 attr.retry_cnt + 1u);
 	}
 	return -xm_rdma.modify_qp(c->qp, &attr, mask);
 }
 
-static int make_queue_pair(struct xm_verbs_conn *c, struct xm_verbs_device *dev, struct xm_verbs_queues *q)
+static int make_queue_pair(struct xm_peer *p, struct xm_verbs_conn *c, struct xm_verbs_device *dev, struct xm_verbs_queues *q)
 {
 	struct ibv_qp_init_attr init = {
 		.send_cq = q->cq,
 		.recv_cq = q->cq,
-		.cap = { .max_send_wr = XM_VERBS_SEND_DEPTH, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1,
+		.cap = { .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1,
 			 .max_inline_data = XM_VERBS_INLINE },
 		.qp_type = IBV_QPT_RC,
 	};
 
+	init.cap.max_send_wr = q->depth;
 	c->qp = xm_rdma.create_qp(dev->pd, &init);
 	if (!c->qp)
 		return -errno;
 	q->inline_bytes = init.cap.max_inline_data;
-	return change_state(c, IBV_QPS_INIT);
+	return change_state(p, c, IBV_QPS_INIT);
 }
 
 static int introduce(struct xm_peer *p, uint64_t link, struct xm_verbs_conn *c, const struct xm_verbs_device *dev)
 {
 	struct xm_wire_rdma_hello hello = { .major = XM_WIRE_MAJOR, .minor = XM_WIRE_MINOR, .link = link };
 	struct rdma_conn_param param = {
-		.initiator_depth = (uint8_t)xm_min(dev->attr.max_qp_init_rd_atom, 255),
-		.retry_count = XM_VERBS_RETRIES,
+		.initiator_depth = (uint8_t)xm_min(dev->attr.max_qp_init_rd_atom, xm_verbs_option(p->uri.verbs.reads, 255)),
+		.retry_count = (uint8_t)xm_verbs_option(p->uri.verbs.retries, XM_VERBS_RETRIES),
 		.rnr_retry_count = 7,
 		.qp_num = c->qp->qp_num,
 	};
@@ -240,63 +273,66 @@ static int introduce(struct xm_peer *p, uint64_t link, struct xm_verbs_conn *c, 
 	return xm_rdma.connect(c->id, &param) < 0 ? -errno : 0;
 }
 
-/* Address and route: the device is known afterwards. */
-static int find_way(struct xm_peer *p, uint64_t deadline_ns, struct xm_verbs_conn *c)
-{
-	uint64_t now = xm_now_ns();
-	int ms = now < deadline_ns ? (int)xm_min((deadline_ns - now) / 1000000 + 1, 60000ull) : 1;
-	int ret;
-
-	if (xm_rdma.create_id(c->events, &c->id, NULL, RDMA_PS_TCP) < 0)
-		return -errno;
-	if (xm_rdma.resolve_addr(c->id, NULL, (struct sockaddr *)&p->addr, ms) < 0)
-		return errno == ENODEV || errno == EADDRNOTAVAIL ? -ENODEV : -errno;
-	ret = next_event(c, RDMA_CM_EVENT_ADDR_RESOLVED, deadline_ns, NULL);
-	if (ret < 0)
-		return ret;
-	if (xm_rdma.resolve_route(c->id, ms) < 0)
-		return -errno;
-	return next_event(c, RDMA_CM_EVENT_ROUTE_RESOLVED, deadline_ns, NULL);
-}
-
 static int shake_hands(struct xm_peer *p, uint64_t link, uint64_t deadline_ns, struct xm_verbs_conn *c,
-		       const struct xm_verbs_device *dev)
+		       const struct xm_verbs_device *dev, char *why)
 {
 	struct xm_wire_rdma_reply reply = { 0 };
 	int ret = introduce(p, link, c, dev);
 
 	if (ret == 0)
-		ret = next_event(c, RDMA_CM_EVENT_CONNECT_RESPONSE, deadline_ns, &reply);
+		ret = xm_verbs_next_event(c, RDMA_CM_EVENT_CONNECT_RESPONSE, deadline_ns, &reply);
 	if (ret == -EACCES || ret == 0)
 		ret = reply.status;
 	if (ret == 0 && reply.major != XM_WIRE_MAJOR)
 		ret = -EPROTONOSUPPORT;
 	if (ret == 0)
-		ret = change_state(c, IBV_QPS_RTR);
+		ret = change_state(p, c, IBV_QPS_RTR);
+	if (ret == 0 && p->uri.verbs.gid >= 0 && c->gid_index != (unsigned)p->uri.verbs.gid) {
+		xm_verbs_say(why, p, "the way there is by GID %u, not by the one asked for", c->gid_index);
+		ret = -EINVAL;
+	}
 	if (ret == 0)
-		ret = change_state(c, IBV_QPS_RTS);
+		ret = change_state(p, c, IBV_QPS_RTS);
 	if (ret == 0 && xm_rdma.establish(c->id) < 0)
 		ret = -errno;
 	return ret;
 }
 
-static void explain(const struct xm_peer *p, int err, char *why)
+static void explain_limit(const struct xm_peer *p, char *why)
 {
+	struct rlimit l;
+	char text[32];
+
+	getrlimit(RLIMIT_MEMLOCK, &l);
+	if (l.rlim_cur == RLIM_INFINITY)
+		xm_verbs_say(why, p, "the device has no memory for another connection");
+	else
+		xm_verbs_say(why, p, "the limit of locked memory, %s, is too small: ulimit -l 65536",
+			     xm_format_size(l.rlim_cur, text, sizeof(text)));
+}
+
+void xm_verbs_explain(const struct xm_peer *p, int err, char *why)
+{
+	if (!why || why[0])
+		return;
 	switch (-err) {
 	case ENODEV:
-		say(why, p, "no RDMA device reaches that address",
-		    " (see 'rdma link'; modules ib_uverbs and rdma_ucm; or use tcp:)");
+		if (!xm_verbs_port_down(p, why))
+			xm_verbs_say(why, p, "no RDMA device reaches that address (see 'rdma link'; modules ib_uverbs and "
+					     "rdma_ucm; or use tcp:)");
 		break;
-	case ECONNREFUSED: say(why, p, "nobody listens there for RDMA", " (does the appliance have --listen verbs:?)"); break;
-	case ETIMEDOUT: say(why, p, "no answer over RDMA in time", " (check address and firewall: UDP port 4791)"); break;
-	case ENOMEM:
-		say(why, p, "no memory can be registered", " (the limit of locked memory: ulimit -l)");
+	case ECONNREFUSED:
+		xm_verbs_say(why, p, "nobody listens there for RDMA (does the appliance have --listen verbs:?)");
 		break;
-	case EPROTO: say(why, p, "what answers over RDMA is no xmem appliance", " (check the port)"); break;
+	case ETIMEDOUT:
+		xm_verbs_say(why, p, "no answer over RDMA in time (check address and firewall: UDP port 4791)");
+		break;
+	case ENOMEM: explain_limit(p, why); break;
+	case EPROTO: xm_verbs_say(why, p, "what answers over RDMA is no xmem appliance (check the port)"); break;
 	case EPROTONOSUPPORT:
-		say(why, p, "what answers over RDMA speaks another protocol version", " (update one)");
+		xm_verbs_say(why, p, "what answers over RDMA speaks another protocol version (update one)");
 		break;
-	default: say(why, p, "cannot connect over RDMA: ", xm_strerror(err));
+	default: xm_verbs_say(why, p, "cannot connect over RDMA: %s", xm_strerror(err));
 	}
 }
 
@@ -306,24 +342,26 @@ int xm_verbs_connect(struct xm_peer *p, uint64_t link, uint64_t deadline_ns, str
 	struct xm_verbs_device *dev = NULL;
 	int ret;
 
+	if (why)
+		why[0] = 0;
 	c->events = xm_rdma.create_event_channel();
 	if (!c->events) {
-		explain(p, -ENODEV, why);
+		xm_verbs_explain(p, -ENODEV, why);
 		return -ENODEV;
 	}
 	place(p, &c->events->fd);
 	no_wait(c->events->fd);
-	ret = find_way(p, deadline_ns, c);
+	ret = xm_verbs_find_way(p, deadline_ns, c, why);
 	if (ret == 0)
 		ret = xm_verbs_device_get(p, c->id, &dev);
 	if (ret == 0)
 		ret = xm_verbs_queues_open(p, dev, q);
 	if (ret == 0)
-		ret = make_queue_pair(c, dev, q);
+		ret = make_queue_pair(p, c, dev, q);
 	if (ret == 0)
-		ret = shake_hands(p, link, deadline_ns, c, dev);
+		ret = shake_hands(p, link, deadline_ns, c, dev, why);
 	if (ret < 0) {
-		explain(p, ret, why);
+		xm_verbs_explain(p, ret, why);
 		xm_verbs_disconnect(c);
 	}
 	return ret;

@@ -3,8 +3,9 @@
  * verbs_impl.h - what the files of the verbs transport share. Not for anyone else.
  *
  *   verbs.c       the link: operations, staging, work requests, completions
- *   verbs_conn.c  the device of a peer, connections by rdma_cm
- *   rdma_lib.c    the libraries, loaded when needed        peer_slabs.c  keys of slabs
+ *   verbs_conn.c  the device of a peer, connections by rdma_cm      verbs_way.c  by which device and port
+ *   rdma_lib.c    the libraries, loaded when needed                 rdma_sysfs.c what the kernel says of devices
+ *   peer_slabs.c  keys of slabs
  *
  *   peer ── xm_verbs_device: context, protection domain ── link ── queue pair, completion queue, staging
  *
@@ -19,22 +20,23 @@
 
 #include <stdbool.h>
 
-#define XM_VERBS_SEND_DEPTH 256u     /* work requests in the send queue; a power of two */
-#define XM_VERBS_BLOCK (16u << 10)   /* staging of one work request */
-#define XM_VERBS_BLOCKS 128u	     /* 2 MiB a link */
-#define XM_VERBS_INLINE 64u	     /* bytes of a write that travel in the work request itself */
-#define XM_VERBS_LENT 4u	     /* buffers of the caller's that are registered */
+#define XM_VERBS_DEPTH 256	   /* work requests in the send queue, unless the address says another number */
+#define XM_VERBS_BLOCK (16u << 10) /* staging of one work request whose memory was not lent */
+#define XM_VERBS_BLOCKS 8u	   /* 128 KiB a link, pinned: the runtime lends its own, so they are hardly used */
+#define XM_VERBS_INLINE 64u	   /* bytes of a write that travel in the work request itself */
+#define XM_VERBS_LENT 4u	   /* buffers of the caller's that are registered */
 
 /* A packet that is not acknowledged is sent again after 4.096 us * 2^ACK_TIMEOUT (InfiniBand 1.4, 9.7.6.1.3), and
  * the connection given up after RETRIES more: at the least 67 ms * 4, at the most four times that (same section).
  * The defaults of rdma_cm are seconds to minutes. */
-#define XM_VERBS_ACK_TIMEOUT 14u
-#define XM_VERBS_RETRIES 3u
+#define XM_VERBS_ACK_TIMEOUT 14
+#define XM_VERBS_RETRIES 3
 
 struct xm_verbs_device {
 	struct ibv_context *context;
 	struct ibv_pd *pd;
 	struct ibv_device_attr attr;
+	int node; /* of its buffers: as the address says, or where the device is; -1: not known */
 	char name[64];
 };
 
@@ -43,11 +45,13 @@ struct xm_verbs_conn {
 	struct rdma_event_channel *events;
 	struct rdma_cm_id *id;
 	struct ibv_qp *qp;
+	unsigned gid_index, mtu_bytes; /* of the path */
 };
 
 struct xm_verbs_queues {
 	struct ibv_comp_channel *channel;
 	struct ibv_cq *cq;
+	unsigned depth;	       /* of the send queue, a power of two */
 	unsigned inline_bytes; /* what the queue pair takes */
 };
 
@@ -57,6 +61,26 @@ int xm_verbs_device_get(struct xm_peer *p, struct rdma_cm_id *id, struct xm_verb
 /* Makes the completion queue and its channel. 0; -errno */
 int xm_verbs_queues_open(struct xm_peer *p, struct xm_verbs_device *dev, struct xm_verbs_queues *q);
 void xm_verbs_queues_close(struct xm_verbs_queues *q);
+
+/* What the address says, or else the default. */
+static inline int xm_verbs_option(int given, int otherwise)
+{
+	return given >= 0 ? given : otherwise;
+}
+
+/* Resolves address and route to the appliance, by the device, port and GID that the address asks for: c->id has its
+ * device afterwards. 0; -EINVAL with one line in why when that cannot be; -errno without one. */
+int xm_verbs_find_way(struct xm_peer *p, uint64_t deadline_ns, struct xm_verbs_conn *c, char *why);
+/* What connection *c goes by; pinned_bytes is left at 0. */
+void xm_verbs_path(struct xm_peer *p, const struct xm_verbs_conn *c, struct xm_link_path *out);
+/* Is a port of any device down? One line in why that says which. */
+bool xm_verbs_port_down(const struct xm_peer *p, char *why);
+/* The next event of the channel, which is to be `want`. *reply (may be NULL): what came as private data, for a response
+ * or a refusal. 0; -ETIMEDOUT; what the event means. */
+int xm_verbs_next_event(struct xm_verbs_conn *c, enum rdma_cm_event_type want, uint64_t deadline_ns,
+			struct xm_wire_rdma_reply *reply);
+/* One line: the address, and what the matter is. why may be NULL. */
+void xm_verbs_say(char *why, const struct xm_peer *p, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* Connects link `link`. *q is made at the first call. Blocks until deadline_ns. 0; -ENOLINK and what is in
  * xm_wire_rdma_reply; -ETIMEDOUT, -ENODEV; one line in why (may be NULL). */

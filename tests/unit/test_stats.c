@@ -217,7 +217,20 @@ static void test_json_of_a_busy_family_is_json_and_names_every_counter(void **st
 		xm_hist_record(&p->stats.evict_ns, 123456);
 	}
 	f->appliance[0].valid = 1;
+	f->appliance[0].path = (struct xm_link_path){ .device = "rxe0", .port = 1, .gid_index = 3, .gid = { 0xfe, 0x80 },
+						      .mtu_bytes = 2048 };
+	f->appliance[0].retries = -1;
+	f->proc[0].stats.link[0] = (struct xm_link_stats){ .reads = 9, .polls = 4, .completions = 9, .errors = 2 };
 	assert_true(is_json(as_json(f, &run)));
+	assert_non_null(strstr(text, "\"device\": \"rxe0\", \"port\": 1, \"gid_index\": 3, \"gid\": \"fe80::\", "
+				     "\"path_mtu_bytes\": 2048, \"device_retries\": null, \"link\": {\"reads\": 9, "));
+	assert_non_null(strstr(text, "\"errors\": 2, \"reconnects\": 0}"));
+	f->appliance[0].retries = 1234;
+	assert_non_null(strstr(as_json(f, &run), "\"device_retries\": 1234"));
+	assert_non_null(strstr(as_text(f, NULL), "rxe0 port 1, GID 3 (fe80::), path MTU 2048"));
+	assert_non_null(strstr(text, "9 operations, 2.2 completions a poll, 2 errors"));
+	assert_non_null(strstr(text, "1,234 retries of the whole device"));
+	as_json(f, &run);
 	assert_non_null(strstr(text, "\"signal\": 9"));
 	assert_non_null(strstr(text, "\"faults_fetch\": 400"));
 	assert_non_null(strstr(text, "\"prefetch_waste_pages\": 0"));
