@@ -21,9 +21,8 @@ refused() {
 	check "$what: status 125, not $status" [ "$status" = 125 ]
 	check "$what: one line, not $lines" [ "$lines" = 1 ]
 	check "$what: says why" grep -q "$3" "$tmp/said"
-	check "$what: in time" [ "$ms" -lt 15000 ]
+	check "$what: in time" [ "$ms" -lt 30000 ]
 	check "$what: no command" [ ! -e "$tmp/started" ]
-	unchanged "$what: resources" "$before"
 }
 
 # with MODE PATTERN: rdma_peer behaves like this
@@ -33,18 +32,16 @@ with() {
 	peer=$!
 	children+=("$peer")
 	check "$1: a peer" retry 30 grep -q listening "$tmp/peer.out"
-	before=$(resources)
 	refused "$1" "verbs:$XMEM_RDMA_ADDR:$port" "$2"
 	check "$1: was asked" grep -q asked "$tmp/peer.out"
 	kill "$peer"
 	wait "$peer" 2>/dev/null
-	unchanged "$1: resources after the peer" "$untouched"
+	unchanged "$1: resources" "$untouched"
 }
 
 untouched=$(resources)
 scheme=tcp listen_here --memory 64M --slab 16M
 port=${uri##*:}
-before=$untouched
 refused "nobody for RDMA" "verbs:$XMEM_RDMA_ADDR:$port" "nobody listens there for RDMA"
 with silent "no answer over RDMA in time"
 with garbage "what answers over RDMA is no xmem appliance"
@@ -63,10 +60,10 @@ python3 - "$XMEM_RDMA_ADDR" "$tmp/closer" <<-END &
 	    s.accept()[0].close()
 END
 children+=($!)
-before=$untouched
 check "a closer" retry 30 [ -s "$tmp/closer" ]
 refused "control closed" "verbs:$XMEM_RDMA_ADDR:$(cat "$tmp/closer")" "during hello"
 refused "nobody" "verbs:$XMEM_RDMA_ADDR:1" "nobody listens there"
+unchanged "resources" "$untouched"
 
 if [ -n "${RDMA_VM:-}" ]; then
 	"$XMEM_BUILD/xmem-appliance" --listen tcp:127.0.0.1:"$port" --memory 64M --slab 16M >"$tmp/local.log" 2>&1 &
@@ -78,8 +75,8 @@ if [ -n "${RDMA_VM:-}" ]; then
 	refused "port down" "verbs:$XMEM_RDMA_ADDR:$port" "down"
 	ip link set "$netdev" up
 	ip -6 addr replace "$XMEM_RDMA_ADDR6/64" dev "$netdev" nodad
+	unchanged "resources" "$untouched"
 	rdma link delete "$XMEM_RDMA_DEV"
-	before=$(resources)
 	refused "no device" "verbs:$XMEM_RDMA_ADDR:$port" "no RDMA device reaches that address"
 	rdma link add "$XMEM_RDMA_DEV" type rxe netdev "$netdev"
 	check "the device is back" retry 30 grep -q 'state ACTIVE' <(rdma link show "$XMEM_RDMA_DEV/1")
