@@ -344,6 +344,44 @@ static int first_region(struct keeper *k)
 	return ret;
 }
 
+/* ---- the way of the pages ----------------------------------------------------------------------------- */
+
+/* Reads the first page of the region. */
+static int read_page(struct xm_link *l, uint64_t region)
+{
+	static uint8_t page[XM_PAGE_SIZE];
+	struct xm_completion c = { .status = -ETIMEDOUT };
+	int ret = l->ops->read(l, page, sizeof(page), region, 0, 0);
+
+	if (ret)
+		return ret;
+	l->ops->flush(l);
+	l->ops->wait(l, CONNECT_NS);
+	l->ops->poll(l, &c, 1);
+	return c.status;
+}
+
+/* Over verbs pages take another way than control messages: a command that could not use it must not start. That links
+ * can be opened is known (check_links); that something is behind them is not. */
+static int try_link(struct keeper *k, uint32_t i)
+{
+	const char *uri = k->f->cfg.appliance[i].uri;
+	struct xm_link *l;
+	int ret;
+
+	if (strncmp(uri, "verbs:", 6) != 0)
+		return 0;
+	ret = xm_link_open(k->peer[i], &l); /* says why not */
+	if (ret)
+		return ret;
+	if (k->f->region_id[i])
+		ret = read_page(l, k->f->region_id[i]);
+	if (ret)
+		xm_err("%s: connected, but its memory cannot be read over RDMA: %s", uri, xm_strerror(ret));
+	l->ops->close(l);
+	return ret;
+}
+
 static void set_commit_limit(struct keeper *k)
 {
 	struct xm_family *f = k->f;
@@ -374,7 +412,10 @@ int keeper_open_appliances(struct keeper *k)
 		return ret;
 	keeper_ask_appliances(k);
 	set_commit_limit(k);
-	return first_region(k);
+	ret = first_region(k);
+	for (uint32_t i = 0; i < k->f->cfg.appliances && !ret; i++)
+		ret = try_link(k, i);
+	return ret;
 }
 
 void keeper_close_appliances(struct keeper *k)

@@ -11,7 +11,9 @@ TSAN_SKIP := test_fault
 # TEST_LIBS_<program>, TEST_LDFLAGS_<program>: extra libraries and link flags of one program
 TEST_LIBS_traps_io := -luring
 
-# a client of verbs: that speaks the protocol by itself, linked with what the library must not be linked with
+# both sides of verbs: that speak the protocol by themselves, linked with what the library must not be linked with
 TEST_CFLAGS_rdma_raw := -Icommon
 TEST_LIBS_rdma_raw = $(LIBXMEM_A) -lxxhash -linih -libverbs -lrdmacm
-$(B)/tests/it/rdma_raw: $(B)/libxmem.a
+TEST_CFLAGS_rdma_peer := -Icommon
+TEST_LIBS_rdma_peer = $(TEST_LIBS_rdma_raw)
+$(B)/tests/it/rdma_raw $(B)/tests/it/rdma_peer: $(B)/libxmem.a

@@ -283,6 +283,8 @@ static int shake_hands(struct xm_peer *p, uint64_t link, uint64_t deadline_ns, s
 		ret = xm_verbs_next_event(c, RDMA_CM_EVENT_CONNECT_RESPONSE, deadline_ns, &reply);
 	if (ret == -EACCES || ret == 0)
 		ret = reply.status;
+	if (ret == 0 && reply.major != XM_WIRE_MAJOR)
+		ret = -EPROTONOSUPPORT;
 	if (ret == 0)
 		ret = change_state(p, c, IBV_QPS_RTR);
 	if (ret == 0 && p->uri.verbs.gid >= 0 && c->gid_index != (unsigned)p->uri.verbs.gid) {
@@ -326,6 +328,10 @@ void xm_verbs_explain(const struct xm_peer *p, int err, char *why)
 		xm_verbs_say(why, p, "no answer over RDMA in time (check address and firewall: UDP port 4791)");
 		break;
 	case ENOMEM: explain_limit(p, why); break;
+	case EPROTO: xm_verbs_say(why, p, "what answers over RDMA is no xmem appliance (check the port)"); break;
+	case EPROTONOSUPPORT:
+		xm_verbs_say(why, p, "what answers over RDMA speaks another protocol version (update one)");
+		break;
 	default: xm_verbs_say(why, p, "cannot connect over RDMA: %s", xm_strerror(err));
 	}
 }

@@ -19,14 +19,17 @@ trap at_exit EXIT
 failed=0
 passed=0
 
+# skip WHY
+skip() {
+	echo "$1"
+	exit 77
+}
+
 # need PROGRAM...: a skip where one is not installed
 need() {
 	local p
 	for p; do
-		if ! command -v "$p" >/dev/null; then
-			echo "$p is not installed"
-			exit 77
-		fi
+		command -v "$p" >/dev/null || skip "$p is not installed"
 	done
 }
 
@@ -67,6 +70,13 @@ start() {
 	children+=($!)
 }
 
+# await_node0: until its appliance takes clients; it keeps what it needed for the first one, so this is one
+await_node0() {
+	ulimit -l unlimited
+	check "node 0 is there" retry 60 timeout 60 "$XMEM_BUILD/xmem-run" --local 8M \
+		--appliance "verbs:$XMEM_RDMA_PEER:$XMEM_RDMA_PORT" -- true
+}
+
 # pause_node NODE MILLISECONDS: stops all processors of another guest, says so, and returns while they stand still
 pause_node() {
 	local answer
@@ -89,14 +99,29 @@ unchanged() {
 	[ "$(resources)" = "$before" ] || echo "before: $before; now: $(resources)"
 }
 
+# listen_here OPTION...: an appliance of the script's own on this machine's address (over $scheme): $uri, $appliance, its pid; what it
+# says in $tmp/appliance.log
+listen_here() {
+	: >"$tmp/ready"
+	"$XMEM_BUILD/xmem-appliance" --listen "${scheme:-verbs}:$XMEM_RDMA_ADDR:0" --ready-fd 3 "$@" 3>"$tmp/ready" 2>"$tmp/appliance.log" &
+	appliance=$!
+	children+=("$appliance")
+	listens() { [ -s "$tmp/ready" ] || ! kill -0 "$appliance" 2>/dev/null; }
+	retry 60 listens
+	uri=$(head -n 1 "$tmp/ready")
+	[ -n "$uri" ] || cat "$tmp/appliance.log"
+	check "an appliance" [ -n "$uri" ]
+}
+
 # on_appliance NAME BUDGET_MIB PEAK_MIB COMMAND...: the program has the output of an ordinary run ($tmp/NAME.plain) when
-# its pages are on the other node, and at least half of what is over the budget went there and came back
+# its pages are on the other node (reached at $address), and at least half of what is over the budget went there and
+# came back
 on_appliance() {
 	local name=$1 budget=$2 peak=$3
 	shift 3
 	"$@" >"$tmp/$name.plain" 2>&1
 	check "$name" timeout 200 "$XMEM_BUILD/xmem-run" --local "${budget}M" --stats="$tmp/$name.json" \
-		--appliance "verbs:$XMEM_RDMA_PEER:$XMEM_RDMA_PORT" -- "$@"
+		--appliance "verbs:${address:-$XMEM_RDMA_PEER}:$XMEM_RDMA_PORT" -- "$@"
 	cp "$tmp/check.out" "$tmp/$name.out"
 	check "$name: output" cmp "$tmp/$name.out" "$tmp/$name.plain"
 	check "$name: travelled" travelled "$tmp/$name.json" $(((peak - budget) / 2))
@@ -109,6 +134,16 @@ travelled() {
 		out, back, want = t["written_bytes"] >> 20, t["fetched_bytes"] >> 20, int(sys.argv[2])
 		print(f"{out} MiB went to the appliance, {back} MiB came back, at least {want} MiB must")
 		sys.exit(out < want or back < want)
+	END
+}
+
+# reconnected FILE N: as often, at the least, a program's links were made anew
+reconnected() {
+	python3 - "$1" "$2" <<-END
+		import json, sys
+		t = json.load(open(sys.argv[1]))["family"]["total"]
+		print(f"{t['link_reconnects']} reconnects, {t['link_errors']} errors")
+		sys.exit(t["link_reconnects"] < int(sys.argv[2]))
 	END
 }
 

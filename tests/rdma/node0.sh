@@ -11,11 +11,15 @@ trap 'term=1; kill "${mine[@]}" "${pid:-}" 2>/dev/null' TERM
 
 rping -s -a "$XMEM_RDMA_ADDR" -p "$XMEM_RDMA_PING" -S 4096 -P &
 mine+=($!)
-rping -s -a "$XMEM_RDMA_ADDR6" -p "$XMEM_RDMA_PING6" -S 4096 -P &
-mine+=($!)
+listen=(--listen "verbs:$XMEM_RDMA_ADDR:$port")
+if [ -n "$XMEM_RDMA_ADDR6" ]; then
+	rping -s -a "$XMEM_RDMA_ADDR6" -p "$XMEM_RDMA_PING6" -S 4096 -P &
+	mine+=($!)
+	listen+=(--listen "verbs:[$XMEM_RDMA_ADDR6]:$port")
+fi
 
 echo "node0: $appliance, port $port"
-"$appliance" --memory 256M --listen "verbs:$XMEM_RDMA_ADDR:$port" --listen "verbs:[$XMEM_RDMA_ADDR6]:$port" &
+"$appliance" --memory 256M "${listen[@]}" &
 pid=$!
 wait "$pid"
 rc=$?

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# raw.sh - an appliance on a verbs device and a client without manners (tests/it/rdma_raw.c). Runs in a machine with an
 # time limit: 300 s
+# time limit, all: 2400 s
+# raw.sh - an appliance on a verbs device and a client without manners (tests/it/rdma_raw.c). Runs in a machine with an
 # RDMA device, as root (`rdma res` names its objects).
 #
 #   XMEM_BUILD=build/release tests/rdma/raw.sh ADDRESS

@@ -6,13 +6,13 @@
  *
  *   stress [--seed N] [--seconds S] [--threads T] [--local MIB] [--link shm|tcp|verbs | --uri URI] [--inject SPEC]
  *          [--mask FEATURE,...] [--evict NAME] [--prefetch NAME] [--handlers N] [--verify] [--pins] [--no-fork]
- *          [--kills] [--only OP,...]
+ *          [--kills] [--only OP,...] [--watch S]
  *
  * Without --uri it starts an appliance of its own. XMEM_MASK is the default of --mask; XMEM_LEVEL=all makes the
  * default duration minutes. Exit status 0, or 1 with lines on stderr that say what was wrong; the seed is printed
  * first. One seed repeats the same calls of each thread, not their interleaving.
  *
- * Threads: the workers, and main, which watches them: an operation that lasts longer than HANG_S is a hang.
+ * Threads: the workers, and main, which watches them: an operation that lasts longer than --watch (60 s) is a hang.
  */
 #include "tests/stress/mirror.h"
 
@@ -30,7 +30,7 @@
 #define CHILDREN_MAX 2
 #define CHILDREN_ALL 3	/* at once, of all threads: they share one budget */
 #define WINDOW_PAGES 512
-#define HANG_S 60
+#define WATCH_S 60
 #define PORTIONS_BYTES (32ull << 20)
 
 struct worker {
@@ -48,12 +48,12 @@ struct worker {
 };
 
 static struct options {
-	unsigned seconds, threads;
+	unsigned seconds, threads, watch;
 	const char *link;
 	bool no_fork, pins, kills;
 	const char *uri, *only;
 	struct test_config rt;
-} opt = { .threads = 3, .link = "shm" };
+} opt = { .threads = 3, .link = "shm", .watch = WATCH_S };
 
 static struct worker worker[THREADS_MAX];
 static struct area shared; /* block b of page p: thread (p + b) % threads */
@@ -311,8 +311,8 @@ static void tell_hang(const struct worker *w)
 {
 	char cmd[256];
 
-	fprintf(stderr, "stress: HANG, seed %llu: thread %u has been in '%s' for %d s; threads of %d:\n",
-		(unsigned long long)stress_seed, w->index, w->op, HANG_S, (int)getpid());
+	fprintf(stderr, "stress: HANG, seed %llu: thread %u has been in '%s' for %u s; threads of %d:\n",
+		(unsigned long long)stress_seed, w->index, w->op, opt.watch, (int)getpid());
 	snprintf(cmd, sizeof(cmd),
 		 "for t in /proc/%d/task/*; do echo \"$(cat $t/comm) $(cat $t/wchan) $(cut -d' ' -f1-4 $t/syscall)\"; "
 		 "head -8 $t/stack; done 1>&2",
@@ -337,7 +337,7 @@ static void watch(unsigned seconds, bool ending)
 			if (ops != before[i] || !since[i])
 				since[i] = now;
 			before[i] = ops;
-			if (xm_load(&worker[i].running) && now - since[i] > HANG_S * 1000000000ull)
+			if (xm_load(&worker[i].running) && now - since[i] > opt.watch * 1000000000ull)
 				tell_hang(&worker[i]);
 			running += xm_load(&worker[i].running);
 		}
@@ -414,7 +414,8 @@ static void parse(int argc, char **argv)
 		{ "seed", 1, 0, 's' },	   { "seconds", 1, 0, 't' }, { "threads", 1, 0, 'n' },	{ "local", 1, 0, 'l' },
 		{ "link", 1, 0, 'k' },	   { "uri", 1, 0, 'u' },     { "inject", 1, 0, 'i' },	{ "mask", 1, 0, 'm' },
 		{ "evict", 1, 0, 'e' },	   { "prefetch", 1, 0, 'p' }, { "handlers", 1, 0, 'h' }, { "verify", 0, 0, 'v' },
-		{ "pins", 0, 0, 'P' },	   { "kills", 0, 0, 'K' },	   { "no-fork", 0, 0, 'F' }, { "only", 1, 0, 'o' },	{ 0 },
+		{ "pins", 0, 0, 'P' },	   { "kills", 0, 0, 'K' },	   { "no-fork", 0, 0, 'F' }, { "only", 1, 0, 'o' },
+		{ "watch", 1, 0, 'w' },	   { 0 },
 	};
 	const char *level = getenv("XMEM_LEVEL");
 	int c;
@@ -443,6 +444,7 @@ static void parse(int argc, char **argv)
 		case 'K': opt.kills = true; break;
 		case 'F': opt.no_fork = true; break;
 		case 'o': opt.only = optarg; break;
+		case 'w': opt.watch = (unsigned)n; break;
 		default: test_die("unknown option (see the top of stress.c)");
 		}
 	}

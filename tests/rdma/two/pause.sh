@@ -3,6 +3,7 @@
 # pause.sh - another node can be made to stand still for a while: it is silent in between, and goes on after.
 . "$(dirname "$0")/../lib.sh"
 need rping
+[ -n "${RDMA_VM_REQ:-}" ] || skip "stops another machine: only in guests"
 
 answers() { ping -c 1 -W 1 "$XMEM_RDMA_PEER" >/dev/null 2>&1; }
 command -v ping >/dev/null || ping() { busybox ping "$@"; }

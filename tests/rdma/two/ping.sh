@@ -5,5 +5,5 @@
 need rping
 
 check "IPv4" retry 30 rdma_ping "$XMEM_RDMA_PEER" "$XMEM_RDMA_PING" 10
-check "IPv6" retry 30 rdma_ping "$XMEM_RDMA_PEER6" "$XMEM_RDMA_PING6" 10
+[ -z "$XMEM_RDMA_PEER6" ] || check "IPv6" retry 30 rdma_ping "$XMEM_RDMA_PEER6" "$XMEM_RDMA_PING6" 10
 finish

@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # time limit: 600 s
-# programs.sh - ordinary programs at a quarter of their memory, the rest of it on the other node.
+# programs.sh - ordinary programs at a quarter of their memory, the rest of it on the other node, reached over IPv4 and
+# over IPv6 (which of them tools/check-rdma sees in the packets).
 . "$(dirname "$0")/../lib.sh"
 need sort python3 rdma
-ulimit -l unlimited
 
 # each block is written, and read twice in another order
 cat >"$tmp/blocks.py" <<-END
@@ -18,8 +18,9 @@ cat >"$tmp/blocks.py" <<-END
 END
 seq 1 400000 | awk '{ print ($1 * 7919) % 1000003, $1 }' >"$tmp/lines"
 
+await_node0
 before=$(resources)
 on_appliance python 12 48 python3 "$tmp/blocks.py"
-on_appliance sort 10 40 sort --parallel=1 -S 64M "$tmp/lines"
+address=${XMEM_RDMA_PEER6:+"[$XMEM_RDMA_PEER6]"} on_appliance sort 10 40 sort --parallel=1 -S 64M "$tmp/lines"
 unchanged "resources" "$before"
 finish
