@@ -522,8 +522,10 @@ void xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page,
 		case XM_PG_TAKEN:
 			if (!wp && tid && tid == xm_load(&rt->evictor_tid)) {
 				/* The evictor reads a page that a raw system call dropped behind our back; nobody
-				 * else could answer it. The kernel's meaning is zeros. */
-				xm_uffd_copy(rt->uffd, xm_page_addr(page), rt->zeros, XM_PAGE_SIZE, false);
+				 * else could answer it. The kernel's meaning is zeros; protected, since what is written
+				 * between its copy and its drop would be lost. */
+				xm_uffd_copy(rt->uffd, xm_page_addr(page), rt->zeros, XM_PAGE_SIZE,
+					     (rt->features & XM_FEAT_WP) != 0);
 				return;
 			}
 			if (!(seen & XM_PG_WAITER) && !xm_pg_cas(p, &seen, seen | XM_PG_WAITER))

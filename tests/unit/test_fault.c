@@ -231,6 +231,50 @@ static void test_page_when_many_threads_fault_on_it_then_fetched_once(void **sta
 	assert_int_equal(xm_load(&xm_rt.me->stats.fetched_pages) - fetched, 1024);
 }
 
+static uint32_t writer_through;
+
+static void *writer_main(void *arg)
+{
+	char *p = arg;
+
+	*p = 7;
+	xm_store(&writer_through, 1);
+	return NULL;
+}
+
+/* The evictor's steps by hand, with a raw MADV_DONTNEED of the program between its lock and its copy. */
+static void test_page_when_dropped_under_the_evictor_then_no_write_is_lost(void **state)
+{
+	struct iovec local, remote;
+	xm_pte *word, seen;
+	pthread_t writer;
+	char copy[PAGE], *p;
+
+	need(XM_FEAT_WP);
+	start("shm", "128M");
+	p = filled(1, 3);
+	word = &xm_rt.pt[((uintptr_t)p - xm_ext_lo) / PAGE];
+	seen = xm_pg_load(word);
+	assert_true(xm_pg_cas(word, &seen, xm_pg_with_state(seen, XM_PG_EVICTING)));
+	assert_int_equal(xm_sys_madvise(p, PAGE, MADV_DONTNEED), 0);
+	local = (struct iovec){ copy, PAGE };
+	remote = (struct iovec){ p, PAGE };
+	xm_store(&xm_rt.evictor_tid, (uint32_t)xm_sys_gettid());
+	assert_int_equal(xm_sys_vm_readv(&local, 1, &remote, 1), PAGE);
+	xm_store(&xm_rt.evictor_tid, 0);
+	assert_int_equal(copy[0], 0);
+	xm_store(&writer_through, 0);
+	pthread_create(&writer, NULL, writer_main, p);
+	while (!(xm_pg_load(word) & XM_PG_WAITER) && !xm_load(&writer_through))
+		sched_yield();
+	assert_false(xm_load(&writer_through));
+	assert_int_equal(xm_sys_madvise(p, PAGE, MADV_DONTNEED), 0);
+	xm_frame_uncharge(&xm_rt, 1);
+	xm_page_settle(&xm_rt, (uint64_t)(word - xm_rt.pt), XM_PG_EMPTY);
+	pthread_join(writer, NULL);
+	assert_int_equal(*p, 7);
+}
+
 /* ---- appliances that fail ------------------------------------------------------------------------------------------ */
 
 static void test_appliance_when_stopped_for_a_moment_then_nobody_notices(void **state)
@@ -397,6 +441,7 @@ int main(void)
 		T(test_syscalls_when_buffers_are_remote_then_transparent),
 		T(test_direct_io_when_pressed_then_nothing_lost),
 		T(test_page_when_many_threads_fault_on_it_then_fetched_once),
+		T(test_page_when_dropped_under_the_evictor_then_no_write_is_lost),
 		T(test_appliance_when_stopped_for_a_moment_then_nobody_notices),
 		T(test_links_when_they_break_again_and_again_then_nobody_notices),
 		T(test_links_when_corrupted_then_found_and_repeated),
