@@ -79,8 +79,11 @@ static int remember(int fd)
 
 int xm_fd_place(int fd)
 {
-	int n = dup_high(fd);
+	int n;
 
+	if (find(fd)) /* of a library's object that two users share */
+		return fd;
+	n = dup_high(fd);
 	if (n >= 0)
 		xm_sys_close(fd);
 	else

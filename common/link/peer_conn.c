@@ -330,7 +330,7 @@ int xm_peer_connect(struct xm_peer *p, const struct xm_session_id *s, uint64_t d
 
 /* Others who talk to an appliance that does not answer hold the mutex for as long as they are patient, which may be
  * longer than the caller is. (pthread_mutex_clocklock would do, but the thread sanitizer does not know it.) */
-static int lock_until(struct xm_peer *p, uint64_t deadline_ns)
+int xm_peer_lock_until(struct xm_peer *p, uint64_t deadline_ns)
 {
 	while (pthread_mutex_trylock(&p->mutex) != 0) {
 		if (xm_now_ns() >= deadline_ns)
@@ -343,7 +343,7 @@ static int lock_until(struct xm_peer *p, uint64_t deadline_ns)
 int xm_peer_connect_data(struct xm_peer *p, uint64_t link, uint64_t deadline_ns, int *out_fd)
 {
 	uint64_t limit = xm_min(xm_now_ns() + p->connect_timeout_ns, deadline_ns);
-	int ret = lock_until(p, limit);
+	int ret = xm_peer_lock_until(p, limit);
 
 	if (ret < 0)
 		return ret;

@@ -97,6 +97,8 @@ void xm_peer_down(struct xm_peer *p);
 void xm_peer_lost(struct xm_peer *p, const char *reason);
 /* A connection attempt failed with `err`: is the appliance gone for good? Changes p->conn if so. */
 void xm_peer_judge(struct xm_peer *p, int err);
+/* Takes the mutex. 0; -ETIMEDOUT: whoever holds it waits for the appliance longer than that. */
+int xm_peer_lock_until(struct xm_peer *p, uint64_t deadline_ns);
 void xm_peer_request(struct xm_peer *p, enum xm_wire_type type);
 /* SOL_TCP settings for low latency and for noticing a dead host; nothing on a unix socket */
 void xm_peer_tune_socket(const struct xm_peer *p, int fd);

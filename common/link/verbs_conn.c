@@ -106,12 +106,13 @@ void xm_verbs_path(struct xm_peer *p, const struct xm_verbs_conn *c, struct xm_l
 	memcpy(out->gid, &c->id->route.addr.addr.ibaddr.sgid, sizeof(out->gid));
 }
 
-int xm_verbs_device_get(struct xm_peer *p, struct rdma_cm_id *id, struct xm_verbs_device **out)
+int xm_verbs_device_get(struct xm_peer *p, struct rdma_cm_id *id, uint64_t deadline_ns, struct xm_verbs_device **out)
 {
 	const char *name = xm_rdma.get_device_name(id->verbs->device);
-	int ret = 0;
+	int ret = xm_peer_lock_until(p, deadline_ns);
 
-	pthread_mutex_lock(&p->mutex);
+	if (ret < 0)
+		return ret;
 	if (!p->verbs) {
 		/* librdmacm's own context of the device, which the program must not close either */
 		place(p, &id->verbs->cmd_fd);
@@ -262,15 +263,46 @@ static int introduce(struct xm_peer *p, uint64_t link, struct xm_verbs_conn *c, 
 	};
 	uint8_t bytes[XM_WIRE_RDMA_HELLO];
 
-	pthread_mutex_lock(&p->mutex);
+	/* these do not change while there are links */
 	hello.session = p->info.session.id;
 	memcpy(hello.token, p->info.session.token, sizeof(hello.token));
 	hello.control = p->link;
-	pthread_mutex_unlock(&p->mutex);
 	xm_wire_put_rdma_hello(bytes, &hello);
 	param.private_data = bytes;
 	param.private_data_len = sizeof(bytes);
 	return xm_rdma.connect(c->id, &param) < 0 ? -errno : 0;
+}
+
+static const char *refusal(int status)
+{
+	switch (-status) {
+	case ESTALE: return "the session is over (its lease has run out, or it was restarted)";
+	case EACCES: return "the session is not ours";
+	case EUSERS: return "it has too many connections";
+	case ENODEV: return "the session goes by another of its RDMA devices";
+	case ENOMEM: return "its device has no memory for another connection";
+	default: return xm_strerror(status);
+	}
+}
+
+/* What the other side said, yes or no. `accepted`: by its connection manager. */
+static int read_answer(struct xm_peer *p, bool accepted, const struct xm_wire_rdma_reply *r, uint64_t deadline_ns,
+		       char *why)
+{
+	int status = r->status;
+
+	if (status == 0)
+		status = !accepted ? -EPROTO : r->major != XM_WIRE_MAJOR ? -EPROTONOSUPPORT : 0;
+	if (status == 0)
+		return 0;
+	if (status != -EPROTO && status != -EPROTONOSUPPORT)
+		xm_verbs_say(why, p, "the appliance refuses: %s", refusal(status));
+	/* once the session is known to be over, nobody need try on */
+	if (!why && xm_peer_lock_until(p, deadline_ns) == 0) {
+		xm_peer_judge(p, status);
+		pthread_mutex_unlock(&p->mutex);
+	}
+	return status;
 }
 
 static int shake_hands(struct xm_peer *p, uint64_t link, uint64_t deadline_ns, struct xm_verbs_conn *c,
@@ -282,9 +314,7 @@ static int shake_hands(struct xm_peer *p, uint64_t link, uint64_t deadline_ns, s
 	if (ret == 0)
 		ret = xm_verbs_next_event(c, RDMA_CM_EVENT_CONNECT_RESPONSE, deadline_ns, &reply);
 	if (ret == -EACCES || ret == 0)
-		ret = reply.status;
-	if (ret == 0 && reply.major != XM_WIRE_MAJOR)
-		ret = -EPROTONOSUPPORT;
+		ret = read_answer(p, ret == 0, &reply, deadline_ns, why);
 	if (ret == 0)
 		ret = change_state(p, c, IBV_QPS_RTR);
 	if (ret == 0 && p->uri.verbs.gid >= 0 && c->gid_index != (unsigned)p->uri.verbs.gid) {
@@ -353,7 +383,7 @@ int xm_verbs_connect(struct xm_peer *p, uint64_t link, uint64_t deadline_ns, str
 	no_wait(c->events->fd);
 	ret = xm_verbs_find_way(p, deadline_ns, c, why);
 	if (ret == 0)
-		ret = xm_verbs_device_get(p, c->id, &dev);
+		ret = xm_verbs_device_get(p, c->id, deadline_ns, &dev);
 	if (ret == 0)
 		ret = xm_verbs_queues_open(p, dev, q);
 	if (ret == 0)

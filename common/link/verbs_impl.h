@@ -57,7 +57,8 @@ struct xm_verbs_queues {
 
 /* The device by which `id` reaches the appliance, opened at the first call. Takes the peer's mutex. 0; -ENODEV when
  * the address is behind another device than before; -ENOMEM; -errno. */
-int xm_verbs_device_get(struct xm_peer *p, struct rdma_cm_id *id, struct xm_verbs_device **out);
+int xm_verbs_device_get(struct xm_peer *p, struct rdma_cm_id *id, uint64_t deadline_ns,
+			struct xm_verbs_device **out);
 /* Makes the completion queue and its channel. 0; -errno */
 int xm_verbs_queues_open(struct xm_peer *p, struct xm_verbs_device *dev, struct xm_verbs_queues *q);
 void xm_verbs_queues_close(struct xm_verbs_queues *q);
