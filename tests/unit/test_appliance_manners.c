@@ -564,6 +564,9 @@ static int write_at_once(int fd, uint64_t region)
 /* A session that has both kinds of connection pulls a slab away from under the appliance. */
 static void test_slab_when_its_owner_truncates_it_then_only_the_owner_is_hurt(void **unused)
 {
+#if defined(__SANITIZE_THREAD__)
+	skip(); /* its atomics hold a lock of its own, which the appliance's way out by signal leaves locked */
+#endif
 	struct client c = enter(rig.shm), other = enter(rig.tcp);
 	int data = raw_data(rig.tcp, &c.me), others = raw_data(rig.tcp, &other.me);
 	uint64_t mine = create(&c, 2), theirs = create(&other, 1);
