@@ -294,16 +294,21 @@ static int find_domain(struct xm_verbs *v, const struct xm_wire_rdma_hello *h, s
 /* Is there room for one more of the session? Mutex held. */
 static int check_room(const struct xm_verbs *v, const struct verbs_conn *c)
 {
-	unsigned all = 0, half_open = 0;
+	unsigned all = 0, half_open = 0, replaced = 0;
 
 	for (const struct verbs_conn *o = v->conns; o; o = o->next) {
-		if (o->dead || o->session != c->session || o->link == c->link)
+		if (o->dead || o->session != c->session)
 			continue;
+		if (o->link == c->link) {
+			replaced++;
+			continue;
+		}
 		all++;
 		half_open += !o->established;
 	}
-	return v->count >= CONNS_MAX || all >= XM_SESSION_DATA_MAX || half_open >= HALF_OPEN_MAX ? -EUSERS
-												 : 0;
+	return v->count - replaced >= CONNS_MAX || all >= XM_SESSION_DATA_MAX || half_open >= HALF_OPEN_MAX
+		       ? -EUSERS
+		       : 0;
 }
 
 /* The connection manager allows atomics together with reads; not every one did. */
