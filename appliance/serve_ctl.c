@@ -14,6 +14,7 @@
  */
 #include "appliance/request.h"
 #include "appliance/serve.h"
+#include "appliance/serve_verbs.h"
 
 #include "log.h"
 #include "util.h"
@@ -49,7 +50,8 @@ struct source {
 struct conn {
 	struct source source;
 	bool local, dead, want_write, bye;
-	bool closing; /* after what is in tx */
+	bool replaced; /* by the next control connection of its link */
+	bool closing;  /* after what is in tx */
 	uint32_t
 		handover; /* to the data thread, with an answer to hello of this length in xm_ctl.bytes; 0: stays */
 	uint64_t link; /* from its hello */
@@ -113,6 +115,8 @@ static void kill_conn(struct xm_ctl *c, struct conn *conn)
 	if (conn->source.fd >= 0)
 		close(conn->source.fd);
 	conn->source.fd = -1;
+	if (conn->session && !conn->replaced)
+		xm_verbs_control_gone(c->a->verbs, conn->session->id, conn->link, conn->bye);
 	if (conn->session)
 		xm_session_leave(c->a, conn->session, &conn->proc, conn->bye);
 	conn->session = NULL;
@@ -276,10 +280,13 @@ static int check_hello(struct xm_ctl *c, const struct conn *conn, char text[XM_W
  * carried out after what is asked on this one. */
 static void fence(struct xm_ctl *c, const struct conn *conn)
 {
-	for (struct conn *o = c->conns; o; o = o->next)
-		if (o != conn && !o->dead && conn->link && o->link == conn->link &&
-		    o->session == conn->session)
-			kill_conn(c, o);
+	for (struct conn *o = c->conns; o; o = o->next) {
+		if (o == conn || o->dead || !conn->link || o->link != conn->link ||
+		    o->session != conn->session)
+			continue;
+		o->replaced = true;
+		kill_conn(c, o);
+	}
 }
 
 /* Has the peer closed it? Then its hello, which waited here, is older than what the link has by now. */
@@ -301,6 +308,7 @@ static void answer_hello(struct xm_ctl *c, struct conn *conn, struct xm_session 
 	c->strangers--;
 	if (c->in.u.hello.role == XM_WIRE_ROLE_CONTROL) {
 		fence(c, conn);
+		xm_verbs_control_back(c->a->verbs, s->id, conn->link);
 		reply(c, conn, NULL);
 		return;
 	}

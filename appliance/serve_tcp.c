@@ -124,17 +124,25 @@ static void install_guard(void)
 	sigaction(SIGBUS, &sa, NULL);
 }
 
+/* Between fences: that a copy is by no means able to read `guard` would be reason enough to leave the store out. */
+static void set_guard(sigjmp_buf *env)
+{
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	guard = env;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
 static int guarded_copy(void *to, const void *from, size_t len)
 {
 	sigjmp_buf env;
 
 	if (sigsetjmp(env, 0)) {
-		guard = NULL;
+		set_guard(NULL);
 		return -EIO;
 	}
-	guard = &env;
+	set_guard(&env);
 	memcpy(to, from, len);
-	guard = NULL;
+	set_guard(NULL);
 	return 0;
 }
 
@@ -144,16 +152,16 @@ static int guarded_atomic(uint8_t op, uint64_t *word, const uint8_t words[16], u
 	sigjmp_buf env;
 
 	if (sigsetjmp(env, 0)) {
-		guard = NULL;
+		set_guard(NULL);
 		return -EIO;
 	}
-	guard = &env;
+	set_guard(&env);
 	if (op == XM_WIRE_FAA)
 		first = __atomic_fetch_add(word, first, __ATOMIC_SEQ_CST);
 	else
 		__atomic_compare_exchange_n(word, &first, xm_wire_get_u64(words + 8), 0, __ATOMIC_SEQ_CST,
 					    __ATOMIC_SEQ_CST);
-	guard = NULL;
+	set_guard(NULL);
 	*before = first;
 	return 0;
 }

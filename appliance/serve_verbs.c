@@ -5,7 +5,7 @@
  *
  *   request --hello checked--> queue pair in the session's domain --elders of its link gone--> accepted
  *       \--rejected, with a status                                                               |
- *   dead (no queue pair) <--access error, silence, disconnected, fenced, session over-- established
+ *   dead (no queue pair) <--access error, silence, disconnected, fenced, process or session gone-- established
  *       \--the verbs thread--> identifier destroyed, freed
  *
  * A connection is fenced by its successor as on tcp (serve_tcp.c): destroying a queue pair ends all access by it, also
@@ -14,6 +14,8 @@
  * Connections do not hold a session, for the end of a vanished host's is never heard of: they name it by id, and the
  * session's end takes them down. Holding the mutex, this thread looks the session up and puts the connection in the
  * list; who ends a session takes it out of the registry first and then, with the mutex, goes through the list.
+ * What one process of a session left connected ends with its control connection: at once after a BYE, else when that has
+ * not come back within the lease.
  *
  * Any thread may make a connection dead, which destroys its queue pair; only the verbs thread destroys identifiers,
  * without the mutex: that call waits until every event of the identifier was acknowledged, which this thread does. For
@@ -55,7 +57,9 @@ struct verbs_conn {
 	struct rdma_cm_id *id;
 	struct xm_domain *domain;
 	uint64_t session, link;
+	uint64_t control; /* link of its process's control connection; 0: not told */
 	uint64_t opened_ns;
+	uint64_t widowed_ns; /* since when that is gone; 0: it is not */
 	bool established, dead;
 	struct verbs_conn *next;
 };
@@ -84,7 +88,7 @@ struct xm_verbs {
 
 	pthread_mutex_t mutex; /* conns, and every queue pair's life; taken before the registry's */
 	struct verbs_conn *conns;
-	unsigned count, half_open;
+	unsigned count, half_open, widowed;
 };
 
 /* ---- connections -------------------------------------------------------------------------------------- */
@@ -106,6 +110,7 @@ static void kill_conn(struct xm_verbs *v, struct verbs_conn *c)
 	rdma_destroy_qp(c->id);
 	v->count--;
 	v->half_open -= !c->established;
+	v->widowed -= c->widowed_ns != 0;
 	xm_sub(&v->a->data_connections, 1);
 }
 
@@ -135,13 +140,15 @@ static void bury(struct xm_verbs *v)
 
 static void expire(struct xm_verbs *v)
 {
-	uint64_t now = xm_now_ns();
+	uint64_t now = xm_now_ns(), lease_ns = xm_load(&v->a->lease_ns);
 
 	pthread_mutex_lock(&v->mutex);
-	for (struct verbs_conn *c = v->half_open ? v->conns : NULL; c; c = c->next) {
-		if (c->dead || c->established || now - c->opened_ns < HALF_OPEN_NS)
+	for (struct verbs_conn *c = v->half_open || v->widowed ? v->conns : NULL; c; c = c->next) {
+		bool silent = !c->established && now - c->opened_ns >= HALF_OPEN_NS;
+
+		if (c->dead || !(silent || (c->widowed_ns && now - c->widowed_ns >= lease_ns)))
 			continue;
-		xm_add(&v->a->refused, 1);
+		xm_add(&v->a->refused, silent);
 		kill_conn(v, c);
 	}
 	pthread_mutex_unlock(&v->mutex);
@@ -157,6 +164,38 @@ void xm_verbs_end_session(struct xm_verbs *v, uint64_t session)
 			kill_conn(v, c);
 	pthread_mutex_unlock(&v->mutex);
 	wake(v);
+}
+
+void xm_verbs_control_gone(struct xm_verbs *v, uint64_t session, uint64_t control, bool bye)
+{
+	if (!v || !control)
+		return;
+	pthread_mutex_lock(&v->mutex);
+	for (struct verbs_conn *c = v->conns; c; c = c->next) {
+		if (c->dead || c->session != session || c->control != control)
+			continue;
+		if (!c->widowed_ns)
+			v->widowed++;
+		c->widowed_ns = xm_now_ns();
+		if (bye)
+			kill_conn(v, c);
+	}
+	pthread_mutex_unlock(&v->mutex);
+	wake(v);
+}
+
+void xm_verbs_control_back(struct xm_verbs *v, uint64_t session, uint64_t control)
+{
+	if (!v || !control)
+		return;
+	pthread_mutex_lock(&v->mutex);
+	for (struct verbs_conn *c = v->conns; c; c = c->next) {
+		if (c->dead || !c->widowed_ns || c->session != session || c->control != control)
+			continue;
+		c->widowed_ns = 0;
+		v->widowed--;
+	}
+	pthread_mutex_unlock(&v->mutex);
 }
 
 /* ---- accepting ---------------------------------------------------------------------------------------- */
@@ -255,16 +294,21 @@ static int find_domain(struct xm_verbs *v, const struct xm_wire_rdma_hello *h, s
 /* Is there room for one more of the session? Mutex held. */
 static int check_room(const struct xm_verbs *v, const struct verbs_conn *c)
 {
-	unsigned all = 0, half_open = 0;
+	unsigned all = 0, half_open = 0, replaced = 0;
 
 	for (const struct verbs_conn *o = v->conns; o; o = o->next) {
-		if (o->dead || o->session != c->session || o->link == c->link)
+		if (o->dead || o->session != c->session)
 			continue;
+		if (o->link == c->link) {
+			replaced++;
+			continue;
+		}
 		all++;
 		half_open += !o->established;
 	}
-	return v->count >= CONNS_MAX || all >= XM_SESSION_DATA_MAX || half_open >= HALF_OPEN_MAX ? -EUSERS
-												 : 0;
+	return v->count - replaced >= CONNS_MAX || all >= XM_SESSION_DATA_MAX || half_open >= HALF_OPEN_MAX
+		       ? -EUSERS
+		       : 0;
 }
 
 /* The connection manager allows atomics together with reads; not every one did. */
@@ -352,6 +396,7 @@ static int admit(struct xm_verbs *v, struct rdma_cm_id *id, const struct request
 	c->id = id;
 	c->session = r->hello.session;
 	c->link = r->hello.link;
+	c->control = r->hello.control;
 	c->opened_ns = xm_now_ns();
 	ret = find_domain(v, &r->hello, id->verbs, &c->domain);
 	if (ret < 0)
@@ -492,7 +537,7 @@ static void *run(void *arg)
 		ssize_t n;
 
 		pthread_mutex_lock(&v->mutex);
-		waits = v->half_open > 0;
+		waits = v->half_open || v->widowed;
 		pthread_mutex_unlock(&v->mutex);
 		poll(fds, 2 + v->devices, waits ? SWEEP_MS : -1);
 		n = read(v->wake_fd, &count, sizeof(count));

@@ -493,7 +493,7 @@ int xm_wire_get_rdma_reply(const void *bytes, size_t len, struct xm_wire_rdma_re
 
 	memset(out, 0, sizeof(*out));
 	x_rdma_reply(&c, out);
-	return c.error;
+	return c.error ? c.error : out->status > 0 ? -EPROTO : 0;
 }
 
 void xm_wire_put_u64(uint8_t b[8], uint64_t v)

@@ -264,6 +264,7 @@ void xm_wire_put_rdma_hello(uint8_t bytes[XM_WIRE_RDMA_HELLO], const struct xm_w
 /* 0; -EPROTO: too short, or not this protocol. Of another major version only major and minor are set. */
 int xm_wire_get_rdma_hello(const void *bytes, size_t len, struct xm_wire_rdma_hello *out);
 void xm_wire_put_rdma_reply(uint8_t bytes[XM_WIRE_RDMA_REPLY], const struct xm_wire_rdma_reply *r);
+/* 0; -EPROTO: too short, not this protocol, or a status that is none */
 int xm_wire_get_rdma_reply(const void *bytes, size_t len, struct xm_wire_rdma_reply *out);
 
 void xm_wire_put_u64(uint8_t bytes[8], uint64_t v);

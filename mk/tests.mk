@@ -147,10 +147,11 @@ fuzz:  ## build the libFuzzer targets with clang
 fuzz-run: fuzz  ## fuzz every target for FUZZ_SECONDS (60)
 	@XMEM_BUILD=$(BUILD)/fuzz tools/fuzz-for $(or $(FUZZ_SECONDS),60)
 
-bench:  ## measure; ROW=name for one row of the table
+bench:  ## measure; ROW=name for one row; VERBS=verbs:HOST:PORT for a fault over RDMA
 	@tools/setup build test
 	$(SUBMAKE) VARIANT=release tests
-	@XMEM_BUILD=$(BUILD)/release tests/bench/run $(ROW)
+	@XMEM_BUILD=$(BUILD)/release XMEM_BENCH_VERBS='$(VERBS)' XMEM_BENCH_PERFTEST='$(or $(PERFTEST),-R)' \
+		tests/bench/run $(ROW)
 
 demo:  ## run a real program with a quarter of the memory it needs
 	@tools/setup build demo

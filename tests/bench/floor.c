@@ -143,7 +143,7 @@ static void *answer_faults(void *arg)
 }
 
 /* Median of a fault with the two threads on the processors given (-1: free). */
-static double fault_us(int faulter, int handler)
+static double fault_us(unsigned faults, int faulter, int handler)
 {
 	static struct xm_hist h;
 	struct range_job job = { .cpu = handler };
@@ -158,7 +158,7 @@ static double fault_us(int faulter, int handler)
 	if (pipe2(job.stop, O_CLOEXEC) != 0 || pthread_create(&t, NULL, answer_faults, &job) != 0)
 		die("handler");
 	pin(faulter);
-	for (unsigned i = 0; i < PAGES * 2; i++) {
+	for (unsigned i = 0; i < faults; i++) {
 		volatile char *p;
 		uint64_t start;
 
@@ -325,18 +325,21 @@ static double link_us(const char *uri)
 
 /* ---- parts -------------------------------------------------------------------------------------------------- */
 
+static const char *argument; /* of fault, link and policy */
+
 /* Where the threads may run is restored behind it, since each measurement pins as it likes. */
 static void part_fault(void)
 {
+	unsigned faults = argument ? (unsigned)strtoul(argument, NULL, 10) : PAGES * 2;
 	cpu_set_t whole;
 	int cpu[2];
 
 	two_cpus(cpu);
 	sched_getaffinity(0, sizeof(whole), &whole);
-	printf("\"fault_same_us\":%.3f", fault_us(cpu[0], cpu[0]));
-	printf(",\"fault_other_us\":%.3f", fault_us(cpu[0], cpu[1]));
+	printf("\"fault_same_us\":%.3f", fault_us(faults, cpu[0], cpu[0]));
+	printf(",\"fault_other_us\":%.3f", fault_us(faults, cpu[0], cpu[1]));
 	sched_setaffinity(0, sizeof(whole), &whole);
-	printf(",\"fault_free_us\":%.3f", fault_us(-1, -1));
+	printf(",\"fault_free_us\":%.3f", fault_us(faults, -1, -1));
 }
 
 static void part_copy(void)
@@ -350,8 +353,6 @@ static void part_tcp(void)
 {
 	printf("\"tcp_us\":%.3f", tcp_us());
 }
-
-static const char *argument; /* of link and policy */
 
 static void part_link(void)
 {
@@ -391,6 +392,6 @@ int main(int argc, char **argv)
 		any = true;
 	}
 	if (!any)
-		fprintf(stderr, "usage: floor fault | copy | tcp | link URI | policy [PAGES]\n");
+		fprintf(stderr, "usage: floor fault [FAULTS] | copy | tcp | link URI | policy [PAGES]\n");
 	return any ? 0 : 2;
 }

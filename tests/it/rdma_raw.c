@@ -93,9 +93,13 @@ static int ask(struct session *s, unsigned type)
 	return in.h.status;
 }
 
-static void enter(struct session *s)
+/* A session of its own, or a further control connection of one; link names it, 0: not told. */
+static void attach(struct session *s, const struct session *to, uint64_t link)
 {
+	struct session none = { 0 };
+
 	memset(s, 0, sizeof(*s));
+	to = to ? to : &none;
 	s->fd = socket(AF_INET, SOCK_STREAM, 0);
 	if (s->fd < 0 || connect(s->fd, (struct sockaddr *)&server, sizeof(server)) < 0)
 		give_up("connect");
@@ -104,12 +108,20 @@ static void enter(struct session *s)
 					      .major = XM_WIRE_MAJOR,
 					      .minor = XM_WIRE_MINOR,
 					      .role = XM_WIRE_ROLE_CONTROL,
-					      .name = "raw" };
+					      .session = to->id,
+					      .name = "raw",
+					      .link = link };
+	memcpy(out.u.hello.token, to->token, sizeof(to->token));
 	xm_procid_self(&out.u.hello.proc);
 	if (ask(s, XM_WIRE_HELLO) < 0)
 		give_up("hello");
 	s->id = in.u.hello_reply.session;
 	memcpy(s->token, in.u.hello_reply.token, sizeof(s->token));
+}
+
+static void enter(struct session *s)
+{
+	attach(s, NULL, 0);
 }
 
 static void leave(struct session *s)
@@ -226,14 +238,20 @@ static void fill_hello(const struct session *s, uint64_t link, struct xm_wire_rd
 	memcpy(h->token, s->token, sizeof(h->token));
 }
 
-static int join(struct wire_to *w, const struct session *s, uint64_t link)
+static int join_for(struct wire_to *w, const struct session *s, uint64_t link, uint64_t control)
 {
 	uint8_t bytes[XM_WIRE_RDMA_HELLO];
 	struct xm_wire_rdma_hello h;
 
 	fill_hello(s, link, &h);
+	h.control = control;
 	xm_wire_put_rdma_hello(bytes, &h);
 	return say_hello(w, bytes, sizeof(bytes));
+}
+
+static int join(struct wire_to *w, const struct session *s, uint64_t link)
+{
+	return join_for(w, s, link, 0);
 }
 
 static void hang_up(struct wire_to *w)
@@ -531,6 +549,42 @@ static void check_ended(void)
 	hang_up(&w);
 }
 
+/* Of two processes of a session one is no more, and nobody says that its connection has ended. */
+static void check_control(void)
+{
+	struct xm_wire_key key = { 0 };
+	struct wire_to mine, childs;
+	struct session s, child;
+	long all;
+	int ret;
+
+	attach(&s, NULL, 100);
+	attach(&child, &s, 101);
+	ret = join_for(&mine, &s, 80, 100);
+	if (ret == 0)
+		ret = join_for(&childs, &child, 81, 101);
+	if (ret == 0)
+		ret = ask_key(&s, create(&s, 1), 0, &key);
+	check("two processes of a session", ret == 0, ret);
+	all = objects("qp");
+	close(child.fd);
+	attach(&child, &s, 101);
+	usleep(3000000); /* longer than the lease */
+	expect("a control connection that came back within the lease keeps the other",
+	       transfer(&childs, IBV_WR_RDMA_READ, &key, 0), 0);
+	close(child.fd);
+	expect("the queue pair of one that did not ends after the lease", settled("qp", all - 1), all - 1);
+	ret = transfer(&childs, IBV_WR_RDMA_READ, &key, 0);
+	check("and cannot be used", ret != 0, ret);
+	expect("the other process's can", transfer(&mine, IBV_WR_RDMA_READ, &key, 0), 0);
+	attach(&child, &s, 101); /* or the session would end as well */
+	leave(&s);
+	expect("after a BYE it ends", settled("qp", all - 2), all - 2);
+	leave(&child);
+	hang_up(&mine);
+	hang_up(&childs);
+}
+
 static int be_victim(void)
 {
 	struct xm_wire_key key = { 0 };
@@ -636,6 +690,7 @@ int main(int argc, char **argv)
 	check_lies(&s);
 	check_half_open(&s);
 	check_ended();
+	check_control();
 	check_killed((char *[]){ argv[0], argv[1], argv[2], "victim", NULL },
 		     level && strcmp(level, "all") == 0 ? 1000 : 50);
 	leave(&s);

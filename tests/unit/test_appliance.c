@@ -4,111 +4,14 @@
  * anything.
  */
 #include "tests/link_sync.h"
-#include "tests/unit/appliance_rig.h"
-
-#include "link/uri.h"
+#include "tests/unit/raw_client.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <poll.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 
 static struct rig rig;
-
-/* ---- raw clients --------------------------------------------------------------------------------------- */
-
-static struct xm_wire_msg msg;
-static uint8_t bytes[XM_WIRE_MAX];
-
-static int raw_connect(const char *text)
-{
-	struct sockaddr_storage ss;
-	struct xm_uri u;
-	socklen_t len;
-	int fd;
-
-	assert_int_equal(xm_uri_parse(text, &u, NULL), 0);
-	assert_int_equal(xm_uri_resolve(&u, &ss, &len, NULL), 0);
-	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_true(fd >= 0);
-	assert_int_equal(connect(fd, (struct sockaddr *)&ss, len), 0);
-	return fd;
-}
-
-static void raw_send(int fd, const void *p, size_t n)
-{
-	ssize_t sent = send(fd, p, n, MSG_NOSIGNAL);
-
-	(void)sent; /* the other side may have had enough: what it answers is what counts */
-}
-
-/* Waits for up to n bytes; fewer at the end of the stream. */
-static size_t raw_recv(int fd, void *p, size_t n)
-{
-	size_t have = 0;
-
-	while (have < n) {
-		struct pollfd pfd = { .fd = fd, .events = POLLIN };
-		ssize_t got;
-
-		if (poll(&pfd, 1, 10000) != 1)
-			fail_msg("the appliance neither answers nor closes");
-		got = recv(fd, (uint8_t *)p + have, n - have, 0);
-		if (got <= 0)
-			break;
-		have += (size_t)got;
-	}
-	return have;
-}
-
-static void raw_send_msg(int fd)
-{
-	int len = xm_wire_encode(&msg, bytes, sizeof(bytes));
-
-	assert_true(len > 0);
-	raw_send(fd, bytes, (size_t)len);
-}
-
-/* The next message; 0: the stream ended. */
-static int raw_recv_msg(int fd)
-{
-	struct xm_wire_header h;
-
-	if (raw_recv(fd, bytes, XM_WIRE_HEADER) < XM_WIRE_HEADER)
-		return 0;
-	assert_int_equal(xm_wire_decode_header(bytes, XM_WIRE_HEADER, &h), 0);
-	assert_int_equal(raw_recv(fd, bytes + XM_WIRE_HEADER, h.length - XM_WIRE_HEADER),
-			 h.length - XM_WIRE_HEADER);
-	assert_int_equal(xm_wire_decode(bytes, h.length, &msg), 0);
-	return 1;
-}
-
-static int closed(int fd)
-{
-	uint8_t byte;
-
-	return raw_recv(fd, &byte, 1) == 0;
-}
-
-static void hello(uint16_t role)
-{
-	memset(&msg, 0, sizeof(msg));
-	msg.h.type = XM_WIRE_HELLO;
-	msg.u.hello.magic = XM_WIRE_MAGIC;
-	msg.u.hello.major = XM_WIRE_MAJOR;
-	msg.u.hello.role = role;
-}
-
-static struct xm_wire_hello_reply raw_session(int fd)
-{
-	hello(XM_WIRE_ROLE_CONTROL);
-	raw_send_msg(fd);
-	assert_int_equal(raw_recv_msg(fd), 1);
-	assert_int_equal(msg.h.status, 0);
-	return msg.u.hello_reply;
-}
 
 static void still_serves(void)
 {
@@ -345,15 +248,9 @@ static void test_data_nonsense_ends_only_that_connection(void **unused)
 	struct xm_wire_hello_reply me = raw_session(control);
 
 	for (unsigned i = 0; i < XM_ARRAY_SIZE(bad); i++) {
-		int fd = raw_connect(rig.tcp);
+		int fd = raw_data(rig.tcp, &me);
 		uint8_t request[XM_WIRE_REQUEST];
 
-		hello(XM_WIRE_ROLE_DATA);
-		msg.u.hello.session = me.session;
-		memcpy(msg.u.hello.token, me.token, 16);
-		raw_send_msg(fd);
-		assert_int_equal(raw_recv_msg(fd), 1);
-		assert_int_equal(msg.h.status, 0);
 		xm_wire_put_request(request, &bad[i]);
 		raw_send(fd, request, sizeof(request));
 		assert_true(closed(fd));
@@ -380,7 +277,7 @@ static int take_everything(void)
 
 static void test_reader_that_does_not_read_is_not_served_without_bound(void **unused)
 {
-	int control = raw_connect(rig.tcp), fd = raw_connect(rig.tcp);
+	int control = raw_connect(rig.tcp), fd;
 	struct xm_wire_hello_reply me = raw_session(control);
 	struct xm_wire_request r = { .op = XM_WIRE_READ, .len = XM_LINK_OP_MAX };
 	uint8_t request[XM_WIRE_REQUEST];
@@ -393,11 +290,7 @@ static void test_reader_that_does_not_read_is_not_served_without_bound(void **un
 	raw_send_msg(control);
 	assert_int_equal(raw_recv_msg(control), 1);
 	r.region = msg.u.region.id;
-	hello(XM_WIRE_ROLE_DATA);
-	msg.u.hello.session = me.session;
-	memcpy(msg.u.hello.token, me.token, 16);
-	raw_send_msg(fd);
-	assert_int_equal(raw_recv_msg(fd), 1);
+	fd = raw_data(rig.tcp, &me);
 	xm_wire_put_request(request, &r);
 	while (sent < 100000 && send(fd, request, sizeof(request), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
 		sent++;

@@ -237,6 +237,9 @@ static void test_rdma_hello_when_padded_cut_or_foreign(void **unused)
 	assert_int_equal(xm_wire_get_rdma_reply(b, XM_WIRE_RDMA_REPLY, &r2), 0);
 	assert_memory_equal(&r2, &r, sizeof(r));
 	assert_int_equal(xm_wire_get_rdma_reply(b, XM_WIRE_RDMA_REPLY - 1, &r2), -EPROTO);
+	r.status = 1; /* neither yes nor no: who takes it for yes has no connection */
+	xm_wire_put_rdma_reply(b, &r);
+	assert_int_equal(xm_wire_get_rdma_reply(b, XM_WIRE_RDMA_REPLY, &r2), -EPROTO);
 }
 
 static void test_every_truncation_is_refused(void **unused)
