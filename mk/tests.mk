@@ -134,6 +134,10 @@ check-all:  ## everything: every variant, every combination, long stress, fuzzin
 		-l check -b $(BUILD)/checked $(IT_SCRIPTS) \
 		-l all -t 600 -b $(BUILD)/fuzz $(if $(FUZZ_NAMES),tools/fuzz-for)
 
+ifneq ($(filter check,$(MAKECMDGOALS)),)
+check-rdma: check # one after the other, also with -j
+endif
+
 check-rdma:  ## run the tests of RDMA in virtual machines (RDMA_DEV=NAME: here, on that device)
 	@tools/setup build rdma
 	$(SUBMAKE) VARIANT=release tests
