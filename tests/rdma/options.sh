@@ -90,9 +90,9 @@ refused() {
 check "automatic" shows ""
 check "automatic: statistics" stats "(a['device'], a['port'], a['gid_index'], a['path_mtu_bytes']) == \
 	('$XMEM_RDMA_DEV', 1, $gid, 4096) and a['gid'].endswith('$XMEM_RDMA_ADDR')"
-check "counters" stats "t['link_work_requests'] >= t['link_reads'] + t['link_writes'] > 500 and \
+check "counters" stats "t['link_work_requests'] >= t['link_reads'] + t['link_writes'] > 20 and \
 	0 < t['link_doorbells'] <= t['link_work_requests'] and 0 < t['link_polls'] <= t['link_completions'] and \
-	t['link_completions'] == t['link_reads'] + t['link_writes'] and 4 <= t['link_registrations'] <= 8 and \
+	t['link_completions'] == t['link_reads'] + t['link_writes'] and 2 <= t['link_registrations'] <= 12 and \
 	a['link']['reads'] == t['link_reads'] and a['link']['errors'] == 0 and a['device_retries'] is not None"
 level=debug check "all options" shows ",device=$XMEM_RDMA_DEV,port=1,gid=$gid,mtu=1024,ack-timeout=100ms,retries=5,depth=20,reads=4,numa=0,huge=no"
 check "all options: statistics" stats "(a['device'], a['gid_index'], a['path_mtu_bytes']) == ('$XMEM_RDMA_DEV', $gid, 1024)"
@@ -130,8 +130,8 @@ limited() {
 check "8 MiB may be locked" limited 8192 shows ""
 check "8 MiB: not a word" [ ! -s "$tmp/err" ]
 check "1 MiB may be locked" limited 1024 shows ""
-check "1 MiB: one warning" grep -q "the limit of locked memory, 1.0* MiB, is too small: ulimit -l 65536 (pages are copied once more)" "$tmp/err"
-check "64 KiB may be locked" limited 64 refused "the limit of locked memory, 64.* KiB, is too small: ulimit -l 65536" ""
+check "1 MiB: one warning" grep -q "the limit of locked memory, 1[.0]* MiB, is too small: ulimit -l 65536 (pages are copied once more)" "$tmp/err"
+check "64 KiB may be locked" limited 64 refused "the limit of locked memory, 64[.0]* KiB, is too small: ulimit -l 65536" ""
 
 # ---- staging ----
 
