@@ -44,7 +44,7 @@ struct xm_stats_sum {
 	uint64_t external_pages_max;
 };
 
-/* Fills *sum (22 KiB: not for small stacks). */
+/* Fills *sum (24 KiB: not for small stacks). */
 void xm_stats_sum(struct xm_family *f, struct xm_stats_sum *sum);
 /* External share of the private anonymous memory, in 1/1000; -1: nothing was measured. */
 int xm_stats_coverage_permille(const struct xm_proc_stats *s);

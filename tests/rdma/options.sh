@@ -27,7 +27,7 @@ cat >"$tmp/pages.py" <<-END
 	        sys.exit("the child saw something else")
 	    check(3)
 	for part in re.split(r"^(?=[0-9a-f]+-)", open("/proc/self/smaps").read(), flags=re.M):
-	    if "KernelPageSize:     2048 kB" in part:
+	    if re.search("KernelPageSize: +2048 kB", part):
 	        print("huge", re.search(r"Private_Hugetlb: +(\d+)", part).group(1))
 	print("right")
 END
