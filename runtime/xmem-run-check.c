@@ -348,7 +348,7 @@ static int check_rdma_device(struct check *c, const char *name)
 	return active;
 }
 
-/* Each worker of a process has a link with some 3 MiB of its own that the device must reach. */
+/* Each worker of a process has a link with 640 KiB and its queues that the device must reach. */
 static void check_locked(struct check *c)
 {
 	struct rlimit l;
@@ -358,7 +358,7 @@ static void check_locked(struct check *c)
 	if (l.rlim_cur >= 64ull << 20)
 		say(c, OK, "locked memory", "%s", limit_text(l.rlim_cur, a));
 	else if (geteuid() != 0)
-		say(c, NOTE, "locked memory", "%s is little for verbs: addresses (3 MiB a thread that serves faults): "
+		say(c, NOTE, "locked memory", "%s is little for verbs: addresses (1 MiB a thread that serves faults): "
 		    "ulimit -l 65536", limit_text(l.rlim_cur, a));
 }
 

@@ -100,6 +100,7 @@ int xm_peer_open(const struct xm_peer_config *cfg, struct xm_peer **out, char *w
 {
 	struct xm_peer *p = xm_link_alloc(sizeof(*p));
 	static const uint8_t no_boot[16];
+	char down[XM_WHY_MAX];
 	int ret;
 
 	if (!p) {
@@ -113,8 +114,12 @@ int xm_peer_open(const struct xm_peer_config *cfg, struct xm_peer **out, char *w
 		goto release;
 	set_process(p);
 	ret = xm_peer_connect(p, &cfg->session, xm_now_ns() + p->connect_timeout_ns, &p->fd, why);
-	if (ret < 0)
+	if (ret < 0) {
+		/* tcp goes by the same interface: say what mends it */
+		if (p->uri.kind == XM_URI_VERBS && why && xm_verbs_port_down(p, down))
+			memcpy(why, down, sizeof(down));
 		goto release;
+	}
 	if (cfg->session.id && memcmp(cfg->session.boot, no_boot, sizeof(no_boot)) != 0 &&
 	    memcmp(cfg->session.boot, p->rep.u.hello_reply.boot, sizeof(no_boot)) != 0) {
 		if (why)

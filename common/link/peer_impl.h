@@ -124,6 +124,9 @@ int xm_tcp_link_open(struct xm_peer *p, struct xm_link **out);
 /* why (>= 160 bytes): one line when it fails. */
 int xm_verbs_link_open(struct xm_peer *p, struct xm_link **out, char *why);
 
+/* verbs_way.c; is no port active, of the device asked for or of any? Then one line in why that says which is down; else
+ * why is empty. */
+bool xm_verbs_port_down(const struct xm_peer *p, char *why);
 /* verbs_conn.c; one line for an error, if nobody has explained it yet; why may be NULL */
 void xm_verbs_explain(const struct xm_peer *p, int err, char *why);
 /* verbs_conn.c; after the last link: closes the device; in a child: leaves the parent's alone */

@@ -73,8 +73,6 @@ static inline int xm_verbs_option(int given, int otherwise)
 int xm_verbs_find_way(struct xm_peer *p, uint64_t deadline_ns, struct xm_verbs_conn *c, char *why);
 /* What connection *c goes by; pinned_bytes is left at 0. */
 void xm_verbs_path(struct xm_peer *p, const struct xm_verbs_conn *c, struct xm_link_path *out);
-/* Is a port of any device down? One line in why that says which. */
-bool xm_verbs_port_down(const struct xm_peer *p, char *why);
 /* The next event of the channel, which is to be `want`. *reply (may be NULL): what came as private data, for a response
  * or a refusal. 0; -ETIMEDOUT; what the event means. */
 int xm_verbs_next_event(struct xm_verbs_conn *c, enum rdma_cm_event_type want, uint64_t deadline_ns,

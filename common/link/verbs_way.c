@@ -142,17 +142,26 @@ static bool say_if_down(const struct xm_peer *p, const char *device, int port, c
 bool xm_verbs_port_down(const struct xm_peer *p, char *why)
 {
 	struct ibv_device **list = xm_rdma.get_device_list(NULL);
-	bool down = false;
+	char state[32], netdev[32];
+	bool up = false, down = false;
 
-	for (int i = 0; list && list[i] && !down; i++) {
+	for (int i = 0; list && list[i]; i++) {
 		const char *name = xm_rdma.get_device_name(list[i]);
 
-		for (int port = 1; !down && xm_rdma_port_exists(name, port); port++)
-			down = say_if_down(p, name, port, why);
+		if (p->uri.verbs.device[0] && strcmp(p->uri.verbs.device, name) != 0)
+			continue;
+		for (int port = 1; xm_rdma_port_exists(name, port); port++) {
+			if (xm_rdma_port_active(name, port, state, sizeof(state), netdev))
+				up = true;
+			else if (!down)
+				down = say_if_down(p, name, port, why);
+		}
 	}
 	if (list)
 		xm_rdma.free_device_list(list);
-	return down;
+	if (up && down && why)
+		why[0] = 0;
+	return down && !up;
 }
 
 static int choose_on_ports(const struct xm_peer *p, struct source *out, char *why)
