@@ -358,6 +358,10 @@ void xm_verbs_explain(const struct xm_peer *p, int err, char *why)
 		xm_verbs_say(why, p, "no answer over RDMA in time (check address and firewall: UDP port 4791)");
 		break;
 	case ENOMEM: explain_limit(p, why); break;
+	case EHOSTUNREACH:
+		if (!xm_verbs_port_down(p, why))
+			xm_verbs_say(why, p, "no way there over RDMA (see 'rdma link', 'ip route get')");
+		break;
 	case EPROTO: xm_verbs_say(why, p, "what answers over RDMA is no xmem appliance (check the port)"); break;
 	case EPROTONOSUPPORT:
 		xm_verbs_say(why, p, "what answers over RDMA speaks another protocol version (update one)");

@@ -19,7 +19,7 @@ if [ -n "$XMEM_RDMA_ADDR6" ]; then
 fi
 
 echo "node0: $appliance, port $port"
-"$appliance" --memory 256M "${listen[@]}" &
+"$appliance" --memory 256M --lease 30s "${listen[@]}" &
 pid=$!
 wait "$pid"
 rc=$?

@@ -72,7 +72,7 @@ if [ -n "${RDMA_VM:-}" ]; then
 	refused "no device at the address" "verbs:127.0.0.1:$port" "no RDMA device reaches that address"
 	netdev=$(rdma link show "$XMEM_RDMA_DEV/1" | sed -n 's/.* netdev \([^ ]*\).*/\1/p')
 	ip link set "$netdev" down
-	refused "port down" "verbs:$XMEM_RDMA_ADDR:$port" "down"
+	refused "port down" "verbs:$XMEM_RDMA_ADDR:$port" "port 1 of $XMEM_RDMA_DEV is .*ip link set $netdev up"
 	ip link set "$netdev" up
 	ip -6 addr replace "$XMEM_RDMA_ADDR6/64" dev "$netdev" nodad
 	unchanged "resources" "$untouched"

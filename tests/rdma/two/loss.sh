@@ -62,7 +62,7 @@ before=$(resources)
 echo >"$tmp/stop"
 python3 "$tmp/rounds.py" /dev/null "$tmp/stop" >"$tmp/plain"
 rm "$tmp/stop"
-"$XMEM_BUILD/xmem-run" --local 6M --stats="$tmp/loss.json" --appliance "verbs:$XMEM_RDMA_PEER:$XMEM_RDMA_PORT" -- \
+"$XMEM_BUILD/xmem-run" --local 6M --lost-timeout 30s --log-level info --stats="$tmp/loss.json" --appliance "verbs:$XMEM_RDMA_PEER:$XMEM_RDMA_PORT" -- \
 	python3 "$tmp/rounds.py" "$tmp/progress" "$tmp/stop" >"$tmp/out" 2>"$tmp/err" &
 program=$!
 goes_on "start"
@@ -73,7 +73,8 @@ goes_on "RDMA cut"
 link_down
 goes_on "link down"
 echo >"$tmp/stop"
-check "ends" wait "$program"
+wait "$program"
+check "status $? is 0" [ $? = 0 ]
 cat "$tmp/err"
 check "output" cmp "$tmp/out" "$tmp/plain"
 check "travelled" travelled "$tmp/loss.json" 16
