@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# bench.sh - `make bench VERBS=...` runs: with little memory and few rounds, on an appliance and perftest's server of this
+# bench.sh - `make bench VERBS=...` runs: with little memory and one round, on an appliance and perftest's server of this
 # machine. What it prints and writes is whole and agrees with itself; how fast is not looked at.
 . "$(dirname "$0")/lib.sh"
 need rdma ib_read_lat taskset python3
@@ -45,7 +45,7 @@ agrees() {
 		line, = json.load(open(sys.argv[1]))["lines"]
 		f = line["parts"]
 		assert line["row"] == "verbs" and line["met"] == (line["value"] <= 1), line
-		assert len(line["rounds"]) >= 2 and line["value"] == statistics.median(line["rounds"]) > 0, line
+		assert line["value"] == statistics.median(line["rounds"]) > 0, line
 		for us, p99, raw, bare, ratio in zip(f["fault_us"], f["fault_p99_us"], f["raw_read_us"], f["bare_fault_us"],
 		                                     line["rounds"]):
 		    assert 0 < us <= p99 and raw > 0 and bare > 0, f
