@@ -40,6 +40,7 @@ struct xm_worker {
 	struct xm_link_stats told[XM_MAX_APPLIANCES]; /* of them: what the process's statistics have */
 	char *staging;			/* XM_BATCH pages */
 	uint32_t staged;		/* of which so many have been touched and are charged to the budget */
+	uint32_t link_pages;		/* of the links' own buffers: charged too */
 	uint32_t slot_hint;
 	uint32_t busy;			/* taken from the pool */
 	/* scratch of one fetch or one batch */

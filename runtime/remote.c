@@ -131,7 +131,10 @@ static void lend(struct xm_runtime *rt, struct xm_worker *w, struct xm_link *l)
 	struct xm_link_path path;
 
 	if (xm_link_path(l, &path) == 1) {
-		xm_frame_charge(rt, path.pinned_bytes >> XM_PAGE_SHIFT);
+		uint32_t pages = (uint32_t)(path.pinned_bytes >> XM_PAGE_SHIFT);
+
+		xm_frame_charge(rt, pages);
+		__atomic_store_n(&w->link_pages, w->link_pages + pages, __ATOMIC_RELAXED);
 		if (w->huge)
 			xm_sys_prefer_node((void *)((uintptr_t)w->staging & ~(XM_HUGE_BYTES - 1)), XM_HUGE_BYTES, path.node);
 		else
@@ -606,7 +609,7 @@ int xm_remote_after_fork(struct xm_runtime *rt, char *why)
 			w->staging = NULL;
 		else if (w->staging) /* the parent's, copy-on-write */
 			xm_sys_madvise(w->staging, XM_STAGING_BYTES, MADV_DONTNEED);
-		w->staged = 0;
+		w->staged = w->link_pages = 0;
 		w->huge = w->lent = false;
 	}
 	memset(rt->huge, 0, sizeof(rt->huge));

@@ -388,22 +388,13 @@ static inline uint64_t test_words_left(void)
 }
 
 /* Staging memory of the workers counts against the budget while it is in use. */
-static inline uint64_t test_staging_pages(struct xm_runtime *rt)
-{
-	uint64_t n = 0;
-
-	for (int i = 0; i < XM_WORKERS_MAX; i++)
-		n += xm_load(&rt->worker[i].staged);
-	return n;
-}
-
-/* Staging memory of the runtime's own, which counts against the budget while it is in use. */
+/* Memory of the runtime's own, staging and buffers of links, which counts against the budget while it is in use. */
 static inline uint64_t test_own_pages(void)
 {
 	uint64_t own = 0;
 
 	for (unsigned i = 0; i < XM_WORKERS_MAX; i++)
-		own += xm_load_relaxed(&xm_rt.worker[i].staged);
+		own += xm_load_relaxed(&xm_rt.worker[i].staged) + xm_load_relaxed(&xm_rt.worker[i].link_pages);
 	return own;
 }
 
@@ -421,7 +412,7 @@ static inline uint64_t test_slots_left(void)
 static inline unsigned test_look_for_leftovers(bool say)
 {
 	struct xm_runtime *rt = &xm_rt;
-	uint64_t own = test_staging_pages(rt);
+	uint64_t own = test_own_pages();
 	const struct {
 		const char *what;
 		uint64_t left;

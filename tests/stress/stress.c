@@ -354,7 +354,7 @@ static void reap_children(void)
 
 	do {
 		xm_family_reap_dead(xm_rt.fam);
-		if (xm_load(&xm_rt.fam->resident_pages) == test_staging_pages(&xm_rt) && !test_slots_left())
+		if (xm_load(&xm_rt.fam->resident_pages) == test_own_pages() && !test_slots_left())
 			return;
 		usleep(20000);
 	} while (xm_now_ns() < end);
