@@ -258,7 +258,7 @@ static int set_path(const struct xm_peer *p, const struct xm_verbs_conn *c, char
 	}
 	d.path.sgid = a->sgid;
 	d.path.dgid = a->dgid;
-	d.path.pkey = a->pkey;
+	d.path.pkey = htobe16(0xffff); /* the only one there is on RoCE */
 	d.path.flowlabel_hoplimit = htobe32(64);
 	d.path.reversible_numpath = 0x80 | 1;
 	d.path.mtu = (uint8_t)(PATH_EQUAL | mtu);

@@ -26,6 +26,7 @@ on_node() {
 }
 
 for node in 0 1; do
+	: >"$tmp/ready"
 	"$XMEM_BUILD/xmem-appliance" --listen "verbs:$XMEM_RDMA_ADDR:0" --memory 32M --slab 8M --numa $node --ready-fd 3 \
 		3>"$tmp/ready" 2>"$tmp/log" &
 	children=($!)
