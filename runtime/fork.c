@@ -129,11 +129,11 @@ void xm_fork_prepare(void)
 	if (xm_load(&rt->state) != 1)
 		return;
 	xm_sys6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&old, 8, 0, 0);
-	memcpy(&rt->fork_mask, &old, sizeof(old));
 	xm_in_runtime++;
 	if (_IO_list_lock && _IO_list_unlock)
 		_IO_list_lock();
 	xm_lock(&rt->map_lock);
+	rt->fork_mask = old; /* not before: another thread may be forking */
 	gate_close(rt);
 	make_child(rt);
 	xm_mapping_let_fork(rt, true);
@@ -141,15 +141,16 @@ void xm_fork_prepare(void)
 	errno = 0; /* what fork sets tells the parent's part whether there is a child */
 }
 
-static void restore_signals(struct xm_runtime *rt)
+static void restore_signals(uint64_t mask)
 {
-	xm_sys6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&rt->fork_mask, 0, 8, 0, 0);
+	xm_sys6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, 8, 0, 0);
 }
 
 void xm_fork_parent(void)
 {
 	struct xm_runtime *rt = &xm_rt;
 	bool failed = errno != 0;
+	uint64_t mask;
 
 	if (xm_load(&rt->state) != 1)
 		return;
@@ -157,11 +158,12 @@ void xm_fork_parent(void)
 		xm_family_proc_drop(rt->fam, (uint32_t)rt->fork_child_proc);
 	xm_mapping_let_fork(rt, false);
 	gate_open(rt);
+	mask = rt->fork_mask;
 	xm_unlock(&rt->map_lock);
 	if (_IO_list_lock && _IO_list_unlock)
 		_IO_list_unlock();
 	xm_in_runtime--;
-	restore_signals(rt);
+	restore_signals(mask);
 }
 
 static void die_in_child(const char *what, int err)
@@ -236,5 +238,5 @@ void xm_fork_child_threads(void)
 	if (rt->env[0])
 		xm_family_tell_keeper(rt->env, rt->proc);
 	xm_in_runtime--;
-	restore_signals(rt);
+	restore_signals(rt->fork_mask);
 }

@@ -113,7 +113,7 @@ struct xm_runtime {
 	pthread_t reclaimer;
 	int stop_fd;			/* eventfd: ends the threads */
 	uint32_t stopping;
-	sigset_t fork_mask;
+	uint64_t fork_mask;		/* map lock: signals that the forking thread had blocked */
 	int fork_child_proc;		/* entry made for the child, -1: none */
 	uint64_t reserve_pages;		/* frames that background reclaim keeps free */
 	uint32_t reclaimer_sleeps;	/* atomic */

@@ -422,6 +422,64 @@ static void test_fork_when_threads_fault_then_neither_waits_for_ever(void **stat
 	unmap(p, 1500);
 }
 
+struct forker {
+	pthread_t thread;
+	pthread_barrier_t *both;
+	int blocked; /* signal */
+	uint32_t wrong;
+};
+
+static bool mask_is(int blocked)
+{
+	sigset_t mask;
+
+	pthread_sigmask(SIG_SETMASK, NULL, &mask);
+	for (int s = SIGUSR1; s <= SIGTERM; s++)
+		if (sigismember(&mask, s) != (s == blocked))
+			return false;
+	return true;
+}
+
+static void *forker_main(void *arg)
+{
+	struct forker *f = arg;
+	sigset_t mask;
+
+	sigemptyset(&mask);
+	sigaddset(&mask, f->blocked);
+	pthread_sigmask(SIG_SETMASK, &mask, NULL);
+	pthread_barrier_wait(f->both);
+	for (int i = 0; i < 20; i++) {
+		pid_t pid = test_fork();
+		int status = -1;
+
+		if (pid == 0)
+			_exit(!mask_is(f->blocked));
+		waitpid(pid, &status, 0);
+		f->wrong += status != 0 || !mask_is(f->blocked);
+	}
+	return NULL;
+}
+
+static void test_fork_when_two_threads_do_then_each_keeps_its_signal_mask(void **state)
+{
+	struct forker f[2] = { { .blocked = SIGUSR1 }, { .blocked = SIGUSR2 } };
+	pthread_barrier_t both;
+
+#ifdef __SANITIZE_ADDRESS__
+	skip(); /* its allocator's lock may be the other thread's at the fork: test_fork() */
+#endif
+	pthread_barrier_init(&both, NULL, 2);
+	for (unsigned i = 0; i < 2; i++) {
+		f[i].both = &both;
+		pthread_create(&f[i].thread, NULL, forker_main, &f[i]);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		pthread_join(f[i].thread, NULL);
+		assert_int_equal(f[i].wrong, 0);
+	}
+}
+
 /* The child uses every call that the parent could. */
 static void test_child_when_it_maps_and_remaps_then_works(void **state)
 {
@@ -460,6 +518,7 @@ int main(void)
 		T(test_child_when_dead_before_it_lives_then_taken_back),
 		T(test_child_when_killed_then_everything_comes_back),
 		T(test_fork_when_threads_fault_then_neither_waits_for_ever),
+		T(test_fork_when_two_threads_do_then_each_keeps_its_signal_mask),
 		T(test_child_when_it_maps_and_remaps_then_works),
 	};
 	int failed;
