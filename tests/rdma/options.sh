@@ -10,11 +10,11 @@ ulimit -l unlimited
 # pages leave and come back, in a child too; the last lines say on what staging is
 cat >"$tmp/pages.py" <<-END
 	import mmap, os, re, sys
-	m = mmap.mmap(-1, 6 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+	m = mmap.mmap(-1, 10 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 	def check(add):
-	    for i in range(0, 6 << 20, 4096):
+	    for i in range(0, 10 << 20, 4096):
 	        m[i:i + 8] = (i + add).to_bytes(8, "little")
-	    for i in range(0, 6 << 20, 4096):
+	    for i in range(0, 10 << 20, 4096):
 	        if m[i:i + 8] != (i + add).to_bytes(8, "little"):
 	            sys.exit("page %d is wrong" % (i // 4096))
 	check(1)
@@ -54,7 +54,7 @@ port=$(sed 's/.*://' "$tmp/ready")
 run() {
 	local options=$1
 	shift
-	timeout 100 "$XMEM_BUILD/xmem-run" --local 4M --stats="$tmp/stats.json" --log-level "${level:-warn}" \
+	timeout 100 "$XMEM_BUILD/xmem-run" --local 8M --stats="$tmp/stats.json" --log-level "${level:-warn}" \
 		--appliance "verbs:$XMEM_RDMA_ADDR:$port$options" -- python3 "$tmp/pages.py" "$@" >"$tmp/out" 2>"$tmp/err"
 }
 
