@@ -345,11 +345,13 @@ void xm_verbs_explain(const struct xm_peer *p, int err, char *why)
 {
 	if (!why || why[0])
 		return;
+	/* whatever came of it: that is the reason */
+	if (err != -ENOMEM && xm_verbs_port_down(p, why))
+		return;
 	switch (-err) {
 	case ENODEV:
-		if (!xm_verbs_port_down(p, why))
-			xm_verbs_say(why, p, "no RDMA device reaches that address (see 'rdma link'; modules ib_uverbs and "
-					     "rdma_ucm; or use tcp:)");
+		xm_verbs_say(why, p, "no RDMA device reaches that address (see 'rdma link'; modules ib_uverbs and rdma_ucm; "
+				     "or use tcp:)");
 		break;
 	case ECONNREFUSED:
 		xm_verbs_say(why, p, "nobody listens there for RDMA (does the appliance have --listen verbs:?)");
