@@ -254,8 +254,9 @@ static void test_page_when_dropped_under_the_evictor_then_no_write_is_lost(void 
 	start("shm", "128M");
 	p = filled(1, 3);
 	word = &xm_rt.pt[((uintptr_t)p - xm_ext_lo) / PAGE];
-	seen = xm_pg_load(word);
-	assert_true(xm_pg_cas(word, &seen, xm_pg_with_state(seen, XM_PG_EVICTING)));
+	do /* the handler may not have settled the first touch yet */
+		seen = xm_pg_load(word);
+	while (xm_pg_state(seen) != XM_PG_RESIDENT || !xm_pg_cas(word, &seen, xm_pg_with_state(seen, XM_PG_EVICTING)));
 	assert_int_equal(xm_sys_madvise(p, PAGE, MADV_DONTNEED), 0);
 	local = (struct iovec){ copy, PAGE };
 	remote = (struct iovec){ p, PAGE };
