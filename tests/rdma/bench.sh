@@ -1,5 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
+# kernel: last
+# time limit: 240 s
 # bench.sh - `make bench VERBS=...` runs: with little memory and one round, on an appliance and perftest's server of this
 # machine. What it prints and writes is whole and agrees with itself; how fast is not looked at.
 . "$(dirname "$0")/lib.sh"

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
+# kernel: last
 # time limit: 120 s
 # on_device.sh - tools/check-rdma on a device of the machine that it runs on: this guest's. Tests of both kinds run, the
 # other node is this one, and what cannot be done here is a skip.

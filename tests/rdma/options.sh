@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
+# kernel: last
 # time limit: 300 s
 # options.sh - what a verbs address may say of its links: each option has its effect, what cannot be had is refused in one
 # line before the command starts; little that may be locked; huge pages for staging, or none; and the statistics tell.

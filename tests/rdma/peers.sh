@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
+# kernel: last
 # time limit: 400 s
 # peers.sh - what xmem-run says when there is no way to an appliance over RDMA, or what answers is none: one line, status
 # 125, in bounded time, before the command starts; nothing is left on the device.

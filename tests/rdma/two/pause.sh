@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
+# kernel: last
 # pause.sh - another node can be made to stand still for a while: it is silent in between, and goes on after.
 . "$(dirname "$0")/../lib.sh"
 need rping

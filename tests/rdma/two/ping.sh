@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
+# kernel: last
 # ping.sh - the other node is reached by rdma_cm over both address families.
 . "$(dirname "$0")/../lib.sh"
 need rping
