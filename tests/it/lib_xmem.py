@@ -224,7 +224,7 @@ class Cgroup:
 
 # ---- an appliance ------------------------------------------------------------------------------------
 
-HEADER, HELLO, STAT = struct.Struct("<IHHIi"), 1, 48
+HEADER, HELLO, BYE, STAT = struct.Struct("<IHHIi"), 1, 3, 48
 REGION_CREATE, BYE = 16, 3
 MAGIC = 0x4D454D58
 STAT_NAMES = ("total_bytes free_bytes warm_bytes slab_bytes sessions regions slabs_used slabs_backed connections "
@@ -286,6 +286,11 @@ class Client:
 
     def close(self):
         self.s.close()
+
+    def leave(self):
+        """The session ends now, not when its lease is over."""
+        self.call(BYE)
+        self.close()
 
 
 class Appliance:

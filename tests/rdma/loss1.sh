@@ -39,7 +39,9 @@ busy() {
 used() {
 	PYTHONPATH=tests/it python3 - "tcp:${uri#verbs:}" <<-END
 		import sys, lib_xmem
-		st = lib_xmem.Client(sys.argv[1]).stat()
+		client = lib_xmem.Client(sys.argv[1])
+		st = client.stat()
+		client.leave()
 		print(st["slabs_used"], st["sessions"] - 1)
 	END
 }
