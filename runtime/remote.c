@@ -319,6 +319,7 @@ static void transfer_to_one(struct batch *b)
 {
 	struct xm_runtime *rt = b->rt;
 	uint64_t end = xm_now_ns() + lost_timeout(rt), pause = 1000000;
+	const char *why = "it answers, but transfers fail again and again";
 	int again = 1;
 
 	b->link = link_wait(rt, b->w, b->appliance);
@@ -330,6 +331,7 @@ static void transfer_to_one(struct batch *b)
 		if (b->link->ops->state(b->link) < 0) {
 			if (xm_link_reconnect(b->link) < 0) {
 				b->w->unfenced = true;
+				why = "it answers, but its memory could not be reached in time";
 				break;
 			}
 			xm_stat_add(rt, link_reconnects, 1);
@@ -343,7 +345,8 @@ static void transfer_to_one(struct batch *b)
 		}
 	}
 	if (!b->link || xm_peer_state(rt->peer[b->appliance]) < 0)
-		xm_say_lost(rt, b->appliance, "it does not answer");
+		why = "it does not answer";
+	xm_say_lost(rt, b->appliance, why);
 	for (int i = 0; i < b->n; i++)
 		if (is_due(b, i))
 			b->status[i] = -ENOLINK;

@@ -147,6 +147,20 @@ reconnected() {
 	END
 }
 
+active() { rdma link show "$XMEM_RDMA_DEV/1" 2>/dev/null | grep -q 'state ACTIVE'; }
+
+# renew_device [COMMAND...]: a guest's soft-RoCE made anew; COMMAND is run while there is none. After its interface was down
+# that of Linux 6.1 answers no connection request. Nobody may be using it.
+renew_device() {
+	local netdev
+	netdev=$(rdma link show "$XMEM_RDMA_DEV/1" | sed -n 's/.* netdev \([^ ]*\).*/\1/p')
+	rdma link delete "$XMEM_RDMA_DEV"
+	"$@"
+	ip -6 addr replace "$XMEM_RDMA_ADDR6/64" dev "$netdev" nodad
+	rdma link add "$XMEM_RDMA_DEV" type rxe netdev "$netdev"
+	check "the device is back" retry 30 active
+}
+
 finish() {
 	echo "$passed checks passed, $failed failed"
 	[ "$failed" = 0 ]

@@ -156,11 +156,10 @@ if [ "${RDMA_VM_ADDR:-}" = "$XMEM_RDMA_ADDR" ]; then
 	check "port down" refused "port 1 of $XMEM_RDMA_DEV is DOWN: ip link set $netdev up" ""
 	check "port of the device down" refused "port 1 of $XMEM_RDMA_DEV is DOWN: ip link set $netdev up" ",device=$XMEM_RDMA_DEV"
 	ip link set "$netdev" up
-	active() { [ "$(rdma link show "$XMEM_RDMA_DEV/1" | grep -c 'state ACTIVE')" = 1 ]; }
-	check "port up again" retry 20 active
 fi
 kill "${children[@]}"
 wait
 children=()
+[ "${RDMA_VM_ADDR:-}" != "$XMEM_RDMA_ADDR" ] || renew_device
 unchanged "resources" "$before"
 finish

@@ -75,11 +75,7 @@ if [ -n "${RDMA_VM:-}" ]; then
 	ip link set "$netdev" down
 	refused "port down" "verbs:$XMEM_RDMA_ADDR:$port" "port 1 of $XMEM_RDMA_DEV is .*ip link set $netdev up"
 	ip link set "$netdev" up
-	ip -6 addr replace "$XMEM_RDMA_ADDR6/64" dev "$netdev" nodad
 	unchanged "resources" "$untouched"
-	rdma link delete "$XMEM_RDMA_DEV"
-	refused "no device" "verbs:$XMEM_RDMA_ADDR:$port" "no RDMA device reaches that address"
-	rdma link add "$XMEM_RDMA_DEV" type rxe netdev "$netdev"
-	check "the device is back" retry 30 grep -q 'state ACTIVE' <(rdma link show "$XMEM_RDMA_DEV/1")
+	renew_device refused "no device" "verbs:$XMEM_RDMA_ADDR:$port" "no RDMA device reaches that address"
 fi
 finish
