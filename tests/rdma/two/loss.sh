@@ -4,6 +4,7 @@
 # loss.sh - a program goes on, and is right, when the way to its appliance is interrupted for less than the lease:
 #   the other node stands still      longer than a queue pair tries (4.096 us * 2^14, 4 times, at most 1.1 s)
 #   RDMA alone is cut                the queue pairs break, the control connection does not
+#   this node's link goes down       not with Linux 6.1, whose soft-RoCE answers no connection request after that
 . "$(dirname "$0")/../lib.sh"
 need python3 rdma ip
 [ -n "${RDMA_VM_REQ:-}" ] || skip "stops another machine: only in guests"
@@ -47,6 +48,15 @@ no_rdma() {
 	ip rule del pref 1
 }
 
+link_down() {
+	local netdev
+	netdev=$(rdma link show "$XMEM_RDMA_DEV/1" | sed -n 's/.* netdev \([^ ]*\).*/\1/p')
+	ip link set "$netdev" down
+	sleep 3 # how long it is down
+	ip link set "$netdev" up
+	ip -6 addr replace "$XMEM_RDMA_ADDR6/64" dev "$netdev" nodad
+}
+
 await_node0
 before=$(resources)
 echo >"$tmp/stop"
@@ -60,6 +70,10 @@ check "node 0 stands still" pause_node 0 4000
 goes_on "pause"
 no_rdma
 goes_on "RDMA cut"
+if [[ $(uname -r) != 6.1.* ]]; then
+	link_down
+	goes_on "link down"
+fi
 echo >"$tmp/stop"
 wait "$program"
 check "status $? is 0" [ $? = 0 ]
