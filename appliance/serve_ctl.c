@@ -116,7 +116,7 @@ static void kill_conn(struct xm_ctl *c, struct conn *conn)
 		close(conn->source.fd);
 	conn->source.fd = -1;
 	if (conn->session && !conn->replaced)
-		xm_verbs_control_gone(c->a->verbs, conn->session->id, conn->link, conn->bye);
+		xm_verbs_control(c->a->verbs, conn->session->id, conn->link, conn->bye ? XM_CONTROL_BYE : XM_CONTROL_GONE);
 	if (conn->session)
 		xm_session_leave(c->a, conn->session, &conn->proc, conn->bye);
 	conn->session = NULL;
@@ -308,7 +308,7 @@ static void answer_hello(struct xm_ctl *c, struct conn *conn, struct xm_session 
 	c->strangers--;
 	if (c->in.u.hello.role == XM_WIRE_ROLE_CONTROL) {
 		fence(c, conn);
-		xm_verbs_control_back(c->a->verbs, s->id, conn->link);
+		xm_verbs_control(c->a->verbs, s->id, conn->link, XM_CONTROL_BACK);
 		reply(c, conn, NULL);
 		return;
 	}

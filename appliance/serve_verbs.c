@@ -64,6 +64,12 @@ struct verbs_conn {
 	struct verbs_conn *next;
 };
 
+struct notice {
+	uint64_t session, control;
+	enum xm_control what;
+	struct notice *next;
+};
+
 struct request {
 	struct xm_wire_rdma_hello hello;
 	int status;
@@ -89,6 +95,9 @@ struct xm_verbs {
 	pthread_mutex_t mutex; /* conns, and every queue pair's life; taken before the registry's */
 	struct verbs_conn *conns;
 	unsigned count, half_open, widowed;
+
+	pthread_mutex_t notice_mutex; /* notices, oldest first; held for moments */
+	struct notice *notices;
 };
 
 /* ---- connections -------------------------------------------------------------------------------------- */
@@ -166,36 +175,57 @@ void xm_verbs_end_session(struct xm_verbs *v, uint64_t session)
 	wake(v);
 }
 
-void xm_verbs_control_gone(struct xm_verbs *v, uint64_t session, uint64_t control, bool bye)
+/* ---- control connections ------------------------------------------------------------------------------- */
+
+static void carry_out(struct xm_verbs *v, const struct notice *n)
 {
-	if (!v || !control)
-		return;
 	pthread_mutex_lock(&v->mutex);
 	for (struct verbs_conn *c = v->conns; c; c = c->next) {
-		if (c->dead || c->session != session || c->control != control)
+		if (c->dead || c->session != n->session || c->control != n->control)
 			continue;
-		if (!c->widowed_ns)
-			v->widowed++;
-		c->widowed_ns = xm_now_ns();
-		if (bye)
+		v->widowed -= c->widowed_ns != 0;
+		c->widowed_ns = n->what == XM_CONTROL_BACK ? 0 : xm_now_ns();
+		v->widowed += c->widowed_ns != 0;
+		if (n->what == XM_CONTROL_BYE)
 			kill_conn(v, c);
 	}
 	pthread_mutex_unlock(&v->mutex);
+}
+
+/* Who serves control connections must not wait for a device, as who holds the mutex may. */
+void xm_verbs_control(struct xm_verbs *v, uint64_t session, uint64_t control, enum xm_control what)
+{
+	struct notice now = { .session = session, .control = control, .what = what }, *n, **at;
+
+	if (!v || !control)
+		return;
+	n = malloc(sizeof(*n));
+	if (!n) {
+		carry_out(v, &now);
+		return;
+	}
+	*n = now;
+	pthread_mutex_lock(&v->notice_mutex);
+	for (at = &v->notices; *at; at = &(*at)->next)
+		;
+	*at = n;
+	pthread_mutex_unlock(&v->notice_mutex);
 	wake(v);
 }
 
-void xm_verbs_control_back(struct xm_verbs *v, uint64_t session, uint64_t control)
+static void take_notice(struct xm_verbs *v)
 {
-	if (!v || !control)
-		return;
-	pthread_mutex_lock(&v->mutex);
-	for (struct verbs_conn *c = v->conns; c; c = c->next) {
-		if (c->dead || !c->widowed_ns || c->session != session || c->control != control)
-			continue;
-		c->widowed_ns = 0;
-		v->widowed--;
+	struct notice *n, *next;
+
+	pthread_mutex_lock(&v->notice_mutex);
+	n = v->notices;
+	v->notices = NULL;
+	pthread_mutex_unlock(&v->notice_mutex);
+	for (; n; n = next) {
+		next = n->next;
+		carry_out(v, n);
+		free(n);
 	}
-	pthread_mutex_unlock(&v->mutex);
 }
 
 /* ---- accepting ---------------------------------------------------------------------------------------- */
@@ -550,6 +580,7 @@ static void *run(void *arg)
 		}
 		for (int i = 0; i < EVENTS && next_event(v); i++)
 			;
+		take_notice(v);
 		expire(v);
 		bury(v);
 	}
@@ -601,6 +632,7 @@ int xm_verbs_create(struct xm_appliance *a, struct xm_verbs **out)
 		return -ENOMEM;
 	v->a = a;
 	pthread_mutex_init(&v->mutex, NULL);
+	pthread_mutex_init(&v->notice_mutex, NULL);
 	v->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ret = v->wake_fd < 0 ? -errno : open_devices(v);
 	if (ret == 0) {
@@ -693,6 +725,7 @@ void xm_verbs_stop(struct xm_verbs *v)
 	for (struct verbs_conn *c = v->conns; c; c = c->next)
 		kill_conn(v, c);
 	pthread_mutex_unlock(&v->mutex);
+	take_notice(v);
 	bury(v);
 }
 
@@ -710,5 +743,6 @@ void xm_verbs_destroy(struct xm_verbs *v)
 	if (v->wake_fd >= 0)
 		close(v->wake_fd);
 	pthread_mutex_destroy(&v->mutex);
+	pthread_mutex_destroy(&v->notice_mutex);
 	free(v);
 }

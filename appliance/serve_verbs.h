@@ -6,7 +6,6 @@
 #ifndef XM_SERVE_VERBS_H
 #define XM_SERVE_VERBS_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 struct xm_appliance;
@@ -27,9 +26,9 @@ void xm_verbs_destroy(struct xm_verbs *v);
 /* When this returns no connection of the session reaches memory. The session must not be in the registry any more, so
  * that none is added. Any thread, no lock held; may take milliseconds. */
 void xm_verbs_end_session(struct xm_verbs *v, uint64_t session);
-/* A process's control connection (its link id; 0: not told) is gone, or back: what it has over RDMA ends when it said bye,
- * or has not come back within the lease. As above; v NULL is fine. */
-void xm_verbs_control_gone(struct xm_verbs *v, uint64_t session, uint64_t control, bool bye);
-void xm_verbs_control_back(struct xm_verbs *v, uint64_t session, uint64_t control);
+/* What became of a process's control connection (its link id; 0: not told). What it has over RDMA ends when it said bye,
+ * or when that has not come back within the lease. Any thread; at once, without waiting; v NULL is fine. */
+enum xm_control { XM_CONTROL_BYE, XM_CONTROL_GONE, XM_CONTROL_BACK };
+void xm_verbs_control(struct xm_verbs *v, uint64_t session, uint64_t control, enum xm_control what);
 
 #endif
