@@ -114,8 +114,9 @@ check:  ## install what is missing, build, and run the tests (under 20 minutes)
 		-b $(BUILD)/tsan $(tsan_of) \
 		-b $(BUILD)/release -t 300 $(call stress_of,release) -t 120 $(IT_SCRIPTS)
 
-check-all:  ## everything: every variant, every combination, long stress, fuzzing
+check-all:  ## everything: every variant, every combination, long stress, fuzzing, RDMA
 	@tools/setup
+	@tools/setup rdma
 	$(SUBMAKE) VARIANT=release tests
 	$(SUBMAKE) VARIANT=checked tests
 	$(SUBMAKE) VARIANT=asan tests
@@ -133,6 +134,7 @@ check-all:  ## everything: every variant, every combination, long stress, fuzzin
 		-t 1200 -b $(BUILD)/release $(IT_SCRIPTS) \
 		-l check -b $(BUILD)/checked $(IT_SCRIPTS) \
 		-l all -t 600 -b $(BUILD)/fuzz $(if $(FUZZ_NAMES),tools/fuzz-for)
+	@XMEM_LEVEL=all BUILD=$(BUILD) RDMA_DEV=$(RDMA_DEV) tools/check-rdma
 
 ifneq ($(filter check,$(MAKECMDGOALS)),)
 check-rdma: check # one after the other, also with -j
