@@ -150,7 +150,7 @@ reconnected() {
 active() { rdma link show "$XMEM_RDMA_DEV/1" 2>/dev/null | grep -q 'state ACTIVE'; }
 
 # renew_device [COMMAND...]: a guest's soft-RoCE made anew; COMMAND is run while there is none. After its interface was down
-# that of Linux 6.1 answers no connection request. Nobody may be using it.
+# it answers no connection request. Nobody may be using it.
 renew_device() {
 	local netdev
 	netdev=$(rdma link show "$XMEM_RDMA_DEV/1" | sed -n 's/.* netdev \([^ ]*\).*/\1/p')

@@ -4,7 +4,8 @@
 # loss.sh - a program goes on, and is right, when the way to its appliance is interrupted for less than the lease:
 #   the other node stands still      longer than a queue pair tries (4.096 us * 2^14, 4 times, at most 1.1 s)
 #   RDMA alone is cut                the queue pairs break, the control connection does not
-#   this node's link goes down       not with Linux 6.1, whose soft-RoCE answers no connection request after that
+#   nothing passes at all            as on a cut cable. (After its interface was down, soft-RoCE itself answers no
+#                                    connection request any more, rping's neither.)
 . "$(dirname "$0")/../lib.sh"
 need python3 rdma ip
 [ -n "${RDMA_VM_REQ:-}" ] || skip "stops another machine: only in guests"
@@ -42,19 +43,13 @@ goes_on() {
 	check "$1: lives" kill -0 "$program"
 }
 
-no_rdma() {
-	ip rule add pref 1 to "$XMEM_RDMA_PEER" ipproto udp blackhole
-	sleep 2 # how long nothing passes
+# cut_off SECONDS SELECTOR...: for so long nothing of that passes to the other node
+cut_off() {
+	local seconds=$1
+	shift
+	ip rule add pref 1 to "$XMEM_RDMA_PEER" "$@" blackhole
+	sleep "$seconds"
 	ip rule del pref 1
-}
-
-link_down() {
-	local netdev
-	netdev=$(rdma link show "$XMEM_RDMA_DEV/1" | sed -n 's/.* netdev \([^ ]*\).*/\1/p')
-	ip link set "$netdev" down
-	sleep 3 # how long it is down
-	ip link set "$netdev" up
-	ip -6 addr replace "$XMEM_RDMA_ADDR6/64" dev "$netdev" nodad
 }
 
 await_node0
@@ -68,12 +63,10 @@ program=$!
 goes_on "start"
 check "node 0 stands still" pause_node 0 4000
 goes_on "pause"
-no_rdma
+cut_off 2 ipproto udp
 goes_on "RDMA cut"
-if [[ $(uname -r) != 6.1.* ]]; then
-	link_down
-	goes_on "link down"
-fi
+cut_off 3
+goes_on "all cut"
 echo >"$tmp/stop"
 wait "$program"
 check "status $? is 0" [ $? = 0 ]
