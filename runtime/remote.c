@@ -16,10 +16,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "backoff.h"
 #include "runtime/internal.h"
 
 #define TRANSIENT_TRIES 16
-#define BACKOFF_NS_MAX 200000000ull
 #define GROW_PAUSE_NS 100000000ull /* between questions to appliances that are full */
 
 static uint32_t page_sum(const void *page)
@@ -185,14 +185,11 @@ static bool is_due(const struct batch *b, int i)
 /* The worker's link, opened if need be; a short outage is waited for as that of an open link is. */
 static struct xm_link *link_wait(struct xm_runtime *rt, struct xm_worker *w, unsigned a)
 {
-	uint64_t end = xm_now_ns() + lost_timeout(rt), pause = 1000000;
+	struct xm_backoff b = { .deadline_ns = xm_now_ns() + lost_timeout(rt) };
 	struct xm_link *l = link_of(rt, w, a);
 
-	while (!l && rt->peer[a] && xm_peer_state(rt->peer[a]) == 0 && xm_now_ns() < end) {
-		xm_sys_sleep(pause);
-		pause = xm_min(pause * 2, BACKOFF_NS_MAX);
+	while (!l && rt->peer[a] && xm_peer_state(rt->peer[a]) == 0 && xm_backoff(&b))
 		l = link_of(rt, w, a);
-	}
 	return l;
 }
 
@@ -318,7 +315,7 @@ static int sort_out(struct batch *b)
 static void transfer_to_one(struct batch *b)
 {
 	struct xm_runtime *rt = b->rt;
-	uint64_t end = xm_now_ns() + lost_timeout(rt), pause = 1000000;
+	struct xm_backoff pause = { .deadline_ns = xm_now_ns() + lost_timeout(rt) };
 	const char *why = "it answers, but transfers fail again and again";
 	int again = 1;
 
@@ -336,11 +333,8 @@ static void transfer_to_one(struct batch *b)
 			}
 			xm_stat_add(rt, link_reconnects, 1);
 			tries++;
-		} else if (b->link_died && xm_now_ns() < end) {
-			/* the link is well (again); what it needs beside, the key of a slab, is not to be had just now */
-			xm_sys_sleep(pause);
-			pause = xm_min(pause * 2, BACKOFF_NS_MAX);
-		} else {
+		} else if (!b->link_died || !xm_backoff(&pause)) {
+			/* else: the link is well (again); what it needs beside, the key of a slab, is not to be had just now */
 			tries++;
 		}
 	}

@@ -18,6 +18,7 @@
  */
 #include "link/peer_impl.h"
 
+#include "backoff.h"
 #include "sys.h"
 
 #include <stdbool.h>
@@ -28,7 +29,6 @@
 #define SEND_EAGER (256u << 10) /* queued bytes that are sent without waiting for flush */
 #define SEND_KEEP (1u << 20)	/* touched send buffer that is kept after a burst */
 #define RECV_BYTES (64u << 10)
-#define BACKOFF_NS_MAX 200000000ull
 #define SILENCE_NS_MIN 50000000ull /* a busy appliance may need as long to make a slab */
 
 struct slot {
@@ -491,25 +491,19 @@ static uint64_t reconnect_deadline(struct tcp_link *t)
 static int tcp_reconnect(struct xm_link *l)
 {
 	struct tcp_link *t = tcp_of(l);
-	uint64_t backoff = 1000000, deadline;
+	struct xm_backoff b = { 0 };
 
 	if (tcp_state(l) == 0)
 		return 0;
 	die(t);
-	deadline = reconnect_deadline(t);
-	for (;;) {
-		uint64_t now;
-
-		if (xm_peer_connect_data(l->peer, t->id, deadline, &t->fd) == 0) {
+	b.deadline_ns = reconnect_deadline(t);
+	do {
+		if (xm_peer_connect_data(l->peer, t->id, b.deadline_ns, &t->fd) == 0) {
 			t->stats.reconnects++;
 			return 0;
 		}
-		now = xm_now_ns();
-		if (xm_peer_state(l->peer) < 0 || now >= deadline)
-			return -ENOLINK;
-		xm_sys_sleep(xm_min(backoff, deadline - now));
-		backoff = xm_min(backoff * 2, BACKOFF_NS_MAX);
-	}
+	} while (xm_peer_state(l->peer) == 0 && xm_backoff(&b));
+	return -ENOLINK;
 }
 
 static const void *tcp_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)

@@ -22,6 +22,7 @@
 #include "link/verbs_impl.h"
 
 #include "log.h"
+#include "backoff.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -34,7 +35,6 @@
 #define SPILL_BYTES ((size_t)OPS * XM_LINK_OP_MAX) /* address space; touched where something was written */
 #define SPILL_KEEP (16u << 10)			    /* of an operation; more is given back when it is done */
 #define SPIN_NS 20000u /* some round trips of a fast network: sleeping costs more than that */
-#define BACKOFF_NS_MAX 200000000ull
 #define NO_BLOCK UINT16_MAX
 
 enum kind { OP_READ, OP_WRITE, OP_CAS, OP_FAA };
@@ -606,26 +606,22 @@ static void verbs_kill(struct xm_link *l)
 static int verbs_reconnect(struct xm_link *l)
 {
 	struct verbs_link *v = verbs_of(l);
-	uint64_t backoff = 1000000, deadline;
+	struct xm_backoff b = { 0 };
 
 	if (verbs_state(l) == 0)
 		return 0;
 	die(v);
-	deadline = xm_now_ns() + l->peer->lost_timeout_ns;
-	for (;;) {
-		uint64_t now = xm_now_ns(), limit = xm_min(deadline, now + l->peer->connect_timeout_ns);
+	b.deadline_ns = xm_now_ns() + l->peer->lost_timeout_ns;
+	do {
+		uint64_t limit = xm_min(b.deadline_ns, xm_now_ns() + l->peer->connect_timeout_ns);
 
 		if (xm_peer_state(l->peer) == 0 &&
 		    xm_verbs_connect(l->peer, v->id, limit, &v->conn, &v->q, NULL) == 0) {
 			v->stats.reconnects++;
 			return 0;
 		}
-		now = xm_now_ns();
-		if (xm_peer_state(l->peer) < 0 || now >= deadline)
-			return -ENOLINK;
-		xm_sys_sleep(xm_min(backoff, deadline - now));
-		backoff = xm_min(backoff * 2, BACKOFF_NS_MAX);
-	}
+	} while (xm_peer_state(l->peer) == 0 && xm_backoff(&b));
+	return -ENOLINK;
 }
 
 static const void *verbs_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)

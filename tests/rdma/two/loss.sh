@@ -43,12 +43,20 @@ goes_on() {
 	check "$1: lives" kill -0 "$program"
 }
 
-# cut_off SECONDS SELECTOR...: for so long nothing of that passes to the other node
+# errors: operations on the program's links that have failed so far
+errors() {
+	"$XMEM_BUILD/xmem-top" --once --json |
+		python3 -c 'import json, sys; print(json.load(sys.stdin)["family"]["total"]["link_errors"])'
+}
+more_errors_than() { [ "$(errors)" -gt "$1" ]; }
+
+# cut_off WHAT SELECTOR...: nothing of that passes to the other node, until operations have failed of it
 cut_off() {
-	local seconds=$1
+	local what=$1 n
 	shift
+	n=$(errors)
 	ip rule add pref 1 to "$XMEM_RDMA_PEER" "$@" blackhole
-	sleep "$seconds"
+	check "$what: operations fail (more than $n)" retry 20 more_errors_than "$n"
 	ip rule del pref 1
 }
 
@@ -63,9 +71,9 @@ program=$!
 goes_on "start"
 check "node 0 stands still" pause_node 0 4000
 goes_on "pause"
-cut_off 2 ipproto udp
+cut_off "RDMA cut" ipproto udp
 goes_on "RDMA cut"
-cut_off 3
+cut_off "all cut"
 goes_on "all cut"
 echo >"$tmp/stop"
 wait "$program"
@@ -73,7 +81,7 @@ check "status $? is 0" [ $? = 0 ]
 cat "$tmp/err"
 check "output" cmp "$tmp/out" "$tmp/plain"
 check "travelled" travelled "$tmp/loss.json" 16
-check "connections were lost, and made anew" reconnected "$tmp/loss.json" 1
+check "connections were lost, and made anew" reconnected "$tmp/loss.json" 2
 cat "$tmp/check.out"
 unchanged "resources" "$before"
 finish
