@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "runtime/track.h"
 #include "runtime/uffd.h"
 
 #ifndef MADV_DONTNEED_LOCKED
@@ -308,6 +309,7 @@ static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
 			break;
 		case FATE_CLEAN:
 			xm_stat_add(rt, evicted_clean_pages, 1);
+			xm_track_clean(rt, page);
 			word = xm_pg_with_state(word, XM_PG_REMOTE);
 			break;
 		case FATE_ZERO:

@@ -8,7 +8,8 @@
  *   offset 0          struct xm_family (configuration, counters, slabs, processes)
  *   XM_FAM_REFS_OFF   u16 per slot: number of page words (of any process) that name it; 0: free
  *   XM_FAM_SUMS_OFF   u32 per slot: checksum of what was written there; 0: unknown
- *   XM_FAM_TOUCH_OFF  per process one byte per 512 page words: 1 where any may be non-zero. Reading a page
+ *   XM_FAM_TOUCH_OFF  per process one byte per 512 page words: not 0 where any may be non-zero (and then a count, see
+ *                     track.h). Reading a page
  *                     table where it was never touched would materialise it: walkers skip by this map
  *   XM_FAM_PT_OFF     page tables: XM_MAX_PROCS times XM_PT_BYTES
  *

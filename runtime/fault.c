@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
+#include "runtime/track.h"
 #include "runtime/uffd.h"
 
 #define STREAM_MIN 8 /* pages ahead that are worth making room for */
@@ -417,7 +418,8 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	n = lock_advised(rt, w, page, &a);
 	xm_worker_sort(w, n);
 	demand = mark_prefetched(rt, w, n, page, writable);
-	w->mark[demand] = (rt->features & XM_FEAT_WP) && !write && !swap; /* written now: dirty at once */
+	/* written now, or soon by all experience: dirty at once */
+	w->mark[demand] = (rt->features & XM_FEAT_WP) && !write && !swap && !xm_track_writable(rt, page);
 	if (s) {
 		s->run_writes = 0;
 		s->run_writable = writable;
@@ -478,6 +480,7 @@ static void fault_resident(struct xm_runtime *rt, uint64_t page, xm_pte word, ui
 			s->run_writes++;
 		stream_put(s);
 		xm_stat_add(rt, faults_write, 1);
+		xm_track_wrote(rt, page);
 		xm_uffd_writeprotect(rt->uffd, addr, XM_PAGE_SIZE, false);
 		xm_page_settle(rt, page, word | XM_PG_DIRTY | XM_PG_REF);
 		return;

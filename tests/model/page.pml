@@ -210,6 +210,10 @@ inline resolve(p, t)
 	:: atomic { state[p] == EMPTY && guard_fault -> guarded[p] = false; wake(p) }; break
 	:: atomic { state[p] == EMPTY && !guard_fault -> state[p] = FETCHING }; fault_zero(p); break
 	:: atomic { state[p] == REMOTE -> state[p] = FETCHING };
+	if
+	:: true
+	:: write = true /* to make room for another, or because it is likely to be written: track.h */
+	fi;
 #if BUG == 7
 		fetch(p, false);
 		dirty[p] = false;

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <sys/mman.h>
 
@@ -377,6 +378,57 @@ static void test_appliance_when_dead_without_poison_then_sigbus_and_efault(void 
 	check_dead(XM_FEAT_POISON);
 }
 
+/* ---- known clean, or not ---------------------------------------------------------------------------------------- */
+
+struct habit {
+	uint64_t fetched, faults_write, evicted, clean;
+};
+
+/* Touches pages in random order, by a load and, `store`, a store behind it: what that cost in its second half. */
+static struct habit random_touches(volatile uint64_t *at, bool store, unsigned touches)
+{
+	const struct xm_proc_stats *st = &xm_rt.me->stats;
+	struct habit before = { 0 };
+	uint64_t x = 88172645463325252ull;
+
+	for (unsigned i = 0; i < touches; i++) {
+		volatile uint64_t *word;
+
+		if (i == touches / 2)
+			before = (struct habit){ xm_load(&st->faults_fetch), xm_load(&st->faults_write),
+						 xm_load(&st->evicted_pages), xm_load(&st->evicted_clean_pages) };
+		x = x * 6364136223846793005ull + 1442695040888963407ull;
+		word = &at[(x >> 33) % PAGES * (PAGE / 8)];
+		assert_int_not_equal(*word, 0);
+		if (store)
+			*word += 2; /* they start odd */
+	}
+	return (struct habit){ xm_load(&st->faults_fetch) - before.fetched, xm_load(&st->faults_write) - before.faults_write,
+			       xm_load(&st->evicted_pages) - before.evicted,
+			       xm_load(&st->evicted_clean_pages) - before.clean };
+}
+
+/* What is read and then written comes in writable after a while; when that is over pages are known clean again. */
+static void test_tracking_when_habits_change_then_follows(void **state)
+{
+	uint64_t *p;
+	struct habit h;
+
+	config.prefetch = "none";
+	start("shm", "128M");
+	p = xm_map_new(PAGES * PAGE, 0, RW, 0);
+	for (uint64_t i = 0; i < PAGES; i++)
+		p[i * (PAGE / 8)] = 1;
+	h = random_touches(p, true, 40000);
+	print_message("written: %" PRIu64 " fetches, %" PRIu64 " writes to clean pages\n", h.fetched, h.faults_write);
+	assert_true(h.fetched > 10000);
+	assert_true(h.faults_write * 4 < h.fetched);
+	h = random_touches(p, false, 80000);
+	print_message("read: %" PRIu64 " evicted, %" PRIu64 " clean\n", h.evicted, h.clean);
+	assert_true(h.evicted > 10000);
+	assert_true(h.clean * 20 > h.evicted * 19);
+}
+
 /* Full: the page that finds no room waits, then the thread that wants it gets SIGBUS; what was there stays. */
 static void test_appliance_when_full_then_sigbus_after_the_stall(void **state)
 {
@@ -443,6 +495,7 @@ int main(void)
 		T(test_direct_io_when_pressed_then_nothing_lost),
 		T(test_page_when_many_threads_fault_on_it_then_fetched_once),
 		T(test_page_when_dropped_under_the_evictor_then_no_write_is_lost),
+		T(test_tracking_when_habits_change_then_follows),
 		T(test_appliance_when_stopped_for_a_moment_then_nobody_notices),
 		T(test_links_when_they_break_again_and_again_then_nobody_notices),
 		T(test_links_when_corrupted_then_found_and_repeated),
