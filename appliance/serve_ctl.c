@@ -116,7 +116,8 @@ static void kill_conn(struct xm_ctl *c, struct conn *conn)
 		close(conn->source.fd);
 	conn->source.fd = -1;
 	if (conn->session && !conn->replaced)
-		xm_verbs_control(c->a->verbs, conn->session->id, conn->link, conn->bye ? XM_CONTROL_BYE : XM_CONTROL_GONE);
+		xm_verbs_notice(c->a->verbs, conn->bye ? XM_VERBS_CONTROL_BYE : XM_VERBS_CONTROL_GONE, conn->session->id,
+				conn->link);
 	if (conn->session)
 		xm_session_leave(c->a, conn->session, &conn->proc, conn->bye);
 	conn->session = NULL;
@@ -308,7 +309,7 @@ static void answer_hello(struct xm_ctl *c, struct conn *conn, struct xm_session 
 	c->strangers--;
 	if (c->in.u.hello.role == XM_WIRE_ROLE_CONTROL) {
 		fence(c, conn);
-		xm_verbs_control(c->a->verbs, s->id, conn->link, XM_CONTROL_BACK);
+		xm_verbs_notice(c->a->verbs, XM_VERBS_CONTROL_BACK, s->id, conn->link);
 		reply(c, conn, NULL);
 		return;
 	}

@@ -12,12 +12,14 @@
  * of what is under way, and the successor is accepted afterwards.
  *
  * Connections do not hold a session, for the end of a vanished host's is never heard of: they name it by id, and the
- * session's end takes them down. Holding the mutex, this thread looks the session up and puts the connection in the
- * list; who ends a session takes it out of the registry first and then, with the mutex, goes through the list.
+ * session's end takes them down. This thread looks the session up when it puts a connection in the list; who ends a
+ * session takes it out of the registry first and then leaves a notice. What the connections could reach is nobody's
+ * before they are gone: a key dies before its slab is given back (domain.c).
  * What one process of a session left connected ends with its control connection: at once after a BYE, else when that has
  * not come back within the lease.
  *
- * Any thread may make a connection dead, which destroys its queue pair; only the verbs thread destroys identifiers,
+ * Destroying a queue pair can take long; whoever serves control connections leaves notices and never waits for it.
+ * Making a connection dead destroys its queue pair; only the verbs thread destroys identifiers,
  * without the mutex: that call waits until every event of the identifier was acknowledged, which this thread does. For
  * the same reason asynchronous events are acknowledged before the mutex is taken: destroying a queue pair waits for them.
  */
@@ -66,7 +68,7 @@ struct verbs_conn {
 
 struct notice {
 	uint64_t session, control;
-	enum xm_control what;
+	enum xm_verbs_notice what;
 	struct notice *next;
 };
 
@@ -163,43 +165,33 @@ static void expire(struct xm_verbs *v)
 	pthread_mutex_unlock(&v->mutex);
 }
 
-void xm_verbs_end_session(struct xm_verbs *v, uint64_t session)
-{
-	if (!v)
-		return;
-	pthread_mutex_lock(&v->mutex);
-	for (struct verbs_conn *c = v->conns; c; c = c->next)
-		if (c->session == session)
-			kill_conn(v, c);
-	pthread_mutex_unlock(&v->mutex);
-	wake(v);
-}
-
-/* ---- control connections ------------------------------------------------------------------------------- */
+/* ---- notices ------------------------------------------------------------------------------------------- */
 
 static void carry_out(struct xm_verbs *v, const struct notice *n)
 {
+	bool all = n->what == XM_VERBS_SESSION_OVER;
+
 	pthread_mutex_lock(&v->mutex);
 	for (struct verbs_conn *c = v->conns; c; c = c->next) {
-		if (c->dead || c->session != n->session || c->control != n->control)
+		if (c->dead || c->session != n->session || (!all && c->control != n->control))
 			continue;
 		v->widowed -= c->widowed_ns != 0;
-		c->widowed_ns = n->what == XM_CONTROL_BACK ? 0 : xm_now_ns();
+		c->widowed_ns = n->what == XM_VERBS_CONTROL_BACK ? 0 : xm_now_ns();
 		v->widowed += c->widowed_ns != 0;
-		if (n->what == XM_CONTROL_BYE)
+		if (all || n->what == XM_VERBS_CONTROL_BYE)
 			kill_conn(v, c);
 	}
 	pthread_mutex_unlock(&v->mutex);
 }
 
 /* Who serves control connections must not wait for a device, as who holds the mutex may. */
-void xm_verbs_control(struct xm_verbs *v, uint64_t session, uint64_t control, enum xm_control what)
+void xm_verbs_notice(struct xm_verbs *v, enum xm_verbs_notice what, uint64_t session, uint64_t control)
 {
 	struct notice now = { .session = session, .control = control, .what = what }, *n, **at;
 
-	if (!v || !control)
+	if (!v || (!control && what != XM_VERBS_SESSION_OVER))
 		return;
-	n = malloc(sizeof(*n));
+	n = v->started ? malloc(sizeof(*n)) : NULL;
 	if (!n) {
 		carry_out(v, &now);
 		return;

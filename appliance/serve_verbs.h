@@ -23,12 +23,16 @@ int xm_verbs_start(struct xm_verbs *v);
 void xm_verbs_stop(struct xm_verbs *v);
 /* After xm_verbs_stop() and when every domain is gone. */
 void xm_verbs_destroy(struct xm_verbs *v);
-/* When this returns no connection of the session reaches memory. The session must not be in the registry any more, so
- * that none is added. Any thread, no lock held; may take milliseconds. */
-void xm_verbs_end_session(struct xm_verbs *v, uint64_t session);
-/* What became of a process's control connection (its link id; 0: not told). What it has over RDMA ends when it said bye,
- * or when that has not come back within the lease. Any thread; at once, without waiting; v NULL is fine. */
-enum xm_control { XM_CONTROL_BYE, XM_CONTROL_GONE, XM_CONTROL_BACK };
-void xm_verbs_control(struct xm_verbs *v, uint64_t session, uint64_t control, enum xm_control what);
+/* What the verbs thread shall know. The first three: what became of a process's control connection (its link id; 0: not
+ * told). What it has over RDMA ends when it said bye, or when that has not come back within the lease. SESSION_OVER: the
+ * session (control is 0) is not in the registry any more, and every connection of it ends.
+ * The thread that starts and stops the verbs thread; at once, without waiting; v NULL is fine. */
+enum xm_verbs_notice {
+	XM_VERBS_CONTROL_BYE,
+	XM_VERBS_CONTROL_GONE,
+	XM_VERBS_CONTROL_BACK,
+	XM_VERBS_SESSION_OVER
+};
+void xm_verbs_notice(struct xm_verbs *v, enum xm_verbs_notice what, uint64_t session, uint64_t control);
 
 #endif

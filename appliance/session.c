@@ -264,11 +264,11 @@ static bool is_over(const struct xm_appliance *a, struct xm_session *s, uint64_t
 	return all_dead(a, s);
 }
 
-/* Nobody finds the session any more, so no verbs connection can be added to it. Those it has end before its slabs
- * do: what they could still reach is then nobody's. */
+/* Nobody finds the session any more, so no verbs connection can be added to it. Those it has end soon; the keys by which
+ * they reach memory end with the slabs. */
 static void dispose(struct xm_appliance *a, struct xm_session *s, struct xm_region *regions)
 {
-	xm_verbs_end_session(a->verbs, s->id);
+	xm_verbs_notice(a->verbs, XM_VERBS_SESSION_OVER, s->id, 0);
 	xm_lend_dispose(a, regions);
 	if (s->domain)
 		xm_pool_forget(&a->pool, s->domain);
