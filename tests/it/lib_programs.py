@@ -424,15 +424,18 @@ class FioUring(Fio):
 class StressNg(Program):
     name, need, version = "stress-ng", ("stress-ng",), ("stress-ng", "--version")
     user = True
-    seconds = 4
 
     def command(self):
-        # little for mmap: it asks for stacks and for the low 4 GiB too, which stay local. A bound for malloc, which
-        # else allocates all that there is, touches little of it, and leaves ENOMEM to the others.
-        argv = ["stress-ng", "--verify", "--seed", str(SEED), "-t", f"{self.seconds}s", "--temp-path", self.dir,
-                "--vm", "1", "--vm-bytes", "256m", "--mmap", "1", "--mmap-bytes", "12m", "--mremap", "1",
-                "--mremap-bytes", "64m", "--madvise", "1", "--malloc", "1", "--malloc-bytes", "16m",
-                "--malloc-max", "64", "--fork", "1", "--fork-vm"]
+        # Little for mmap: it asks for stacks and for the low 4 GiB too, which stay local. A bound for malloc, which
+        # else allocates all that there is, touches little of it, and leaves ENOMEM to the others. Each does so much,
+        # not so long: what it needs and moves must not depend on how busy the machine is.
+        parts = {"vm": ("256m", 60), "mmap": ("12m", 4), "mremap": ("64m", 2), "malloc": ("16m", 4000), "madvise": (None, 16),
+                 "fork": (None, 40)}
+        argv = ["stress-ng", "--verify", "--seed", str(SEED), "-t", "100s", "--temp-path", self.dir, "--fork-vm",
+                "--malloc-max", "64"]
+        for name, (size, ops) in parts.items():
+            argv += ["--" + name, "1", f"--{name}-ops", str(ops)]
+            argv += [f"--{name}-bytes", size] if size else []
         return argv
 
     def result(self, out):

@@ -572,11 +572,12 @@ def check_covered(result):
 
 
 def check_budget(result, budget):
-    """The family kept to its budget, but for what is handed from thread to thread. After a fork the child's resident
+    """The family kept to its budget. Where nothing can leave for a moment it may be exceeded by the reserve of free frames
+    (a sixteenth) and once more, and by what each handler has in hand then (reclaim.c). After a fork the child's resident
     pages count a second time although parent and child share them: there the memory cgroup is the judge."""
     t = result.stats["family"]["total"]
     over = t["over_budget_pages_max"]
     if not t["forks"]:
-        check(over * 4096 <= max(budget // 8, 4 * MIB), f"{over} pages over the budget of {budget // 4096}")
+        check(over * 4096 <= max(budget // 8 + MIB, 4 * MIB), f"{over} pages over the budget of {budget // 4096}")
     bad = {k: t[k] for k in ("checksum_errors", "faults_lost", "link_errors") if t[k]}
     check(not bad, f"errors in a run without any: {bad}")
