@@ -296,6 +296,20 @@ static int group_end(struct xm_worker *w, int i, int n)
 	return end;
 }
 
+/* What the kernel could not copy from where it is, the link fetches, or finds out why not: the memory behind it was
+ * replaced, is gone, or this process lacks memory just now. */
+static void fetch_refused(struct xm_runtime *rt, struct xm_worker *w, int i, int end)
+{
+	for (; i < end; i++) {
+		if (w->status[i] != -EFAULT)
+			continue;
+		w->slot[i] = xm_pg_slot(w->word[i]);
+		xm_remote_read(rt, w, &w->slot[i], &w->status[i], 1);
+		if (w->status[i] == 0)
+			install_run(rt, w, i, i + 1, w->staging, w->mark[i]);
+	}
+}
+
 /* Brings the n locked pages of the batch in; mark[]: 1 install write-protected. */
 static void fetch_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
@@ -333,6 +347,8 @@ static void fetch_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 		if (!staged)
 			xm_stat_add(rt, fetched_bytes, (uint64_t)(end - i) * XM_PAGE_SIZE);
 		install_run(rt, w, i, end, src, w->mark[i]);
+		if (!staged)
+			fetch_refused(rt, w, i, end);
 	}
 }
 
@@ -358,8 +374,9 @@ static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool deman
 		xm_page_settle(rt, w->page[i], word);
 		return true;
 	}
-	/* Not mapped (any more): whoever unmaps waits for the word. A prefetch that failed was only a guess. */
-	if (!demanded || st == -ENOENT || st == -EINVAL || st == -ENOMEM || st == -ESRCH) {
+	/* Not mapped (any more): whoever unmaps waits for the word. Or no memory for it now (-EFAULT: for the buffer between):
+	 * the thread touches it again. A prefetch that failed was only a guess. */
+	if (!demanded || st == -ENOENT || st == -EINVAL || st == -ENOMEM || st == -EFAULT || st == -ESRCH) {
 		xm_page_settle(rt, w->page[i], xm_pg_with_state(word, XM_PG_REMOTE));
 	} else {
 		poison(rt, w->page[i]);

@@ -580,4 +580,4 @@ def check_budget(result, budget):
     if not t["forks"]:
         check(over * 4096 <= max(budget // 8 + MIB, 4 * MIB), f"{over} pages over the budget of {budget // 4096}")
     bad = {k: t[k] for k in ("checksum_errors", "faults_lost", "link_errors") if t[k]}
-    check(not bad, f"errors in a run without any: {bad}")
+    check(not bad, f"errors in a run without any: {bad}\n{result.err[-2000:]}")

@@ -378,6 +378,26 @@ static void test_appliance_when_dead_without_poison_then_sigbus_and_efault(void 
 	check_dead(XM_FEAT_POISON);
 }
 
+/* The kernel cannot copy from the memory that holds it, as when it finds no page for its tables: the link can. */
+static void test_page_when_direct_copy_is_refused_then_by_the_link(void **state)
+{
+	struct xm_worker *w;
+	uint64_t slot;
+	char *p, *at;
+
+	start("shm", "128M");
+	p = filled(8, 14);
+	assert_int_equal(test_evict(p, 8), 0);
+	slot = xm_pg_slot(xm_pg_load(&xm_rt.pt[xm_page_of(p)]));
+	w = xm_worker_get(&xm_rt);
+	at = (char *)(uintptr_t)xm_remote_direct(&xm_rt, w, slot, 1);
+	xm_worker_put(w);
+	assert_non_null(at);
+	assert_int_equal(mprotect(at, PAGE, PROT_NONE), 0);
+	assert_int_equal(test_wrong(p, 8, 14, 0), 0);
+	assert_int_equal(xm_load(&xm_rt.me->stats.faults_lost), 0);
+}
+
 /* ---- known clean, or not ---------------------------------------------------------------------------------------- */
 
 struct habit {
@@ -495,6 +515,7 @@ int main(void)
 		T(test_direct_io_when_pressed_then_nothing_lost),
 		T(test_page_when_many_threads_fault_on_it_then_fetched_once),
 		T(test_page_when_dropped_under_the_evictor_then_no_write_is_lost),
+		T(test_page_when_direct_copy_is_refused_then_by_the_link),
 		T(test_tracking_when_habits_change_then_follows),
 		T(test_appliance_when_stopped_for_a_moment_then_nobody_notices),
 		T(test_links_when_they_break_again_and_again_then_nobody_notices),
