@@ -100,27 +100,43 @@ void xm_procid_self(struct xm_procid *out)
 	out->start_time = ps.start_time;
 }
 
+/* a leader that has exited shows as a zombie while its other threads live on */
+static bool has_ended(const struct proc_stat *ps)
+{
+	return (ps->state == 'Z' || ps->state == 'X') && ps->threads <= 1;
+}
+
+static int read_stat_of(uint32_t pid, struct proc_stat *out)
+{
+	char path[40];
+
+	xm_snprintf(path, sizeof(path), "/proc/%u/stat", pid);
+	return read_stat(path, out);
+}
+
+bool xm_pid_gone(int pid)
+{
+	struct proc_stat ps;
+
+	if (xm_sys3(SYS_kill, pid, 0, 0) == -ESRCH)
+		return true;
+	return read_stat_of((uint32_t)pid, &ps) == 0 && has_ended(&ps);
+}
+
 enum xm_proc_state xm_procid_check(const struct xm_procid *self, const struct xm_procid *id)
 {
 	struct proc_stat ps;
-	char path[40];
 	int ret;
 
 	if (!self->pid || !id->pid || !self->boot_hash || !self->pidns)
 		return XM_PROC_UNKNOWN;
 	if (self->boot_hash != id->boot_hash || self->pidns != id->pidns)
 		return XM_PROC_UNKNOWN;
-	xm_snprintf(path, sizeof(path), "/proc/%u/stat", id->pid);
-	ret = read_stat(path, &ps);
+	ret = read_stat_of(id->pid, &ps);
 	if (ret < 0) {
 		/* with hidepid another user's process is invisible in /proc, but not to kill() */
 		ret = (int)xm_sys3(SYS_kill, id->pid, 0, 0);
 		return ret == -ESRCH ? XM_PROC_DEAD : XM_PROC_UNKNOWN;
 	}
-	if (ps.start_time != id->start_time)
-		return XM_PROC_DEAD;
-	/* a leader that has exited shows as a zombie while its other threads live on */
-	if ((ps.state == 'Z' || ps.state == 'X') && ps.threads <= 1)
-		return XM_PROC_DEAD;
-	return XM_PROC_ALIVE;
+	return ps.start_time != id->start_time || has_ended(&ps) ? XM_PROC_DEAD : XM_PROC_ALIVE;
 }

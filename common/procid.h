@@ -6,6 +6,7 @@
 #ifndef XM_PROCID_H
 #define XM_PROCID_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct xm_procid {
@@ -22,5 +23,8 @@ void xm_procid_self(struct xm_procid *out);
 /* What can be said about `id` from here. UNKNOWN when it belongs to another host, boot or pid namespace,
  * or /proc is missing. A zombie counts as dead: its descriptors are closed. `self` as from xm_procid_self. */
 enum xm_proc_state xm_procid_check(const struct xm_procid *self, const struct xm_procid *id);
+/* Whether no process of this pid (as seen from here) runs any more; a zombie does not. For who noted the pid a moment ago
+ * and minds no more than that another process may have it by now. Where /proc is missing zombies are not known. */
+bool xm_pid_gone(int pid);
 
 #endif

@@ -286,7 +286,7 @@ bool xm_proc_lock(struct xm_family *f, struct xm_proc *p)
 		me = -me;
 	if (__atomic_compare_exchange_n(&p->owner, &seen, me, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 		return true;
-	if (me < 0 || seen <= 0 || seen == me || xm_sys2(SYS_kill, seen, 0) != -ESRCH)
+	if (me < 0 || seen <= 0 || seen == me || !xm_pid_gone(seen))
 		return false;
 	return __atomic_compare_exchange_n(&p->owner, &seen, me, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }

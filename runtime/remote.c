@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 
 #include "backoff.h"
+#include "procid.h"
 #include "runtime/internal.h"
 
 #define TRANSIENT_TRIES 16
@@ -415,7 +416,8 @@ const void *xm_remote_direct(struct xm_runtime *rt, struct xm_worker *w, uint64_
 
 /* ---- growth ------------------------------------------------------------------------------------------ */
 
-/* The right to extend the book of slabs, between processes; a dead owner is replaced. */
+/* The right to extend the book of slabs, between processes; a dead owner is replaced, also one that its parent has not
+ * asked after yet. */
 static bool grow_lock_family(struct xm_runtime *rt)
 {
 	int32_t seen = 0;
@@ -423,7 +425,7 @@ static bool grow_lock_family(struct xm_runtime *rt)
 	if (__atomic_compare_exchange_n(&rt->fam->grow_owner, &seen, rt->pid, false, __ATOMIC_ACQ_REL,
 					__ATOMIC_ACQUIRE))
 		return true;
-	if (seen == rt->pid || xm_sys3(SYS_kill, seen, 0, 0) != -ESRCH)
+	if (seen == rt->pid || !xm_pid_gone(seen))
 		return false;
 	return __atomic_compare_exchange_n(&rt->fam->grow_owner, &seen, rt->pid, false, __ATOMIC_ACQ_REL,
 					   __ATOMIC_ACQUIRE);

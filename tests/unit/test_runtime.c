@@ -12,6 +12,7 @@
 
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 #include "tests/harness.h"
 #include "xmem.h"
@@ -187,6 +188,24 @@ static void check_never_written(char *p, uint64_t pages)
 }
 
 /* Twice the budget is read, so that it is evicted meanwhile: neither way may anything travel. */
+/* As when it was killed in the middle, and its parent does not wait for it. */
+static void test_growth_when_owner_is_a_zombie_then_replaced(void **state)
+{
+	siginfo_t si;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(0);
+	assert_int_equal(waitid(P_PID, (id_t)pid, &si, WEXITED | WNOWAIT), 0);
+	xm_store(&xm_rt.fam->grow_owner, pid);
+	assert_int_equal(xm_remote_grow_lock(&xm_rt), 0);
+	xm_remote_grow_unlock(&xm_rt);
+	xm_store(&xm_rt.fam->grow_owner, getppid()); /* it lives */
+	assert_int_equal(xm_remote_grow_lock(&xm_rt), -EBUSY);
+	xm_store(&xm_rt.fam->grow_owner, 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
 static void test_read_when_never_written_then_no_fetch_and_no_write(void **state)
 {
 	uint64_t pages = 2 * BUDGET_PAGES, written = stats().written_bytes;
@@ -372,6 +391,7 @@ int main(void)
 		T(test_read_when_sequential_then_at_most_an_eighth_installs),
 		T(test_read_when_heap_sequential_then_at_most_an_eighth_installs),
 		T(test_first_touch_when_in_order_then_filled_in_runs),
+		T(test_growth_when_owner_is_a_zombie_then_replaced),
 		T(test_read_when_never_written_then_no_fetch_and_no_write),
 		T(test_map_when_region_fresh_then_no_fetch),
 		T(test_evict_when_only_read_since_fetched_then_no_write),
