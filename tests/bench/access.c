@@ -279,15 +279,6 @@ static void run_resident(struct worker *w, uint64_t until)
 	__atomic_store_n(&chased, (uint64_t *)(uintptr_t)sum, __ATOMIC_RELAXED);
 }
 
-/* What the thread has used: other programs on a busy machine do not show in it. */
-static uint64_t thread_cpu_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
-}
-
 static void *work(void *arg)
 {
 	struct worker *w = arg;
@@ -321,7 +312,7 @@ static void *work(void *arg)
 		break;
 	}
 	w->ns = xm_now_ns() - start;
-	w->cpu_ns = thread_cpu_ns();
+	w->cpu_ns = xm_thread_cpu_ns();
 	return NULL;
 }
 

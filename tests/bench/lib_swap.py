@@ -108,16 +108,23 @@ class Arena:
 
     def swap(self, job, share):
         group = x.Cgroup.make(limit_of(job, share), swap=True)
-        ratio = x.Sampler(lambda: self.zram.ratio() or 0, 0.05)
+        most = (0, 1)
+
+        def look():
+            nonlocal most
+            most = max(most, self.zram.holds())
+            return most[0]
+
+        watch = x.Sampler(look, 0.05)
         before = self.zram.moved_bytes()
-        ratio.start()
+        watch.start()
         clock = x.Clock()
         try:
             out, _ = x.run_in(group, job.argv, seconds=LIMIT_S, huge=True, **job.how)
         finally:
-            best = ratio.result()
+            watch.result()
             group.remove()
-        return dict(job.figures(out), side="zram", wall_s=clock.read()[0], compressed=best,
+        return dict(job.figures(out), side="zram", wall_s=clock.read()[0], compressed=most[0] / max(most[1], 1),
                     moved_bytes=self.zram.moved_bytes() - before)
 
     def run(self, side, job, share, options=()):

@@ -101,7 +101,7 @@ def swap_row(pattern, limits):
     """limits: {threads: what the rate has to reach, as a multiple of zram's}."""
     a = arena()
     a.killed()
-    bare = floor("fault")
+    bare = floor("fault", *(["1000"] if SMALL else []))
     copied = floor("copy")["copy_mib_per_s"] if pattern in STREAMS else None
     lines, words = [], WORDS[pattern]
     jobs = {t: job(pattern, t) for t in limits}

@@ -95,10 +95,9 @@ class Zram:
         stat = self._figures("stat")
         return (stat[2] + stat[6]) * 512
 
-    def ratio(self):
-        """How much smaller what it holds now has become; None: it holds nothing."""
-        original, compressed = self._figures("mm_stat")[:2]
-        return original / compressed if compressed else None
+    def holds(self):
+        """Bytes of pages that it holds now, and into how many they were compressed."""
+        return tuple(self._figures("mm_stat")[:2])
 
     def algorithm(self):
         with open(self.path + "/comp_algorithm", encoding="ascii") as f:
