@@ -26,8 +26,8 @@ def rate(run):
 
 
 def cpu_us(run):
-    """Processor time of the process for each access that faulted."""
-    return (run["user_s"] + run["sys_s"]) * 1e6 / max(run["faults"], 1)
+    """Processor time of the process for each access that faulted, or each page of a stream."""
+    return (run["user_s"] + run["sys_s"]) * 1e6 / max(run["pages"] or run["faults"], 1)
 
 
 def moved(run):
@@ -57,7 +57,7 @@ def in_turn(a, jobs, share=SHARE, rounds=ROUNDS):
 
 
 def beside(runs, figure, unit, number=digits):
-    return "; ".join(f"{side} {number(v)} {unit}" for side, v in per_side(runs, figure).items())
+    return ", ".join(f"{side} {number(v)} {unit}".strip() for side, v in per_side(runs, figure).items())
 
 
 def line(runs, what, figure, limit, **more):
@@ -77,8 +77,8 @@ def why_alone(a):
 def access_note(a, runs, local, bare):
     unit = "MiB/s" if local["pages"] else "accesses/s"
     shown = (lambda r: r["stream_mib_per_s"]) if local["pages"] else rate
-    return (f"{beside(runs, shown, unit)}; everything local {digits(shown(local))}; CPU a fault "
-            f"{beside(runs, cpu_us, 'us')}; moved a used byte {beside(runs, moved, '')}; bare fault "
+    return (f"{beside(runs, shown, unit)}; everything local {digits(shown(local))}; CPU a "
+            f"{'page' if local['pages'] else 'fault'} {beside(runs, cpu_us, 'us')}; moved a used byte {beside(runs, moved, '')}; bare fault "
             f"{digits(bare['fault_same_us'])} us on one processor, {digits(bare['fault_free_us'])} free"
             + why_alone(a) + a.killed())
 
