@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.p
 
 import lib_xmem as x  # noqa: E402
 import zram  # noqa: E402
-from lib_bench import SMALL, Broken, Missing  # noqa: E402
+from lib_bench import SMALL, Missing  # noqa: E402
 
 MIB = 1 << 20
 ALLOWANCE = 8 * MIB  # for a set of 512 MiB xmem needs 5 of it
@@ -137,7 +137,7 @@ class Arena:
             except x.Killed:
                 count[0] += 1
             except x.Failed as e:
-                raise Broken(f"{job.name} on {side}: {e}") from None
+                raise x.Failed(f"{job.name} on {side}: {e}") from None
         return None
 
     def killed(self):

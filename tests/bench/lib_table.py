@@ -14,8 +14,12 @@ PYTHON = "/usr/bin/python3"  # Debian's, for which tools/setup installs
 
 
 def commit():
-    got = subprocess.run(["git", "-C", HERE, "describe", "--always", "--dirty"], stdout=subprocess.PIPE,
-                         stderr=subprocess.DEVNULL, check=False)
+    """What is measured, as git names it; empty outside of a clone."""
+    try:
+        got = subprocess.run(["git", "-C", HERE, "describe", "--always", "--dirty"], stdout=subprocess.PIPE,
+                             stderr=subprocess.DEVNULL, check=False)
+    except OSError:
+        return ""
     return got.stdout.decode().strip()
 
 

@@ -12,6 +12,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: E402
 
 COLOUR = {"xmem": "#1f6fb4", "zram": "#e07b1a", "local": "#8a8a8a"}
 QUANTILES = ("p50", "p90", "p99", "p999", "max")
@@ -51,6 +52,14 @@ def goal_of(line):
     return float(line["goal"].rsplit("=", 1)[1].split()[0])
 
 
+def plain_log(ax):
+    """A logarithmic axis with 0.5, 1, 2, 5, 10 ... written out."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
 # ---- panels: each returns a function that draws, or None when its rows are not there ----------------------------------------
 
 
@@ -62,16 +71,16 @@ def speed(rows):
     def draw(ax):
         at = range(len(found))
         values = [ln["value"] for ln in found]
-        ax.barh(at, values, color=[COLOUR["xmem"] if v >= 1 else COLOUR["zram"] for v in values], height=0.6)
+        ax.barh(at, [v - 1 for v in values], left=1, color=[COLOUR["xmem"] if v >= 1 else COLOUR["zram"] for v in values], height=0.6)
         for y, ln in zip(at, found):
-            ax.text(ln["value"] * 1.06, y, f"{ln['value']:.2f}", va="center", fontsize=8)
             goal = goal_of(ln)
+            ax.text(max(ln["value"], goal or 1) * 1.06, y, f"{ln['value']:.2f}", va="center", fontsize=8)
             if goal:
                 ax.plot([goal, goal], [y - 0.42, y + 0.42], color="black", lw=2)
         ax.axvline(1, color="grey", lw=0.8)
         ax.set_yticks(list(at), [f"{ln['pattern']}, {ln['threads']} thr." for ln in found])
         ax.invert_yaxis()
-        ax.set_xscale("log")
+        plain_log(ax)
         ax.set_xlim(min(0.5, min(values) * 0.8), max(values) * 1.8)
         ax.set_title("Rate as a multiple of zram's (black: goal; 25 % local, incompressible)")
     return draw
@@ -105,13 +114,13 @@ def programs(rows):
     def draw(ax):
         for side, shift in (("zram", -0.2), ("xmem", 0.2)):
             values = [ln["slowdown"][side] for ln in found]
-            ax.barh([y + shift for y in range(len(found))], values, height=0.38, color=COLOUR[side], label=side)
+            ax.barh([y + shift for y in range(len(found))], [v - 1 for v in values], left=1, height=0.38, color=COLOUR[side], label=side)
             for y, v in enumerate(values):
-                ax.text(v * 1.03, y + shift, f"{v:.2f}", va="center", fontsize=8)
+                ax.text(max(v, 1) * 1.03, y + shift, f"{v:.2f}", va="center", fontsize=8)
         ax.axvline(1, color="grey", lw=0.8)
         ax.set_yticks(range(len(found)), [ln["goal"].split(" local:")[0].replace(" at ", "\n") for ln in found], fontsize=8)
         ax.invert_yaxis()
-        ax.set_xscale("log")
+        plain_log(ax)
         ax.set_xlim(0.8, max(max(ln["slowdown"].values()) for ln in found) * 1.5)
         ax.legend(frameon=False, loc="lower right")
         ax.set_title("Programs: slowdown against everything local")
@@ -150,7 +159,8 @@ def heat(rows, data):
         ax.imshow(table, cmap="RdYlBu", norm=matplotlib.colors.LogNorm(0.2, 5), aspect="auto")
         for y, line in enumerate(table):
             for i, v in enumerate(line):
-                ax.text(i, y, f"{v:.1f}" if v == v else "killed", ha="center", va="center", fontsize=8)
+                ax.text(i, y, f"{v:.1f}" if v == v else "killed", ha="center", va="center", fontsize=8,
+                        color="white" if v > 3 or v < 0.33 else "black")
         ax.set_xticks(range(len(columns)), [f"{share} %\n{t} thr." for share, t in columns])
         ax.set_yticks(range(len(patterns)), patterns)
         ax.set_title(f"Rate as a multiple of zram's, {data} (blue: xmem is faster)")

@@ -107,8 +107,6 @@ class Redis(lib_programs.Program):
                 "--appendonly", "no", "--logfile", self.file("log")]
 
     def drive(self, p):
-        if os.path.exists(self.file("sock")):
-            os.unlink(self.file("sock"))
         r = lib_programs.RedisClient(self.file("sock"), watch=p)
         got = subprocess.run([REDIS_LOAD, self.file("sock"), str(self.keys), str(self.seconds)], stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, check=False)

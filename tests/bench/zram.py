@@ -66,8 +66,11 @@ def main():
     except (OSError, Impossible) as e:
         print(f"impossible: {e}", flush=True)
         return
-    print(f"zram{number}", flush=True)
-    sys.stdin.read()
+    try:
+        print(f"zram{number}", flush=True)
+        sys.stdin.read()
+    except OSError:
+        pass  # whoever asked is gone already
     try:
         remove(number)
     except (OSError, Impossible) as e:

@@ -325,7 +325,7 @@ class Appliance:
                 memory, "--lease", lease, "--slab", slab, "--log-level", "warn", "--ready-fd", str(give)]
         if user is not None:
             argv = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"] + argv
-        self.p = subprocess.Popen(argv, pass_fds=[give], stdin=subprocess.DEVNULL)
+        self.p = subprocess.Popen(argv, pass_fds=[give], stdin=subprocess.DEVNULL, preexec_fn=end_with_parent)
         self.user = user
         at_exit(self.kill)
         os.close(give)
@@ -361,8 +361,16 @@ class Appliance:
 # ---- running programs --------------------------------------------------------------------------------
 
 
+def prctl(option, value):
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
 def no_huge_pages():
-    ctypes.CDLL(None, use_errno=True).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: what is measured is what is used
+    prctl(41, 1)  # PR_SET_THP_DISABLE: what is measured is what is used
+
+
+def end_with_parent():
+    prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: also when the test is killed
 
 
 class Sampler(threading.Thread):
@@ -481,6 +489,7 @@ def _launch(argv, group, user=False, cwd=None, env=None, huge=False):
             group.enter()
         if not huge:
             no_huge_pages()
+        end_with_parent()
 
     argv = as_user(argv) if user else argv
     full = dict(os.environ, LC_ALL="C", **(env or {}))
