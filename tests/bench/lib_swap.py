@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.p
 
 import lib_xmem as x  # noqa: E402
 import zram  # noqa: E402
-from lib_bench import SMALL, Missing  # noqa: E402
+from lib_bench import SMALL, Missing, build  # noqa: E402
 
 MIB = 1 << 20
 ALLOWANCE = 8 * MIB  # for a set of 512 MiB xmem needs 5 of it
@@ -39,8 +39,7 @@ class Arena:
     """Appliance, zram device, and what was learned about programs; runs that the kernel killed are counted in kills."""
 
     def __init__(self):
-        if not os.environ.get("XMEM_BUILD"):
-            x.BUILD = os.path.abspath("build/release")
+        x.BUILD = build
         x.init()
         self.stats = os.path.join(x.work, "stats.json")
         group = x.Cgroup.make()

@@ -4,7 +4,7 @@ The goals are for a quarter of the set local and data that does not compress; ro
 import itertools
 
 from lib_bench import ACCESS, ROUNDS, SMALL, digits, floor, info, median, result
-from lib_swap import MIB, SIDES, Job, arena
+from lib_swap import MIB, Job, arena
 
 SET = 32 * MIB if SMALL else 512 * MIB
 SECONDS = 0.1 if SMALL else 2
@@ -126,8 +126,9 @@ def swap_row(pattern, limits):
 
 
 def no_goal(lines):
-    """The same as a figure."""
-    return [dict(ln, goal="none: " + ln["goal"].split(" >= ")[0] + ", against zram", met=None, unit="x") for ln in lines]
+    """The same as figures."""
+    return [ln if ln["met"] is None else dict(ln, goal="none: " + ln["goal"].split(" >= ")[0] + ", against zram", met=None)
+            for ln in lines]
 
 
 def row_policies():
@@ -188,11 +189,9 @@ def row_matrix():
     lines = []
     for share, t, data, pattern in itertools.product(shares, threads, datas, PATTERNS):
         runs = in_turn(a, {0: job(pattern, t, data, size, SECONDS / 4)}, share, rounds=1)[0]
-        made = line(runs, f"{WORDS[pattern]}, {t} thread{'s' if t > 1 else ''}, {data}, {share} % local: rate", rate, 1,
-                    floor=beside(runs, rate, "/s") + why_alone(a), parts=runs, pattern=pattern, threads=t, data=data, share=share)
-        lines += no_goal([made]) if made["met"] is not None else [made]
-    if a.kills:
-        lines[-1]["floor"] += a.killed()
+        lines += no_goal([line(runs, f"{WORDS[pattern]}, {t} thread{'s' if t > 1 else ''}, {data}, {share} % local: rate", rate, 1,
+                    floor=beside(runs, rate, "/s") + why_alone(a), parts=runs, pattern=pattern, threads=t, data=data, share=share)])
+    lines[-1]["floor"] += a.killed()
     return lines
 
 
@@ -208,4 +207,3 @@ ROWS = {
     "policies": row_policies,
     "matrix": row_matrix,
 }
-assert set(SIDES) == {"zram", "xmem"}
