@@ -25,7 +25,8 @@ SIDES = ("zram", "xmem")
 
 
 class Job:
-    """A program to be measured. figures(out): what it says of itself, as a dict; drive: see lib_xmem.run_plain."""
+    """A program to be measured. figures(out): what it says of itself, as a dict. how: drive and cwd as in lib_xmem.run_plain;
+    huge: the kernel may use huge pages where it likes (else stacks and libraries alone could fill a small limit)."""
 
     def __init__(self, name, argv, set_bytes, figures=json.loads, **how):
         self.name, self.argv, self.set_bytes, self.figures, self.how = name, argv, set_bytes, figures, how
@@ -62,7 +63,7 @@ class Arena:
     def local(self, job):
         """With all the memory that it likes."""
         clock = x.Clock()
-        out, _ = x.run_in(None, job.argv, seconds=LIMIT_S, huge=True, **job.how)
+        out, _ = x.run_in(None, job.argv, seconds=LIMIT_S, **job.how)
         return dict(job.figures(out), side="local", wall_s=clock.read()[0])
 
     def own_bytes(self, job, share):
@@ -91,7 +92,7 @@ class Arena:
             os.unlink(self.stats)
         argv = [x.path_of("xmem-run"), "--strict", "--local", str(local), "--appliance", self.appliance.uri["shm"],
                 "--stats=" + self.stats, *options, "--", *job.argv]
-        return x.run_in(group, argv, seconds=LIMIT_S, huge=True, **job.how)[0]
+        return x.run_in(group, argv, seconds=LIMIT_S, **job.how)[0]
 
     def xmem(self, job, share, options=()):
         local = max(limit_of(job, share) - self.own_bytes(job, share), 4 * MIB) & ~4095
@@ -119,7 +120,7 @@ class Arena:
         watch.start()
         clock = x.Clock()
         try:
-            out, _ = x.run_in(group, job.argv, seconds=LIMIT_S, huge=True, **job.how)
+            out, _ = x.run_in(group, job.argv, seconds=LIMIT_S, **job.how)
         finally:
             watch.result()
             group.remove()

@@ -75,11 +75,11 @@ def write_json(path, where, lines):
 
 def draw(out_dir):
     """Draws what is in out_dir, of this run or earlier ones; a line that says where, or why not."""
-    if not os.path.exists(PYTHON) or subprocess.run([PYTHON, "-c", "import matplotlib"], stderr=subprocess.DEVNULL,
-                                                    check=False).returncode:
-        return "no plots: python3-matplotlib is not installed (tools/setup bench)"
     path = os.path.join(out_dir, "plots.svg")
-    got = subprocess.run([PYTHON, os.path.join(HERE, "plots.py"), out_dir, path], stderr=subprocess.PIPE, check=False)
+    try:
+        got = subprocess.run([PYTHON, os.path.join(HERE, "plots.py"), out_dir, path], stderr=subprocess.PIPE, check=False)
+    except OSError as e:
+        return f"no plots: {e}"
     if got.returncode:
         return "no plots: " + got.stderr.decode(errors="replace").strip().split("\n")[-1]
     return f"plots in {os.path.relpath(path)}" if os.path.exists(path) else "no plots: no figures for them yet (rows swap_*)"

@@ -8,11 +8,14 @@ import os
 import statistics
 import sys
 
-import matplotlib
+try:
+    import matplotlib
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: E402
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+except ImportError:
+    sys.exit("python3-matplotlib is not installed (tools/setup bench)")
 
 COLOUR = {"xmem": "#1f6fb4", "zram": "#e07b1a", "local": "#8a8a8a"}
 QUANTILES = ("p50", "p90", "p99", "p999", "max")

@@ -126,7 +126,7 @@ def prepared(kind):
     p = kind()
     p.prepare()
     ordinary = x.run_plain(p.command(), cwd=p.dir, drive=p.drive, seconds=300)
-    job = Job(p.name, p.command(), ordinary.peak, p.figures, cwd=p.dir, drive=p.drive)
+    job = Job(p.name, p.command(), ordinary.peak, p.figures, cwd=p.dir, drive=p.drive, huge=True)
     return job, p.figures(ordinary.out)["same"]
 
 

@@ -187,7 +187,7 @@ def row_matrix():
     size = SET if SMALL else SET // 2
     shares, threads, datas = ((25,), (1,), ("compressible",)) if SMALL else ((50, 25, 10), (1, 2, 4), ("incompressible", "compressible"))
     lines = []
-    for share, t, data, pattern in itertools.product(shares, threads, datas, PATTERNS):
+    for share, t, data, pattern in itertools.product(shares, threads, datas, PATTERNS[1:4] if SMALL else PATTERNS):
         runs = in_turn(a, {0: job(pattern, t, data, size, SECONDS / 4)}, share, rounds=1)[0]
         lines += no_goal([line(runs, f"{WORDS[pattern]}, {t} thread{'s' if t > 1 else ''}, {data}, {share} % local: rate", rate, 1,
                     floor=beside(runs, rate, "/s") + why_alone(a), parts=runs, pattern=pattern, threads=t, data=data, share=share)])
