@@ -43,13 +43,14 @@
 #define WORDS_PER_PAGE (XM_PAGE_SIZE / sizeof(uint64_t))
 #define STRIDE_PAGES 5
 #define ZIPF_EXPONENT 0.99
-#define STEP 0x9e3779b97f4a7c15ull /* from word to word: neighbours have no byte in common that lzo could use */
-#define COMPRESSIBLE_WORDS 168	   /* of a compressible page that differ; the others repeat the first: 3:1 */
+#define STEP \
+	0x9e3779b97f4a7c15ull  /* from word to word: neighbours have no byte in common that lzo could use */
+#define COMPRESSIBLE_WORDS 168 /* of a compressible page that differ; the others repeat the first: 3:1 */
 
 enum pattern { SEQREAD, SEQWRITE, RANDREAD, RANDRW, RANDWRITE, ZIPF, STRIDED, CHASE, RESIDENT, TOUCH, NONE };
 
-static const char *const pattern_names[] = { "seqread", "seqwrite", "randread", "randrw",   "randwrite", "zipf",
-					     "strided", "chase",    "resident", "touch",    "none" };
+static const char *const pattern_names[] = { "seqread", "seqwrite", "randread", "randrw", "randwrite", "zipf",
+					     "strided", "chase",    "resident", "touch",  "none" };
 
 static struct {
 	enum pattern pattern;
@@ -225,7 +226,8 @@ static void run_random(struct worker *w, uint64_t until)
 		for (int i = 0; i < 64; i++) {
 			uint64_t r = next_random(&seed);
 
-			access_timed(w, (r >> 8) % npages, opt.pattern == RANDWRITE || (opt.pattern == RANDRW && (r & 1)));
+			access_timed(w, (r >> 8) % npages,
+				     opt.pattern == RANDWRITE || (opt.pattern == RANDRW && (r & 1)));
 		}
 	}
 }
@@ -287,29 +289,16 @@ static void *work(void *arg)
 
 	switch (opt.pattern) {
 	case SEQREAD:
-	case SEQWRITE:
-		run_stream(w, w->index * share, (w->index + 1) * share, until);
-		break;
+	case SEQWRITE: run_stream(w, w->index * share, (w->index + 1) * share, until); break;
 	case RANDREAD:
 	case RANDRW:
-	case RANDWRITE:
-		run_random(w, until);
-		break;
-	case ZIPF:
-		run_zipf(w, until);
-		break;
-	case STRIDED:
-		run_strided(w, w->index * share, (w->index + 1) * share, until);
-		break;
-	case CHASE:
-		run_chase(w, w->index * share, until);
-		break;
-	case RESIDENT:
-		run_resident(w, until);
-		break;
+	case RANDWRITE: run_random(w, until); break;
+	case ZIPF: run_zipf(w, until); break;
+	case STRIDED: run_strided(w, w->index * share, (w->index + 1) * share, until); break;
+	case CHASE: run_chase(w, w->index * share, until); break;
+	case RESIDENT: run_resident(w, until); break;
 	case TOUCH:
-	case NONE:
-		break;
+	case NONE: break;
 	}
 	w->ns = xm_now_ns() - start;
 	w->cpu_ns = xm_thread_cpu_ns();
@@ -407,7 +396,8 @@ static void print_latency(const char *name, const struct xm_hist *h)
 		double q;
 	} quantiles[] = { { "p50", 0.5 }, { "p90", 0.9 }, { "p99", 0.99 }, { "p999", 0.999 } };
 
-	printf(",\"%s\":{\"mean\":%.3f", name, h->count ? (double)h->sum / (double)h->count * ns_per_tick / 1000 : 0);
+	printf(",\"%s\":{\"mean\":%.3f", name,
+	       h->count ? (double)h->sum / (double)h->count * ns_per_tick / 1000 : 0);
 	for (unsigned i = 0; i < XM_ARRAY_SIZE(quantiles); i++)
 		printf(",\"%s\":%.3f", quantiles[i].name,
 		       (double)xm_hist_quantile(h, quantiles[i].q) * ns_per_tick / 1000);
@@ -446,8 +436,10 @@ static int report(uint64_t fill_ns, const struct rusage *before)
 	printf(",\"accesses_per_cpu_s\":%.0f", (double)accesses / ((double)cpu_ns / 1e9));
 	printf(",\"accesses_per_s\":%.0f,\"stream_mib_per_s\":%.1f", (double)accesses / s,
 	       (double)pages * XM_PAGE_SIZE / s / (1 << 20));
-	printf(",\"faults\":%llu,\"faults_per_s\":%.0f", (unsigned long long)faults.count, (double)faults.count / s);
-	printf(",\"majflt\":%ld,\"minflt\":%ld", now.ru_majflt - before->ru_majflt, now.ru_minflt - before->ru_minflt);
+	printf(",\"faults\":%llu,\"faults_per_s\":%.0f", (unsigned long long)faults.count,
+	       (double)faults.count / s);
+	printf(",\"majflt\":%ld,\"minflt\":%ld", now.ru_majflt - before->ru_majflt,
+	       now.ru_minflt - before->ru_minflt);
 	printf(",\"user_s\":%.6f,\"sys_s\":%.6f", seconds_of(now.ru_utime, before->ru_utime),
 	       seconds_of(now.ru_stime, before->ru_stime));
 	print_latency("access_us", &all);
@@ -458,8 +450,9 @@ static int report(uint64_t fill_ns, const struct rusage *before)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: access PATTERN [size=64M] [seconds=2] [threads=1] [cpu=N] [huge=0|1] [malloc=0|1] [warm=0|1]\n"
-			"              [data=incompressible|compressible]\npatterns:");
+	fprintf(stderr,
+		"usage: access PATTERN [size=64M] [seconds=2] [threads=1] [cpu=N] [huge=0|1] [malloc=0|1] [warm=0|1]\n"
+		"              [data=incompressible|compressible]\npatterns:");
 	for (unsigned p = 0; p < XM_ARRAY_SIZE(pattern_names); p++)
 		fprintf(stderr, " %s", pattern_names[p]);
 	fprintf(stderr, "\n");
@@ -493,7 +486,8 @@ static int parse(int argc, char **argv)
 			opt.use_malloc = atoi(v) != 0;
 		else if (strncmp(argv[i], "warm=", 5) == 0)
 			opt.warm = atoi(v) != 0;
-		else if (strcmp(argv[i], "data=compressible") == 0 || strcmp(argv[i], "data=incompressible") == 0)
+		else if (strcmp(argv[i], "data=compressible") == 0 ||
+			 strcmp(argv[i], "data=incompressible") == 0)
 			opt.compressible = v[0] == 'c';
 		else
 			return -EINVAL;
@@ -506,7 +500,8 @@ static int prepare(void)
 {
 	zipf_init(&zipf, npages, ZIPF_EXPONENT);
 	if (opt.pattern == CHASE && link_pages() != 0) {
-		fprintf(stderr, "access: no memory for the order of %llu pages\n", (unsigned long long)npages);
+		fprintf(stderr, "access: no memory for the order of %llu pages\n",
+			(unsigned long long)npages);
 		return -ENOMEM;
 	}
 	for (uint64_t page = 0; opt.warm && page < npages; page++)

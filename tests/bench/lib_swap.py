@@ -40,13 +40,13 @@ class Arena:
     """Appliance, zram device, and what was learned about programs; runs that the kernel killed are counted in kills."""
 
     def __init__(self):
-        x.BUILD = build
-        x.init()
-        self.stats = os.path.join(x.work, "stats.json")
         group = x.Cgroup.make()
         if not group:
             raise Missing("no memory cgroup can be made here: run it as root, with the memory controller mounted")
         group.remove()
+        x.BUILD = build
+        x.init()
+        self.stats = os.path.join(x.work, "stats.json")
         self.appliance = x.Appliance(memory="256M" if SMALL else "2G", slab="16M" if SMALL else "64M")
         self.own = {}
         self.kills = {}

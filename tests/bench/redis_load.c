@@ -147,8 +147,8 @@ static bool take(struct connection *c)
 		die("redis closed the connection");
 	c->have += (size_t)n;
 	if (c->reply[0] == '-' || (!c->set && c->have >= 3 && memcmp(c->reply, "$-1", 3) == 0)) {
-		fprintf(stderr, "redis_load: key %llu: redis answered %.*s\n", (unsigned long long)c->key, (int)c->have,
-			c->reply);
+		fprintf(stderr, "redis_load: key %llu: redis answered %.*s\n", (unsigned long long)c->key,
+			(int)c->have, c->reply);
 		exit(1);
 	}
 	if (c->have < want)
@@ -192,8 +192,8 @@ static void run(enum load load, double seconds)
 	s = (double)(xm_now_ns() - start) / 1e9;
 	printf("%s\"%s\":{\"per_s\":%.1f,\"seconds\":%.4f,\"p50_us\":%.2f,\"p99_us\":%.2f,\"max_us\":%.1f}",
 	       load == LOAD ? "{" : ",", load_names[load], (double)done / s, s,
-	       (double)xm_hist_quantile(&latency, 0.5) / 1000, (double)xm_hist_quantile(&latency, 0.99) / 1000,
-	       (double)latency.max / 1000);
+	       (double)xm_hist_quantile(&latency, 0.5) / 1000,
+	       (double)xm_hist_quantile(&latency, 0.99) / 1000, (double)latency.max / 1000);
 }
 
 static void open_all(const char *path)
