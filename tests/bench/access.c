@@ -8,7 +8,8 @@
  *   warm=1     reads every page once, in order, before the pattern: what fill left dirty is then clean
  *   pattern    for --seconds, over the whole set:
  *     seqread seqwrite            whole pages, in order; each thread a part of the set
- *     randread randrw randwrite   one word of a random page; randrw: every second one is written
+ *     randread randrw randwrite   one word of a random page; randrw: every second one is written, which is a load and
+ *                                 then a store: two faults for a pager that takes what was loaded for clean
  *     zipf                        the same, pages drawn by Zipf's law with exponent 0.99 and scattered over the set
  *     strided                     one word of every fifth page, round and round until each was read
  *     chase                       one word of the page that the last word read names: a random cycle through all
