@@ -126,7 +126,8 @@ class Arena:
         finally:
             watch.result()
             group.remove()
-        return dict(job.figures(out), side="zram", wall_s=clock.read()[0], compressed=most[0] / max(most[1], 1),
+        seen = most[0] >= job.set_bytes // 8  # else: on a busy machine, no look came while it held much
+        return dict(job.figures(out), side="zram", wall_s=clock.read()[0], compressed=most[0] / most[1] if seen else None,
                     moved_bytes=self.zram.moved_bytes() - before)
 
     def run(self, side, job, share, options=()):
