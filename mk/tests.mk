@@ -155,6 +155,7 @@ fuzz-run: fuzz  ## fuzz every target for FUZZ_SECONDS (60)
 
 bench:  ## measure; ROW=name for one row; VERBS=verbs:HOST:PORT for a fault over RDMA
 	@tools/setup build test
+	@tools/setup bench || :
 	$(SUBMAKE) VARIANT=release tests
 	@XMEM_BUILD=$(BUILD)/release XMEM_BENCH_VERBS='$(VERBS)' XMEM_BENCH_PERFTEST='$(or $(PERFTEST),-R)' \
 		tests/bench/run $(ROW)

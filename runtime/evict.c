@@ -337,7 +337,7 @@ static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
 int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
 	bool by_move = xm_load(&rt->pins) != 0 || !(rt->features & XM_FEAT_WP);
-	uint64_t before = xm_now_ns();
+	uint64_t before = xm_now_ns(), cpu = xm_thread_cpu_ns();
 	uint8_t moved[XM_BATCH];
 	int gone;
 
@@ -363,6 +363,7 @@ int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 	gone = settle(rt, w, n);
 	xm_frame_uncharge(rt, (uint64_t)gone);
 	xm_stat_add(rt, evicted_pages, (uint64_t)gone);
+	xm_stat_add(rt, evict_cpu_ns, xm_thread_cpu_ns() - cpu);
 	xm_hist_record(&rt->me->stats.evict_ns, xm_now_ns() - before);
 	return gone;
 }

@@ -195,6 +195,7 @@ static const struct field counters[] = {
 	F(link_reconnects),
 	F(install_calls),
 	F(evict_calls),
+	F(evict_cpu_ns),
 	F(message_reads),
 	F(control_messages),
 	F(reclaim_direct),

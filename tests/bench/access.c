@@ -3,13 +3,23 @@
  * access.c - an ordinary program that touches memory in one pattern and says in JSON how long that took. It knows
  * nothing of xmem: the bench runs it alone and under xmem-run and compares.
  *
- *   fill     every page once, in order, with words that name the page (always done first, reported apart)
- *   warm=1   reads every page once, in order, before the pattern: what fill left dirty is then clean
- *   pattern  seqread seqwrite randread randrw: over the whole set, for --seconds; resident: many accesses a page
- *            over a set that is in memory already; touch: one store a page of fresh memory, again and again
+ *   fill       every page once, in order, with words that name the page (always done first, reported apart);
+ *              data=incompressible, or compressible: about 3:1 for lzo
+ *   warm=1     reads every page once, in order, before the pattern: what fill left dirty is then clean
+ *   pattern    for --seconds, over the whole set:
+ *     seqread seqwrite            whole pages, in order; each thread a part of the set
+ *     randread randrw randwrite   one word of a random page; randrw: every second one is written, which is a load and
+ *                                 then a store: two faults for a pager that takes what was loaded for clean
+ *     zipf                        the same, pages drawn by Zipf's law with exponent 0.99 and scattered over the set
+ *     strided                     one word of every fifth page, round and round until each was read
+ *     chase                       one word of the page that the last word read names: a random cycle through all
+ *     resident                    many accesses a page over a set that is in memory already
+ *     touch                       one store a page of fresh memory, again and again
+ *     none                        nothing: what filling and warming alone cost
  *
- * Each page's words are checked on every read: a wrong one is counted and makes the exit status 1. Latencies of
- * single accesses come from the time-stamp counter; one above FAULT_NS counts as a fault.
+ * Each page's words are checked on every read: a wrong one is counted and makes the exit status 1. Latencies of single
+ * accesses (of the first word of a page where whole pages are read) come from the time-stamp counter; one above FAULT_NS
+ * counts as a fault. Processor time and the kernel's count of faults are those of the process while the pattern ran.
  * Threads: --threads workers, each with its own histogram (static: never external memory); no locks.
  */
 #include <errno.h>
@@ -20,27 +30,35 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <x86intrin.h>
 
 #include "hist.h"
 #include "units.h"
 #include "util.h"
+#include "zipf.h"
 
 #define THREADS_MAX 8
 #define FAULT_NS 1000
 #define TOUCH_ROUNDS_MIN 15 /* the first ones find frames that the machine has not used for long */
 #define WORDS_PER_PAGE (XM_PAGE_SIZE / sizeof(uint64_t))
+#define STRIDE_PAGES 5
+#define ZIPF_EXPONENT 0.99
+#define STEP \
+	0x9e3779b97f4a7c15ull  /* from word to word: neighbours have no byte in common that lzo could use */
+#define COMPRESSIBLE_WORDS 168 /* of a compressible page that differ; the others repeat the first: 3:1 */
 
-enum pattern { SEQREAD, SEQWRITE, RANDREAD, RANDRW, RESIDENT, TOUCH };
+enum pattern { SEQREAD, SEQWRITE, RANDREAD, RANDRW, RANDWRITE, ZIPF, STRIDED, CHASE, RESIDENT, TOUCH, NONE };
 
-static const char *const pattern_names[] = { "seqread", "seqwrite", "randread", "randrw", "resident", "touch" };
+static const char *const pattern_names[] = { "seqread", "seqwrite", "randread", "randrw", "randwrite", "zipf",
+					     "strided", "chase",    "resident", "touch",  "none" };
 
 static struct {
 	enum pattern pattern;
 	uint64_t bytes, threads, huge;
 	double seconds;
 	int cpu; /* -1: wherever the scheduler likes */
-	bool use_malloc, warm;
+	bool use_malloc, warm, compressible;
 } opt = { .bytes = 64 << 20, .threads = 1, .seconds = 2, .cpu = -1 };
 
 struct worker {
@@ -53,6 +71,9 @@ struct worker {
 static struct worker worker[THREADS_MAX];
 static uint64_t *mem;
 static uint64_t npages;
+static unsigned varied = WORDS_PER_PAGE; /* words of a page, from the first, that differ */
+static uint32_t varied_sum;		 /* of what they differ by */
+static struct zipf zipf;
 static double ns_per_tick;
 static uint64_t fault_ticks;
 
@@ -64,10 +85,35 @@ static uint64_t next_random(uint64_t *s)
 	return *s;
 }
 
-/* What a word of a page holds; the upper half counts writes and is not checked. */
-static uint32_t name_of(uint64_t page)
+/* The first word of a page. The lower half of a word is checked; the upper one counts writes, or leads on (chase). */
+static uint64_t name_of(uint64_t page)
 {
-	return (uint32_t)(page * 2654435761u) ^ 0x5bd1e995u;
+	return (page + 1) * 0xd1342543de82ef95ull;
+}
+
+static uint64_t word_of(uint64_t page, unsigned i)
+{
+	return name_of(page) + (i < varied ? i * STEP : 0);
+}
+
+/* The lower halves of a page's words, added up. */
+static uint32_t sum_of(uint64_t page)
+{
+	return (uint32_t)(name_of(page) * WORDS_PER_PAGE) + varied_sum;
+}
+
+static void choose_data(void)
+{
+	if (opt.compressible)
+		varied = COMPRESSIBLE_WORDS;
+	for (unsigned i = 0; i < varied; i++)
+		varied_sum += (uint32_t)(i * STEP);
+}
+
+/* The word of a page that single accesses go to. */
+static unsigned place_in(uint64_t page)
+{
+	return page % WORDS_PER_PAGE;
 }
 
 static void record(struct worker *w, uint64_t ticks)
@@ -77,10 +123,10 @@ static void record(struct worker *w, uint64_t ticks)
 		xm_hist_record(&w->faults, ticks);
 }
 
-/* One access of a page at a word that depends on the page, timed. */
-static void access_timed(struct worker *w, uint64_t page, bool write)
+/* One access of a page at a word that depends on the page, timed: the word. */
+static uint64_t access_timed(struct worker *w, uint64_t page, bool write)
 {
-	volatile uint64_t *p = mem + page * WORDS_PER_PAGE + page % WORDS_PER_PAGE;
+	volatile uint64_t *p = mem + page * WORDS_PER_PAGE + place_in(page);
 	uint64_t t = __rdtsc(), v;
 
 	if (write)
@@ -88,23 +134,31 @@ static void access_timed(struct worker *w, uint64_t page, bool write)
 	v = *p;
 	_mm_lfence();
 	record(w, __rdtsc() - t);
-	w->errors += (uint32_t)v != name_of(page);
+	w->errors += (uint32_t)v != (uint32_t)word_of(page, place_in(page));
 	w->accesses++;
+	return v;
 }
 
-/* The whole page, eight words at a time, as a program that streams does. */
+/* The whole page, as a program that streams does; what the first word takes is recorded. */
 static void stream_page(struct worker *w, uint64_t page, bool write)
 {
-	uint64_t *p = mem + page * WORDS_PER_PAGE, sum = 0, want = name_of(page);
+	uint64_t *p = mem + page * WORDS_PER_PAGE, t = __rdtsc();
+	uint32_t sum = 0;
 
+	if (write)
+		*(volatile uint64_t *)p += 1ull << 32;
+	else
+		(void)*(volatile uint64_t *)p;
+	_mm_lfence();
+	record(w, __rdtsc() - t);
 	if (write) {
-		for (unsigned i = 0; i < WORDS_PER_PAGE; i++)
+		for (unsigned i = 1; i < WORDS_PER_PAGE; i++)
 			p[i] += 1ull << 32;
-		w->errors += (uint32_t)p[0] != want;
+		w->errors += (uint32_t)p[0] != (uint32_t)name_of(page);
 	} else {
 		for (unsigned i = 0; i < WORDS_PER_PAGE; i++)
 			sum += (uint32_t)p[i];
-		w->errors += sum != want * WORDS_PER_PAGE;
+		w->errors += sum != sum_of(page);
 	}
 	w->pages++;
 }
@@ -114,9 +168,39 @@ static void fill(uint64_t first, uint64_t end)
 	for (uint64_t page = first; page < end; page++) {
 		uint64_t *p = mem + page * WORDS_PER_PAGE, v = name_of(page);
 
-		for (unsigned i = 0; i < WORDS_PER_PAGE; i++)
+		for (unsigned i = 0; i < varied; i++)
+			p[i] = v + i * STEP;
+		for (unsigned i = varied; i < WORDS_PER_PAGE; i++)
 			p[i] = v;
 	}
+}
+
+/* Puts into each page which one comes next: one random cycle through all (S. Sattolo, "An algorithm to generate a random
+ * cyclic permutation", Information Processing Letters 22, 1986). The order is made in memory of its own, then written in
+ * the order of the pages. */
+static int link_pages(void)
+{
+	uint64_t seed = 0x2545f4914f6cdd1dull, bytes = npages * sizeof(uint32_t);
+	uint32_t *next = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (next == MAP_FAILED)
+		return -errno;
+	for (uint64_t i = 0; i < npages; i++)
+		next[i] = (uint32_t)i;
+	for (uint64_t i = npages - 1; i > 0; i--) {
+		uint64_t k = (next_random(&seed) >> 16) % i;
+		uint32_t t = next[i];
+
+		next[i] = next[k];
+		next[k] = t;
+	}
+	for (uint64_t page = 0; page < npages; page++) {
+		uint64_t *p = mem + page * WORDS_PER_PAGE + place_in(page);
+
+		*p = (uint32_t)*p | (uint64_t)next[page] << 32;
+	}
+	munmap(next, bytes);
+	return 0;
 }
 
 /* First touch alone: one store a page, so that the kernel's or the runtime's part is not hidden by the program's. */
@@ -143,9 +227,38 @@ static void run_random(struct worker *w, uint64_t until)
 		for (int i = 0; i < 64; i++) {
 			uint64_t r = next_random(&seed);
 
-			access_timed(w, (r >> 8) % npages, opt.pattern == RANDRW && (r & 1));
+			access_timed(w, (r >> 8) % npages,
+				     opt.pattern == RANDWRITE || (opt.pattern == RANDRW && (r & 1)));
 		}
 	}
+}
+
+/* Rank to page: times a prime, which is a permutation unless the set has a multiple of so many pages. */
+static void run_zipf(struct worker *w, uint64_t until)
+{
+	uint64_t seed = 0x9e3779b97f4a7c15ull * (w->index + 1);
+
+	while (xm_now_ns() < until)
+		for (int i = 0; i < 64; i++)
+			access_timed(w, zipf_draw(&zipf, next_random, &seed) * 2654435761ull % npages, false);
+}
+
+static void run_strided(struct worker *w, uint64_t first, uint64_t end, uint64_t until)
+{
+	do {
+		for (uint64_t from = first; from < first + STRIDE_PAGES; from++)
+			for (uint64_t page = from; page < end; page += STRIDE_PAGES)
+				access_timed(w, page, false);
+	} while (xm_now_ns() < until);
+}
+
+static void run_chase(struct worker *w, uint64_t first, uint64_t until)
+{
+	uint64_t page = first;
+
+	while (xm_now_ns() < until)
+		for (int i = 0; i < 64; i++)
+			page = (access_timed(w, page, false) >> 32) % npages;
 }
 
 static uint64_t *chased; /* resident: the loads must happen */
@@ -169,15 +282,6 @@ static void run_resident(struct worker *w, uint64_t until)
 	__atomic_store_n(&chased, (uint64_t *)(uintptr_t)sum, __ATOMIC_RELAXED);
 }
 
-/* What the thread has used: other programs on a busy machine do not show in it. */
-static uint64_t thread_cpu_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
-}
-
 static void *work(void *arg)
 {
 	struct worker *w = arg;
@@ -186,21 +290,19 @@ static void *work(void *arg)
 
 	switch (opt.pattern) {
 	case SEQREAD:
-	case SEQWRITE:
-		run_stream(w, w->index * share, (w->index + 1) * share, until);
-		break;
+	case SEQWRITE: run_stream(w, w->index * share, (w->index + 1) * share, until); break;
 	case RANDREAD:
 	case RANDRW:
-		run_random(w, until);
-		break;
-	case RESIDENT:
-		run_resident(w, until);
-		break;
+	case RANDWRITE: run_random(w, until); break;
+	case ZIPF: run_zipf(w, until); break;
+	case STRIDED: run_strided(w, w->index * share, (w->index + 1) * share, until); break;
+	case CHASE: run_chase(w, w->index * share, until); break;
+	case RESIDENT: run_resident(w, until); break;
 	case TOUCH:
-		break;
+	case NONE: break;
 	}
 	w->ns = xm_now_ns() - start;
-	w->cpu_ns = thread_cpu_ns();
+	w->cpu_ns = xm_thread_cpu_ns();
 	return NULL;
 }
 
@@ -288,17 +390,35 @@ static void pin(int cpu)
 		fprintf(stderr, "access: cannot run on processor %d: %s\n", cpu, strerror(errno));
 }
 
-static double quantile_us(const struct xm_hist *h, double q)
+static void print_latency(const char *name, const struct xm_hist *h)
 {
-	return (double)xm_hist_quantile(h, q) * ns_per_tick / 1000;
+	static const struct {
+		const char *name;
+		double q;
+	} quantiles[] = { { "p50", 0.5 }, { "p90", 0.9 }, { "p99", 0.99 }, { "p999", 0.999 } };
+
+	printf(",\"%s\":{\"mean\":%.3f", name,
+	       h->count ? (double)h->sum / (double)h->count * ns_per_tick / 1000 : 0);
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(quantiles); i++)
+		printf(",\"%s\":%.3f", quantiles[i].name,
+		       (double)xm_hist_quantile(h, quantiles[i].q) * ns_per_tick / 1000);
+	printf(",\"max\":%.1f}", (double)h->max * ns_per_tick / 1000);
 }
 
-static int report(uint64_t fill_ns)
+static double seconds_of(struct timeval to, struct timeval from)
+{
+	return (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_usec - from.tv_usec) / 1e6;
+}
+
+/* before: what the process had used when the pattern began */
+static int report(uint64_t fill_ns, const struct rusage *before)
 {
 	static struct xm_hist all, faults;
 	uint64_t accesses = 0, pages = 0, errors = 0, ns = 1, cpu_ns = 1;
+	struct rusage now;
 	double s;
 
+	getrusage(RUSAGE_SELF, &now);
 	for (unsigned i = 0; i < opt.threads; i++) {
 		xm_hist_merge(&all, &worker[i].all);
 		xm_hist_merge(&faults, &worker[i].faults);
@@ -313,21 +433,30 @@ static int report(uint64_t fill_ns)
 	       pattern_names[opt.pattern], (unsigned long long)opt.bytes, (unsigned long long)opt.threads, s,
 	       (unsigned long long)errors);
 	printf(",\"fill_ns_per_page\":%.1f", (double)fill_ns / (double)npages);
+	printf(",\"accesses\":%llu,\"pages\":%llu", (unsigned long long)accesses, (unsigned long long)pages);
 	printf(",\"accesses_per_cpu_s\":%.0f", (double)accesses / ((double)cpu_ns / 1e9));
 	printf(",\"accesses_per_s\":%.0f,\"stream_mib_per_s\":%.1f", (double)accesses / s,
 	       (double)pages * XM_PAGE_SIZE / s / (1 << 20));
-	printf(",\"faults\":%llu,\"faults_per_s\":%.0f", (unsigned long long)faults.count, (double)faults.count / s);
-	printf(",\"fault_us\":{\"mean\":%.3f,\"p50\":%.3f,\"p99\":%.3f,\"p999\":%.3f,\"max\":%.1f}}\n",
-	       faults.count ? (double)faults.sum / (double)faults.count * ns_per_tick / 1000 : 0,
-	       quantile_us(&faults, 0.5), quantile_us(&faults, 0.99), quantile_us(&faults, 0.999),
-	       (double)faults.max * ns_per_tick / 1000);
+	printf(",\"faults\":%llu,\"faults_per_s\":%.0f", (unsigned long long)faults.count,
+	       (double)faults.count / s);
+	printf(",\"majflt\":%ld,\"minflt\":%ld", now.ru_majflt - before->ru_majflt,
+	       now.ru_minflt - before->ru_minflt);
+	printf(",\"user_s\":%.6f,\"sys_s\":%.6f", seconds_of(now.ru_utime, before->ru_utime),
+	       seconds_of(now.ru_stime, before->ru_stime));
+	print_latency("access_us", &all);
+	print_latency("fault_us", &faults);
+	printf("}\n");
 	return errors ? 1 : 0;
 }
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: access PATTERN [size=64M] [seconds=2] [threads=1] [cpu=N] [huge=0|1] [malloc=0|1] [warm=0|1]\n"
-			"patterns: seqread seqwrite randread randrw resident touch\n");
+	fprintf(stderr,
+		"usage: access PATTERN [size=64M] [seconds=2] [threads=1] [cpu=N] [huge=0|1] [malloc=0|1] [warm=0|1]\n"
+		"              [data=incompressible|compressible]\npatterns:");
+	for (unsigned p = 0; p < XM_ARRAY_SIZE(pattern_names); p++)
+		fprintf(stderr, " %s", pattern_names[p]);
+	fprintf(stderr, "\n");
 	return 2;
 }
 
@@ -358,27 +487,49 @@ static int parse(int argc, char **argv)
 			opt.use_malloc = atoi(v) != 0;
 		else if (strncmp(argv[i], "warm=", 5) == 0)
 			opt.warm = atoi(v) != 0;
+		else if (strcmp(argv[i], "data=compressible") == 0 ||
+			 strcmp(argv[i], "data=incompressible") == 0)
+			opt.compressible = v[0] == 'c';
 		else
 			return -EINVAL;
 	}
 	return opt.threads >= 1 && opt.threads <= THREADS_MAX && opt.bytes >= 64 * XM_PAGE_SIZE ? 0 : -EINVAL;
 }
 
+/* What single accesses need beyond filled pages, and warmth; leaves worker 0 as it was. */
+static int prepare(void)
+{
+	zipf_init(&zipf, npages, ZIPF_EXPONENT);
+	if (opt.pattern == CHASE && link_pages() != 0) {
+		fprintf(stderr, "access: no memory for the order of %llu pages\n",
+			(unsigned long long)npages);
+		return -ENOMEM;
+	}
+	for (uint64_t page = 0; opt.warm && page < npages; page++)
+		stream_page(&worker[0], page, false);
+	memset(&worker[0].all, 0, sizeof(worker[0].all));
+	memset(&worker[0].faults, 0, sizeof(worker[0].faults));
+	worker[0].pages = 0;
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
+	struct rusage before;
 	uint64_t fill_ns;
 
 	if (parse(argc, argv) != 0)
 		return usage();
 	if (opt.cpu >= 0)
 		pin(opt.cpu);
+	choose_data();
 	calibrate();
 	mem = map_set();
 	npages = set_pages();
 	fill_ns = fill_median_ns();
-	for (uint64_t page = 0; opt.warm && page < npages; page++)
-		stream_page(&worker[0], page, false);
-	worker[0].pages = 0;
+	if (prepare() != 0)
+		return 2;
+	getrusage(RUSAGE_SELF, &before);
 	for (unsigned i = 0; i < opt.threads; i++) {
 		worker[i].index = i;
 		if (pthread_create(&worker[i].thread, NULL, work, &worker[i]) != 0) {
@@ -388,5 +539,5 @@ int main(int argc, char **argv)
 	}
 	for (unsigned i = 0; i < opt.threads; i++)
 		pthread_join(worker[i].thread, NULL);
-	return report(fill_ns);
+	return report(fill_ns, &before);
 }

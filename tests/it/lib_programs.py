@@ -154,7 +154,8 @@ SELECT count(*), sum(k * length(v)), max(id) FROM t;
 
 
 class RedisClient:
-    def __init__(self, path, seconds=90):
+    def __init__(self, path, seconds=90, watch=None):
+        """watch: the process that listens; when it has ended there is nothing to wait for."""
         end = time.monotonic() + 30
         while True:
             self.s = socket.socket(socket.AF_UNIX)
@@ -163,7 +164,7 @@ class RedisClient:
                 break
             except OSError:
                 self.s.close()
-                x.check(time.monotonic() < end, "redis-server does not listen")
+                x.check(time.monotonic() < end and not (watch and watch.poll() is not None), "redis-server does not listen")
                 time.sleep(0.02)
         self.s.settimeout(seconds)
         self.f = self.s.makefile("rb", 1 << 16)

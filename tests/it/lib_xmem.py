@@ -29,6 +29,8 @@ BUILD = os.path.abspath(os.environ.get("XMEM_BUILD") or os.path.join(ROOT, "buil
 LEVEL = os.environ.get("XMEM_LEVEL", "check")
 SLACK = 64 * MIB  # of the memory limit, beyond budget and uncovered memory
 
+KILLED = "killed by the kernel, for more than the limit of its memory cgroup"
+
 work = None
 failures = []
 _cleanup = []
@@ -36,6 +38,10 @@ _cleanup = []
 
 class Failed(Exception):
     """An assertion that did not hold; the message says which."""
+
+
+class Killed(Failed):
+    """By the kernel: the memory cgroup's limit left no way."""
 
 
 def say(text):
@@ -134,7 +140,7 @@ def _own_cgroups():
 
 
 class Cgroup:
-    """A memory cgroup without swap. make() answers None where none can be made (not root, no controller)."""
+    """A memory cgroup, without swap unless asked for. make() answers None where none can be made (not root, no controller)."""
 
     count = 0
 
@@ -142,7 +148,7 @@ class Cgroup:
         self.version, self.path = version, path
 
     @classmethod
-    def make(cls, limit=None):
+    def make(cls, limit=None, swap=False):
         found = _own_cgroups()
         if not found:
             return None
@@ -157,7 +163,7 @@ class Cgroup:
             g = cls(version, path)
             if os.path.exists(path + ("/memory.limit_in_bytes" if version == 1 else "/memory.max")):
                 at_exit(g.remove)
-                g.limit(limit)
+                g.limit(limit, swap)
                 return g
             os.rmdir(path)
         return None
@@ -170,14 +176,17 @@ class Cgroup:
             if must:
                 raise
 
-    def limit(self, bytes_):
+    def limit(self, bytes_, swap):
         if self.version == 1:
-            self._write("memory.swappiness", 0, must=False)
+            if not swap:
+                self._write("memory.swappiness", 0, must=False)
             if bytes_:
                 self._write("memory.limit_in_bytes", bytes_)
+            if bytes_ and not swap:
                 self._write("memory.memsw.limit_in_bytes", bytes_, must=False)
         else:
-            self._write("memory.swap.max", 0, must=False)
+            if not swap:
+                self._write("memory.swap.max", 0, must=False)
             if bytes_:
                 self._write("memory.max", bytes_)
 
@@ -191,11 +200,21 @@ class Cgroup:
         except OSError:
             return []
 
-    def anon(self):
-        """Bytes of anonymous memory now."""
+    def _stat(self, name):
+        """A figure of memory.stat, with everything below."""
         with open(self.path + "/memory.stat") as f:
             s = dict(line.split() for line in f)
-        return int(s["total_rss"] if self.version == 1 else s["anon"])
+        return int(s["total_" + name if self.version == 1 else name])
+
+    def anon(self):
+        """Bytes of anonymous memory now."""
+        return self._stat("rss" if self.version == 1 else "anon")
+
+    def held(self):
+        """Bytes that count against the limit now and cannot be given back by forgetting what is in files."""
+        with open(self.path + ("/memory.usage_in_bytes" if self.version == 1 else "/memory.current")) as f:
+            usage = int(f.read())
+        return usage - self._stat("active_file") - self._stat("inactive_file")
 
     def killed_for_memory(self):
         try:
@@ -306,7 +325,7 @@ class Appliance:
                 memory, "--lease", lease, "--slab", slab, "--log-level", "warn", "--ready-fd", str(give)]
         if user is not None:
             argv = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"] + argv
-        self.p = subprocess.Popen(argv, pass_fds=[give], stdin=subprocess.DEVNULL)
+        self.p = subprocess.Popen(argv, pass_fds=[give], stdin=subprocess.DEVNULL, preexec_fn=end_with_parent)
         self.user = user
         at_exit(self.kill)
         os.close(give)
@@ -342,8 +361,16 @@ class Appliance:
 # ---- running programs --------------------------------------------------------------------------------
 
 
+def prctl(option, value):
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
 def no_huge_pages():
-    ctypes.CDLL(None, use_errno=True).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: what is measured is what is used
+    prctl(41, 1)  # PR_SET_THP_DISABLE: what is measured is what is used
+
+
+def end_with_parent():
+    prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: also when the test is killed
 
 
 class Sampler(threading.Thread):
@@ -456,11 +483,13 @@ class Clock:
         return time.monotonic() - self.start, self.children() - self.start_cpu
 
 
-def _launch(argv, group, user, cwd, env):
+def _launch(argv, group, user=False, cwd=None, env=None, huge=False):
     def before():
         if group:
             group.enter()
-        no_huge_pages()
+        if not huge:
+            no_huge_pages()
+        end_with_parent()
 
     argv = as_user(argv) if user else argv
     full = dict(os.environ, LC_ALL="C", **(env or {}))
@@ -475,25 +504,34 @@ def _kill_session(p):
         pass
 
 
-def _drive(p, drive, seconds, what):
+def _drive(p, drive, seconds, what, group=None):
     """Lets the program run to its end, with a driver that talks to it or without: its output."""
     watchdog = threading.Timer(seconds, _kill_session, [p])
     watchdog.start()
     try:
         said = drive(p) if drive else b""
         out, err = p.communicate()
-    except BaseException:
+    except BaseException as e:
         _kill_session(p)
         out, err = p.communicate()
+        if isinstance(e, Exception) and group and group.killed_for_memory():
+            raise Killed(f"{what}: {KILLED}") from None
         sys.stderr.write(err.decode(errors="replace")[-2000:])
         raise
     finally:
         late = not watchdog.is_alive()
         watchdog.cancel()
     check(not late, f"{what}: not at its end after {seconds} s\n{err.decode(errors='replace')[-2000:]}")
+    if p.returncode and group and group.killed_for_memory():
+        raise Killed(f"{what}: {KILLED}")
     check(p.returncode == 0, f"{what}: status {p.returncode}\n{err.decode(errors='replace')[-2000:]}"
           f"{out.decode(errors='replace')[-600:]}")
     return said + out, err.decode(errors="replace")
+
+
+def run_in(group, argv, drive=None, seconds=120, **how):
+    """A program from start to end in a cgroup, which is left to the caller; how: see _launch. Its output and errors."""
+    return _drive(_launch(argv, group, **how), drive, seconds, "run of " + argv[0], group)
 
 
 def run_plain(argv, user=False, cwd=None, env=None, drive=None, seconds=120):
@@ -527,11 +565,7 @@ def run_xmem(argv, budget, options=(), limit=None, measure=False, user=False, cw
         sampler = Sampler(lambda: uncovered_of(group.pids() if group else descendants(p.pid)), 0.1)
         sampler.start()
     try:
-        out, err = _drive(p, drive, seconds, "xmem-run of " + argv[0])
-    except Failed as e:
-        if group and group.killed_for_memory():
-            raise Failed(f"killed: more than the {limit // MIB} MiB of its memory cgroup; {e}") from None
-        raise
+        out, err = _drive(p, drive, seconds, "xmem-run of " + argv[0], group)
     finally:
         uncovered = sampler.result() if sampler else 0
         if group:
