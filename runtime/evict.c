@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "runtime/probes.h"
 #include "runtime/uffd.h"
 
 #ifndef MADV_DONTNEED_LOCKED
@@ -53,10 +54,18 @@ static bool explicit_slot(struct xm_runtime *rt, xm_pte word)
 	return (word & XM_PG_HAS_SLOT) && xm_slot_state(rt->fam, xm_pg_slot(word)) == XM_SLAB_EXPLICIT;
 }
 
-static void classify(struct xm_worker *w, int n)
+/* Returns how many are dirty. */
+static int classify(struct xm_worker *w, int n)
 {
-	for (int i = 0; i < n; i++)
-		w->mark[i] = (w->word[i] & XM_PG_DIRTY) || !(w->word[i] & XM_PG_HAS_SLOT) ? FATE_DIRTY : FATE_CLEAN;
+	int dirty = 0;
+
+	for (int i = 0; i < n; i++) {
+		bool is = (w->word[i] & XM_PG_DIRTY) || !(w->word[i] & XM_PG_HAS_SLOT);
+
+		w->mark[i] = is ? FATE_DIRTY : FATE_CLEAN;
+		dirty += is;
+	}
+	return dirty;
 }
 
 static void protect_dirty(struct xm_runtime *rt, struct xm_worker *w, int n)
@@ -335,12 +344,13 @@ static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
 int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
 	bool by_move = xm_load(&rt->pins) != 0 || !(rt->features & XM_FEAT_WP);
-	uint64_t before = xm_now_ns();
+	uint64_t before = xm_now_ns(), ns;
 	uint8_t moved[XM_BATCH];
-	int gone;
+	int gone, dirty;
 
 	xm_worker_stage(rt, w, n);
-	classify(w, n);
+	dirty = classify(w, n);
+	XM_PROBE2(evict_begin, n, dirty);
 	if (by_move && !(rt->features & XM_FEAT_MOVE))
 		memset(w->mark, FATE_STAYS, XM_BATCH);
 	else if (by_move)
@@ -361,6 +371,8 @@ int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 	gone = settle(rt, w, n);
 	xm_frame_uncharge(rt, (uint64_t)gone);
 	xm_stat_add(rt, evicted_pages, (uint64_t)gone);
-	xm_hist_record(&rt->me->stats.evict_ns, xm_now_ns() - before);
+	ns = xm_now_ns() - before;
+	xm_hist_record(&rt->me->stats.evict_ns, ns);
+	XM_PROBE3(evict_end, gone, dirty, ns);
 	return gone;
 }

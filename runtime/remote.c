@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 
 #include "runtime/internal.h"
+#include "runtime/probes.h"
 
 #define TRANSIENT_TRIES 16
 #define BACKOFF_NS_MAX 200000000ull
@@ -364,6 +365,24 @@ static void tell(const struct batch *b)
 	b->w->told[b->appliance] = now;
 }
 
+static int count_due(const struct batch *b)
+{
+	int due = 0;
+
+	for (int i = 0; i < b->n; i++)
+		due += is_due(b, i);
+	return due;
+}
+
+static void fetch_from_one(struct batch *b)
+{
+	int pages = count_due(b);
+
+	XM_PROBE2(fetch_begin, pages, b->appliance);
+	transfer_to_one(b);
+	XM_PROBE2(fetch_end, pages, b->appliance);
+}
+
 static void transfer(struct batch *b)
 {
 	uint32_t seen = 0;
@@ -379,7 +398,10 @@ static void transfer(struct batch *b)
 		if (seen & (1u << b->appliance))
 			continue;
 		seen |= 1u << b->appliance;
-		transfer_to_one(b);
+		if (b->write)
+			transfer_to_one(b);
+		else
+			fetch_from_one(b);
 		tell(b);
 	}
 	for (int i = 0; i < b->n; i++) {
