@@ -79,6 +79,7 @@ static void protect_dirty(struct xm_runtime *rt, struct xm_worker *w, int n)
 					 true) == 0)
 			continue;
 		/* across a border of mappings (before Linux 6.3), or unmapped behind our back: that is left to whoever did it */
+		xm_stat_add(rt, evict_calls, end - i == 1 ? 0 : (uint64_t)(end - i));
 		for (int k = i; k < end; k++)
 			if (end - i == 1 ||
 			    xm_uffd_writeprotect(rt->uffd, xm_page_addr(w->page[k]), XM_PAGE_SIZE, true) < 0)
@@ -92,6 +93,7 @@ static void copy_hard_page(struct xm_runtime *rt, struct xm_worker *w, int i)
 	uint64_t addr = xm_page_addr(w->page[i]);
 	long rc = xm_sys6(SYS_pread64, rt->mem_fd, (long)stage(w, i), XM_PAGE_SIZE, (long)addr, 0, 0);
 
+	xm_stat_add(rt, evict_calls, 1);
 	if (rc != (long)XM_PAGE_SIZE)
 		w->mark[i] = FATE_STAYS;
 }
@@ -112,6 +114,7 @@ static int copy_chunk(struct xm_runtime *rt, struct xm_worker *w, int from, int 
 	}
 	if (!k)
 		return i;
+	xm_stat_add(rt, evict_calls, 1);
 	rc = xm_sys_vm_readv(local, (unsigned)k, remote, (unsigned)k);
 	ok = rc > 0 ? (int)(rc / (long)XM_PAGE_SIZE) : 0;
 	if (ok == k)
@@ -181,6 +184,7 @@ static void move_back(struct xm_runtime *rt, struct xm_worker *w, int n, const u
 		if (moved[i] && w->mark[i] == FATE_STAYS)
 			xm_uffd_copy(rt->uffd, xm_page_addr(w->page[i]), stage(w, i), XM_PAGE_SIZE, false);
 	xm_sys_madvise(rt->move_area, XM_BATCH * XM_PAGE_SIZE, MADV_DONTNEED);
+	xm_stat_add(rt, evict_calls, 1);
 }
 
 /* ---- slots, writing, dropping ----------------------------------------------------------------------------- */
@@ -296,9 +300,10 @@ static void restore_stayers(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
 	for (int i = 0, end; i < n; i = end) {
 		end = page_run(w, i, n);
-		if (w->mark[i] == FATE_STAYS)
-			xm_uffd_writeprotect(rt->uffd, xm_page_addr(w->page[i]),
-					     (uint64_t)(end - i) * XM_PAGE_SIZE, false);
+		if (w->mark[i] != FATE_STAYS)
+			continue;
+		xm_stat_add(rt, evict_calls, 1);
+		xm_uffd_writeprotect(rt->uffd, xm_page_addr(w->page[i]), (uint64_t)(end - i) * XM_PAGE_SIZE, false);
 	}
 }
 

@@ -121,7 +121,7 @@ struct xm_proc_stats {
 	uint64_t fetched_bytes, written_bytes; /* over the links */
 	uint64_t checksum_errors, link_errors, link_reconnects;
 	uint64_t install_calls;	   /* UFFDIO_COPY/ZEROPAGE calls */
-	uint64_t evict_calls;	   /* write-protect, move and drop calls of evictions */
+	uint64_t evict_calls;	   /* write-protect, copy, move and drop calls of evictions */
 	uint64_t message_reads;	   /* reads of the userfaultfd */
 	uint64_t control_messages; /* to the appliances */
 	uint64_t reclaim_direct;   /* batches reclaimed by a faulting thread because no frame was free */
