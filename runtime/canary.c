@@ -100,7 +100,8 @@ static void *canary_main(void *arg)
 			return NULL;
 		if (faults != seen)
 			xm_canary_look(rt);
-		xm_sys6(SYS_futex, (long)&c->wake, FUTEX_WAIT_PRIVATE, seq, (long)(faults != seen ? &busy : &idle), 0, 0);
+		xm_sys6(SYS_futex, (long)&c->wake, FUTEX_WAIT_PRIVATE, seq,
+			(long)(faults != seen ? &busy : &idle), 0, 0);
 		seen = faults;
 	}
 }
@@ -111,14 +112,14 @@ void xm_canary_tick(struct xm_runtime *rt)
 	uint32_t seq = xm_load(&c->wake);
 	pthread_attr_t attr;
 
-	if (c->state != NONE || !c->page || !faults_of(rt))
+	if (xm_load(&c->state) != NONE || !c->page || !faults_of(rt))
 		return;
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, XM_THREAD_STACK_BYTES);
-	c->state = pthread_create(&c->thread, &attr, canary_main, rt) ? REFUSED : RUNS;
+	xm_store(&c->state, pthread_create(&c->thread, &attr, canary_main, rt) ? REFUSED : RUNS);
 	pthread_attr_destroy(&attr);
 	/* no fork before it is up: a thread that is just starting may hold a lock of the allocator */
-	while (c->state == RUNS && xm_load(&c->wake) == seq)
+	while (xm_load(&c->state) == RUNS && xm_load(&c->wake) == seq)
 		xm_sys6(SYS_futex, (long)&c->wake, FUTEX_WAIT_PRIVATE, seq, 0, 0, 0);
 }
 
@@ -128,10 +129,10 @@ void xm_canary_stop(struct xm_runtime *rt)
 
 	if (c->page)
 		xm_uffd_unregister(rt->uffd, (uint64_t)(uintptr_t)c->page, XM_PAGE_SIZE);
-	if (c->state != RUNS)
+	if (xm_load(&c->state) != RUNS)
 		return;
 	xm_add(&c->wake, 1);
 	xm_sys6(SYS_futex, (long)&c->wake, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);
 	pthread_join(c->thread, NULL);
-	c->state = NONE;
+	xm_store(&c->state, NONE);
 }

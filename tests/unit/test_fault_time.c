@@ -25,6 +25,8 @@
 static struct test_appliance appliance;
 static struct test_config config;
 
+#define STAT(field) xm_load(&xm_rt.me->stats.field)
+
 /* ---- without a runtime ----------------------------------------------------------------------------------------- */
 
 static struct xm_runtime alone;
@@ -94,7 +96,7 @@ static void test_waiters_when_they_share_an_entry_then_the_later_is_measured(voi
 
 	xm_waiter_begin(&alone, 5, 100);
 	xm_waiter_begin(&alone, 5 + XM_WAITERS, 0); /* page 0 is a page too */
-	xm_waiter_cancel(&alone, 5, 100); /* takes nothing of the other's away */
+	xm_waiter_cancel(&alone, 5, 100);	    /* takes nothing of the other's away */
 	xm_waiters_end(&alone, 100);
 	assert_int_equal(h->count, 0);
 	xm_waiters_end(&alone, 0);
@@ -145,40 +147,38 @@ static void becomes(const uint64_t *counter, uint64_t want)
 
 static void test_parts_when_pages_come_over_a_link_then_add_up(void **state)
 {
-	struct xm_proc_stats *s;
 	uint64_t calls, faults;
 	char *p;
 
 	start("tcp");
-	s = &xm_rt.me->stats;
 	p = filled(1024);
 	assert_int_equal(test_evict(p, 1024), 0);
 	assert_int_equal(test_wrong(p, 1024, 1, 0), 0);
-	becomes(&s->fetch_ns.count, 1024);
-	assert_int_equal(s->part_fetch_ns.count, 1024);
-	faults = s->faults_fetch + s->faults_zero + s->faults_write + s->faults_wait + s->faults_spurious + s->faults_bad;
-	becomes(&s->part_rest_ns.count, faults);
+	becomes(&xm_rt.me->stats.fetch_ns.count, 1024);
+	assert_int_equal(STAT(part_fetch_ns.count), 1024);
+	faults = STAT(faults_fetch) + STAT(faults_zero) + STAT(faults_write) + STAT(faults_wait) +
+		 STAT(faults_spurious) + STAT(faults_bad);
+	becomes(&xm_rt.me->stats.part_rest_ns.count, faults);
 	/* no part is counted twice, none is left out */
-	assert_true(s->part_fetch_ns.sum < s->fetch_ns.sum);
-	assert_true(s->part_fetch_ns.sum + s->part_rest_ns.sum + s->part_wait_ns.sum >=
-		    s->fetch_ns.sum + s->zero_ns.sum + s->write_ns.sum);
+	assert_true(STAT(part_fetch_ns.sum) < STAT(fetch_ns.sum));
+	assert_true(STAT(part_fetch_ns.sum) + STAT(part_rest_ns.sum) + STAT(part_wait_ns.sum) >=
+		    STAT(fetch_ns.sum) + STAT(zero_ns.sum) + STAT(write_ns.sum));
 	/* one call of XM_INSTALL_SAMPLE a handler is timed: pages come in whole all the same (looked at above) */
-	calls = xm_load(&s->install_calls);
-	assert_in_range(s->part_install_ns.count, calls / XM_INSTALL_SAMPLE - 1, calls / XM_INSTALL_SAMPLE);
+	calls = STAT(install_calls);
+	assert_in_range(STAT(part_install_ns.count), calls / XM_INSTALL_SAMPLE - 1,
+			calls / XM_INSTALL_SAMPLE);
 }
 
 static void test_parts_when_memory_is_shared_then_no_fetch(void **state)
 {
-	struct xm_proc_stats *s;
 	char *p;
 
 	start("shm");
-	s = &xm_rt.me->stats;
 	p = filled(64);
 	assert_int_equal(test_evict(p, 64), 0);
 	assert_int_equal(test_wrong(p, 64, 1, 0), 0);
-	becomes(&s->fetch_ns.count, 64);
-	assert_int_equal(s->part_fetch_ns.count, 0); /* the install copies it */
+	becomes(&xm_rt.me->stats.fetch_ns.count, 64);
+	assert_int_equal(STAT(part_fetch_ns.count), 0); /* the install copies it */
 }
 
 static void *write_one(void *arg)
@@ -199,14 +199,14 @@ static void test_wait_when_another_has_the_page_then_measured(void **state)
 	word = xm_pte_touch(&xm_rt, xm_page_of(p));
 	seen = xm_pg_load(word);
 	assert_true(xm_pg_cas(word, &seen, xm_pg_with_state(seen, XM_PG_TAKEN)));
-	waits = xm_load(&xm_rt.me->stats.faults_wait);
+	waits = STAT(faults_wait);
 	began = xm_now_ns();
 	pthread_create(&writer, NULL, write_one, p);
 	becomes(&xm_rt.me->stats.faults_wait, waits + 1);
-	assert_int_equal(xm_load(&xm_rt.me->stats.part_wait_ns.count), 0);
+	assert_int_equal(STAT(part_wait_ns.count), 0);
 	xm_page_forget(&xm_rt, xm_page_of(p));
-	assert_int_equal(xm_load(&xm_rt.me->stats.part_wait_ns.count), 1);
-	assert_in_range(xm_rt.me->stats.part_wait_ns.sum, 1, xm_now_ns() - began);
+	assert_int_equal(STAT(part_wait_ns.count), 1);
+	assert_in_range(STAT(part_wait_ns.sum), 1, xm_now_ns() - began);
 	pthread_join(writer, NULL);
 	assert_int_equal(*p, 7);
 }
@@ -215,24 +215,23 @@ static void test_wait_when_another_has_the_page_then_measured(void **state)
 
 static void test_canary_when_it_looks_then_one_sample_and_no_frame(void **state)
 {
-	struct xm_proc_stats *s;
 	uint64_t began, before, took, resident;
 
 	start("shm");
-	s = &xm_rt.me->stats;
 	resident = xm_load(&xm_rt.me->resident);
 	for (uint64_t n = 1; n <= 3; n++) {
-		before = s->part_delivery_ns.sum + s->part_return_ns.sum;
+		before = STAT(part_delivery_ns.sum) + STAT(part_return_ns.sum);
 		began = xm_now_ns();
 		assert_true(xm_canary_look(&xm_rt));
 		took = xm_now_ns() - began;
-		assert_int_equal(s->part_delivery_ns.count, n);
-		assert_int_equal(s->part_return_ns.count, n);
-		assert_true(s->part_delivery_ns.sum + s->part_return_ns.sum - before <= took); /* they do not overlap */
+		assert_int_equal(STAT(part_delivery_ns.count), n);
+		assert_int_equal(STAT(part_return_ns.count), n);
+		assert_true(STAT(part_delivery_ns.sum) + STAT(part_return_ns.sum) - before <=
+			    took); /* they do not overlap */
 	}
-	assert_true(s->part_delivery_ns.sum + s->part_return_ns.sum > 0);
+	assert_true(STAT(part_delivery_ns.sum) + STAT(part_return_ns.sum) > 0);
 	assert_int_equal(xm_load(&xm_rt.me->resident), resident);
-	assert_int_equal(s->part_rest_ns.count, 0); /* it is no fault of the program's */
+	assert_int_equal(STAT(part_rest_ns.count), 0); /* it is no fault of the program's */
 }
 
 static void test_canary_when_the_gate_is_closed_then_no_sample(void **state)
@@ -254,7 +253,7 @@ static void test_canary_when_forked_then_the_child_has_its_own(void **state)
 	pid = test_fork();
 	if (pid == 0) {
 		xm_store(&xm_rt.canary.state, 2);
-		_exit(xm_canary_look(&xm_rt) && xm_rt.me->stats.part_delivery_ns.count == 1 ? 0 : 1);
+		_exit(xm_canary_look(&xm_rt) && STAT(part_delivery_ns.count) == 1 ? 0 : 1);
 	}
 	assert_int_equal(test_wait(pid), 0);
 	assert_true(xm_canary_look(&xm_rt));
@@ -300,7 +299,7 @@ static void test_canary_when_there_are_faults_then_its_thread_samples_and_ends(v
 	test_appliance_start(&appliance, "64M", "shm");
 	test_runtime_start(&config, &appliance, 1);
 	p = xm_map_new(65536 * PAGE, 0, RW, 0);
-	for (uint64_t i = 0; xm_load(&xm_rt.me->stats.part_return_ns.count) < 2; i += 2) {
+	for (uint64_t i = 0; STAT(part_return_ns.count) < 2; i += 2) {
 		assert_true(i < 65536);
 		p[i * PAGE] = 1; /* a fault each */
 		usleep(1000);
