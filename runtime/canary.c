@@ -20,7 +20,6 @@
 #include "runtime/internal.h"
 
 #include <linux/futex.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 

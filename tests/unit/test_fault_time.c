@@ -298,11 +298,11 @@ static void test_canary_when_there_are_faults_then_its_thread_samples_and_ends(v
 
 	test_appliance_start(&appliance, "64M", "shm");
 	test_runtime_start(&config, &appliance, 1);
-	p = xm_map_new(65536 * PAGE, 0, RW, 0);
+	p = xm_map_new(16384 * PAGE, 0, RW, 0);
 	for (uint64_t i = 0; STAT(part_return_ns.count) < 2; i += 2) {
-		assert_true(i < 65536);
+		assert_true(i < 16384);
 		p[i * PAGE] = 1; /* a fault each */
-		usleep(1000);
+		usleep(4000);
 	}
 	assert_int_equal(xm_load(&xm_rt.canary.state), 1);
 }
