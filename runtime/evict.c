@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "runtime/probes.h"
 #include "runtime/track.h"
 #include "runtime/uffd.h"
 
@@ -54,10 +55,18 @@ static bool explicit_slot(struct xm_runtime *rt, xm_pte word)
 	return (word & XM_PG_HAS_SLOT) && xm_slot_state(rt->fam, xm_pg_slot(word)) == XM_SLAB_EXPLICIT;
 }
 
-static void classify(struct xm_worker *w, int n)
+/* Returns how many are dirty. */
+static int classify(struct xm_worker *w, int n)
 {
-	for (int i = 0; i < n; i++)
-		w->mark[i] = (w->word[i] & XM_PG_DIRTY) || !(w->word[i] & XM_PG_HAS_SLOT) ? FATE_DIRTY : FATE_CLEAN;
+	int dirty = 0;
+
+	for (int i = 0; i < n; i++) {
+		bool is = (w->word[i] & XM_PG_DIRTY) || !(w->word[i] & XM_PG_HAS_SLOT);
+
+		w->mark[i] = is ? FATE_DIRTY : FATE_CLEAN;
+		dirty += is;
+	}
+	return dirty;
 }
 
 static void protect_dirty(struct xm_runtime *rt, struct xm_worker *w, int n)
@@ -71,6 +80,7 @@ static void protect_dirty(struct xm_runtime *rt, struct xm_worker *w, int n)
 					 true) == 0)
 			continue;
 		/* across a border of mappings (before Linux 6.3), or unmapped behind our back: that is left to whoever did it */
+		xm_stat_add(rt, evict_calls, end - i == 1 ? 0 : (uint64_t)(end - i));
 		for (int k = i; k < end; k++)
 			if (end - i == 1 ||
 			    xm_uffd_writeprotect(rt->uffd, xm_page_addr(w->page[k]), XM_PAGE_SIZE, true) < 0)
@@ -84,6 +94,7 @@ static void copy_hard_page(struct xm_runtime *rt, struct xm_worker *w, int i)
 	uint64_t addr = xm_page_addr(w->page[i]);
 	long rc = xm_sys6(SYS_pread64, rt->mem_fd, (long)stage(w, i), XM_PAGE_SIZE, (long)addr, 0, 0);
 
+	xm_stat_add(rt, evict_calls, 1);
 	if (rc != (long)XM_PAGE_SIZE)
 		w->mark[i] = FATE_STAYS;
 }
@@ -104,6 +115,7 @@ static int copy_chunk(struct xm_runtime *rt, struct xm_worker *w, int from, int 
 	}
 	if (!k)
 		return i;
+	xm_stat_add(rt, evict_calls, 1);
 	rc = xm_sys_vm_readv(local, (unsigned)k, remote, (unsigned)k);
 	ok = rc > 0 ? (int)(rc / (long)XM_PAGE_SIZE) : 0;
 	if (ok == k)
@@ -173,6 +185,7 @@ static void move_back(struct xm_runtime *rt, struct xm_worker *w, int n, const u
 		if (moved[i] && w->mark[i] == FATE_STAYS)
 			xm_uffd_copy(rt->uffd, xm_page_addr(w->page[i]), stage(w, i), XM_PAGE_SIZE, false);
 	xm_sys_madvise(rt->move_area, XM_BATCH * XM_PAGE_SIZE, MADV_DONTNEED);
+	xm_stat_add(rt, evict_calls, 1);
 }
 
 /* ---- slots, writing, dropping ----------------------------------------------------------------------------- */
@@ -288,9 +301,10 @@ static void restore_stayers(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
 	for (int i = 0, end; i < n; i = end) {
 		end = page_run(w, i, n);
-		if (w->mark[i] == FATE_STAYS)
-			xm_uffd_writeprotect(rt->uffd, xm_page_addr(w->page[i]),
-					     (uint64_t)(end - i) * XM_PAGE_SIZE, false);
+		if (w->mark[i] != FATE_STAYS)
+			continue;
+		xm_stat_add(rt, evict_calls, 1);
+		xm_uffd_writeprotect(rt->uffd, xm_page_addr(w->page[i]), (uint64_t)(end - i) * XM_PAGE_SIZE, false);
 	}
 }
 
@@ -337,12 +351,13 @@ static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
 int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
 	bool by_move = xm_load(&rt->pins) != 0 || !(rt->features & XM_FEAT_WP);
-	uint64_t before = xm_now_ns(), cpu = xm_thread_cpu_ns();
+	uint64_t before = xm_now_ns(), cpu = xm_thread_cpu_ns(), ns;
 	uint8_t moved[XM_BATCH];
-	int gone;
+	int gone, dirty;
 
 	xm_worker_stage(rt, w, n);
-	classify(w, n);
+	dirty = classify(w, n);
+	XM_PROBE2(evict_begin, n, dirty);
 	if (by_move && !(rt->features & XM_FEAT_MOVE))
 		memset(w->mark, FATE_STAYS, XM_BATCH);
 	else if (by_move)
@@ -364,6 +379,8 @@ int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 	xm_frame_uncharge(rt, (uint64_t)gone);
 	xm_stat_add(rt, evicted_pages, (uint64_t)gone);
 	xm_stat_add(rt, evict_cpu_ns, xm_thread_cpu_ns() - cpu);
-	xm_hist_record(&rt->me->stats.evict_ns, xm_now_ns() - before);
+	ns = xm_now_ns() - before;
+	xm_hist_record(&rt->me->stats.evict_ns, ns);
+	XM_PROBE3(evict_end, gone, dirty, ns);
 	return gone;
 }

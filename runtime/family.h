@@ -33,7 +33,7 @@
 #include "util.h"
 
 #define XM_FAM_MAGIC 0x796c696d61666d78ull /* "xmfamily" */
-#define XM_FAM_VERSION 1
+#define XM_FAM_VERSION 2
 
 /* thread sanitizer leaves mappings 1.5 TiB of addresses: a smaller object there */
 #if defined(__SANITIZE_THREAD__)
@@ -122,7 +122,7 @@ struct xm_proc_stats {
 	uint64_t fetched_bytes, written_bytes; /* over the links */
 	uint64_t checksum_errors, link_errors, link_reconnects;
 	uint64_t install_calls;	   /* UFFDIO_COPY/ZEROPAGE calls */
-	uint64_t evict_calls;	   /* write-protect, move and drop calls of evictions */
+	uint64_t evict_calls;	   /* write-protect, copy, move and drop calls of evictions */
 	uint64_t evict_cpu_ns;	   /* processor time of eviction batches */
 	uint64_t message_reads;	   /* reads of the userfaultfd */
 	uint64_t control_messages; /* to the appliances */
@@ -137,8 +137,12 @@ struct xm_proc_stats {
 	uint64_t remote_pages, remote_pages_max; /* pages whose only copy is remote */
 	uint64_t external_pages_max;		 /* resident + remote, peak */
 	uint64_t anon_local_bytes; /* private anonymous memory outside: sampled at peaks (coverage) */
-	struct xm_hist fetch_ns, zero_ns, write_ns; /* fault handling, from message to wake-up */
+	struct xm_hist fetch_ns, zero_ns, write_ns; /* fault handling, from message to the installing call */
 	struct xm_hist evict_ns;		    /* one batch */
+	/* where the time of faults of all kinds goes (fault_time.c): wait and fetch have the faults that had such a part,
+	 * rest has all; install one call of XM_INSTALL_SAMPLE; delivery and return are samples of a fault's own (canary.c) */
+#define XM_INSTALL_SAMPLE 256
+	struct xm_hist part_delivery_ns, part_wait_ns, part_fetch_ns, part_install_ns, part_rest_ns, part_return_ns;
 	/* Of its links to each appliance, added after each transfer: what a process that is killed had under way is
 	 * missing. Printed as link_reads ... and their sums. */
 	struct xm_link_stats link[XM_MAX_APPLIANCES];

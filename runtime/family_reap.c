@@ -284,9 +284,10 @@ int xm_family_reap_dead(struct xm_family *f)
 /* ---- sums --------------------------------------------------------------------------------------------- */
 
 #define COUNTERS (offsetof(struct xm_proc_stats, fetch_ns) / sizeof(uint64_t))
+#define HISTS ((offsetof(struct xm_proc_stats, link) - offsetof(struct xm_proc_stats, fetch_ns)) / sizeof(struct xm_hist))
 
 _Static_assert(offsetof(struct xm_proc_stats, fetch_ns) % sizeof(uint64_t) == 0, "all counters are u64");
-_Static_assert(sizeof(struct xm_proc_stats) == COUNTERS * sizeof(uint64_t) + 4 * sizeof(struct xm_hist) +
+_Static_assert(sizeof(struct xm_proc_stats) == COUNTERS * sizeof(uint64_t) + HISTS * sizeof(struct xm_hist) +
 		       XM_MAX_APPLIANCES * sizeof(struct xm_link_stats),
 	       "histograms follow the counters, figures of links them, and nothing else does");
 
@@ -303,10 +304,8 @@ void xm_proc_stats_merge(struct xm_proc_stats *into, const struct xm_proc_stats 
 		else if (v)
 			xm_add(&dst[i], v);
 	}
-	xm_hist_merge(&into->fetch_ns, &from->fetch_ns);
-	xm_hist_merge(&into->zero_ns, &from->zero_ns);
-	xm_hist_merge(&into->write_ns, &from->write_ns);
-	xm_hist_merge(&into->evict_ns, &from->evict_ns);
+	for (size_t i = 0; i < HISTS; i++)
+		xm_hist_merge(&into->fetch_ns + i, &from->fetch_ns + i);
 	for (unsigned a = 0; a < XM_MAX_APPLIANCES; a++)
 		xm_link_stats_merge(&into->link[a], &from->link[a], NULL);
 }

@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
+#include "runtime/probes.h"
 #include "runtime/track.h"
 #include "runtime/uffd.h"
 
@@ -68,6 +69,59 @@ static void poison(struct xm_runtime *rt, uint64_t page)
 	xm_uffd_wake(rt->uffd, addr, XM_PAGE_SIZE);
 }
 
+/* ---- parts that are timed (fault_time.c) ----------------------------------------------------------------- */
+
+/* One call whose time can be told: the sleepers are woken after it. */
+static int64_t install_timed(struct xm_runtime *rt, uint64_t addr, const void *src, uint64_t len, bool wp)
+{
+	uint64_t before = xm_now_ns();
+	int64_t rc;
+
+	if (src)
+		rc = xm_uffd_copy_asleep(rt->uffd, addr, src, len, wp);
+	else
+		rc = xm_uffd_zero_asleep(rt->uffd, addr, len);
+	xm_hist_record(&rt->me->stats.part_install_ns, xm_now_ns() - before);
+	xm_uffd_wake(rt->uffd, addr, len);
+	return rc;
+}
+
+/* The kernel's call that gives n pages to the program; src NULL: zeros. Pages installed, or -errno. */
+static int64_t install(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint64_t n, const void *src, bool wp)
+{
+	uint64_t addr = xm_page_addr(page), len = n * XM_PAGE_SIZE;
+	int64_t rc;
+
+	if (w->spent.page - page < n)
+		w->spent.until_ns = xm_now_ns();
+	xm_stat_add(rt, install_calls, 1);
+	XM_PROBE2(install, addr, n);
+	if (++w->installs % XM_INSTALL_SAMPLE == 0)
+		rc = install_timed(rt, addr, src, len, wp);
+	else if (src)
+		rc = xm_uffd_copy(rt->uffd, addr, src, len, wp);
+	else
+		rc = xm_uffd_zero(rt->uffd, addr, len);
+	return rc > 0 ? rc / (int64_t)XM_PAGE_SIZE : rc;
+}
+
+/* The fault makes room before it goes on: the budget is exceeded, or (ahead) a stream is about to exceed it. */
+static int make_room(struct xm_runtime *rt, struct xm_worker *w, bool wait, bool ahead)
+{
+	uint64_t before = xm_now_ns(), ns;
+	int rc = 0;
+
+	XM_PROBE1(stall_begin, ahead);
+	if (ahead)
+		xm_reclaim_batch(rt, XM_BATCH);
+	else
+		rc = xm_reclaim_for_fault(rt, wait);
+	ns = xm_now_ns() - before;
+	w->spent.wait_ns += ns;
+	XM_PROBE1(stall_end, ns);
+	return rc;
+}
+
 /* ---- first touch --------------------------------------------------------------------------------------- */
 
 /* How many pages to fill: doubles while this thread's first touches follow each other. */
@@ -103,18 +157,6 @@ static uint64_t lock_empty_run(struct xm_runtime *rt, uint64_t page, uint64_t n)
 	return got;
 }
 
-static int64_t install_zeros(struct xm_runtime *rt, uint64_t page, uint64_t n, bool write)
-{
-	int64_t rc;
-
-	xm_stat_add(rt, install_calls, 1);
-	if (write)
-		rc = xm_uffd_copy(rt->uffd, xm_page_addr(page), rt->zeros, n * XM_PAGE_SIZE, false);
-	else
-		rc = xm_uffd_zero(rt->uffd, xm_page_addr(page), n * XM_PAGE_SIZE);
-	return rc > 0 ? rc / (int64_t)XM_PAGE_SIZE : rc;
-}
-
 /* The page's own word but for its state: pages of explicit regions have their slot from the beginning. */
 static void finish_zero(struct xm_runtime *rt, uint64_t page, enum xm_page_state state, uint8_t epoch)
 {
@@ -126,25 +168,27 @@ static void finish_zero(struct xm_runtime *rt, uint64_t page, enum xm_page_state
 	xm_page_settle(rt, page, word);
 }
 
-static void fault_zero(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid, bool write)
+static enum xm_fault_kind fault_zero(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid,
+				     bool write)
 {
 	uint64_t n = lock_empty_run(rt, page, zero_run(rt, tid, page));
+	const void *src = write ? rt->zeros : NULL;
 	uint8_t epoch = xm_reclaim_epoch(rt);
 	int64_t done;
 	uint64_t ok;
 
-	if (!xm_frame_charge(rt, n) && xm_reclaim_for_fault(rt, true) < 0) {
+	if (!xm_frame_charge(rt, n) && make_room(rt, w, true, false) < 0) {
 		xm_frame_uncharge(rt, n);
 		for (uint64_t i = 1; i < n; i++)
 			finish_zero(rt, page + i, XM_PG_EMPTY, 0);
 		xm_say_full(rt);
 		poison(rt, page);
 		finish_zero(rt, page, XM_PG_LOST, 0);
-		return;
+		return XM_FAULT_BAD;
 	}
-	done = install_zeros(rt, page, n, write);
+	done = install(rt, w, page, n, src, false);
 	if (done < 0 && n > 1) /* the run crosses a protection boundary, or meets a page that is there */
-		done = install_zeros(rt, page, 1, write);
+		done = install(rt, w, page, 1, src, false);
 	ok = done > 0 ? (uint64_t)done : 0;
 	if (done == -EEXIST)
 		ok = 1; /* dropped and written again behind our back: it is resident all the same */
@@ -162,6 +206,7 @@ static void fault_zero(struct xm_runtime *rt, struct xm_worker *w, uint64_t page
 	xm_stat_add(rt, zero_pages, ok);
 	if (done <= 0)
 		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+	return XM_FAULT_ZERO;
 }
 
 /* ---- fetch ---------------------------------------------------------------------------------------------- */
@@ -207,7 +252,7 @@ static int lock_advised(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	/* The reserve has run dry under a stream: pages leave a batch at a time here too, or each one that comes would
 	 * send another away by itself. */
 	if (count >= STREAM_MIN && xm_frame_free(rt) < 4 * (uint64_t)count)
-		xm_reclaim_batch(rt, XM_BATCH);
+		make_room(rt, w, false, true);
 	count = (int32_t)xm_min((uint64_t)count, xm_frame_free(rt) / 4);
 
 	for (k = 1; k <= count; k++) {
@@ -251,17 +296,10 @@ static void install_run(struct xm_runtime *rt, struct xm_worker *w, int i, int e
 		int n = end - i;
 		int64_t rc;
 
-		xm_stat_add(rt, install_calls, 1);
-		rc = xm_uffd_copy(rt->uffd, xm_page_addr(w->page[i]), from, (uint64_t)n * XM_PAGE_SIZE, wp);
-		if (rc <= 0 && n > 1) { /* a protection boundary within: one by one */
-			xm_stat_add(rt, install_calls, 1);
-			n = 1;
-			rc = xm_uffd_copy(rt->uffd, xm_page_addr(w->page[i]), from, XM_PAGE_SIZE, wp);
-		}
-		if (rc > 0)
-			n = (int)(rc / (int64_t)XM_PAGE_SIZE);
-		else
-			n = 1;
+		rc = install(rt, w, w->page[i], (uint64_t)n, from, wp);
+		if (rc <= 0 && n > 1) /* a protection boundary within: one by one */
+			rc = install(rt, w, w->page[i], 1, from, wp);
+		n = rc > 0 ? (int)rc : 1;
 		for (int k = i; k < i + n; k++)
 			w->status[k] = rc > 0 ? 0 : (int32_t)rc;
 		from += (size_t)n * XM_PAGE_SIZE;
@@ -322,10 +360,13 @@ static void fetch_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 		if (!staged)
 			src = direct_run(rt, w, i, &end);
 		if (!src && !staged) {
+			uint64_t before = xm_now_ns();
+
 			/* one batch over the network for all that is left */
 			for (int k = i; k < n; k++)
 				w->slot[k] = xm_pg_slot(w->word[k]);
 			xm_remote_read(rt, w, w->slot + i, w->status + i, n - i);
+			w->spent.fetch_ns += xm_now_ns() - before;
 			if (i) /* staging is filled from its start: keep the indices aligned */
 				memmove(w->staging + (size_t)i * XM_PAGE_SIZE, w->staging,
 					(size_t)(n - i) * XM_PAGE_SIZE);
@@ -426,7 +467,7 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	int n, demand;
 
 	if (!xm_frame_charge(rt, 1))
-		xm_reclaim_for_fault(rt, false);
+		make_room(rt, w, false, false);
 	swap = gives_slot(rt, word); /* this page comes in first, then another leaves by its slot */
 	if (swap)
 		a.count = 0;
@@ -451,7 +492,7 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	xm_stat_add(rt, prefetched_pages, (uint64_t)(n - 1));
 	fetch_and_settle(rt, w, n, demand);
 	if (swap)
-		xm_reclaim_for_fault(rt, false);
+		make_room(rt, w, false, false);
 }
 
 uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint64_t n)
@@ -485,9 +526,9 @@ uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t 
 
 /* ---- resident pages ------------------------------------------------------------------------------------- */
 
-static void fault_resident(struct xm_runtime *rt, uint64_t page, xm_pte word, uint32_t tid, bool wp)
+static enum xm_fault_kind fault_resident(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, xm_pte word,
+					 uint32_t tid, bool wp)
 {
-	uint64_t addr = xm_page_addr(page);
 	struct xm_stream *s;
 	int64_t rc;
 
@@ -498,20 +539,23 @@ static void fault_resident(struct xm_runtime *rt, uint64_t page, xm_pte word, ui
 		stream_put(s);
 		xm_stat_add(rt, faults_write, 1);
 		xm_track_wrote(rt, page);
-		xm_uffd_writeprotect(rt->uffd, addr, XM_PAGE_SIZE, false);
+		w->spent.until_ns = xm_now_ns();
+		xm_uffd_writeprotect(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE, false);
 		xm_page_settle(rt, page, word | XM_PG_DIRTY | XM_PG_REF);
-		return;
+		return XM_FAULT_WRITE;
 	}
 	/* A late message about a page that somebody has brought in since: it is there. If it is not, the program
 	 * dropped it without our knowing, and the kernel's meaning of that is zeros. */
-	rc = xm_uffd_copy(rt->uffd, addr, rt->zeros, XM_PAGE_SIZE, false);
+	rc = install(rt, w, page, 1, rt->zeros, false);
 	xm_stat_add(rt, faults_spurious, 1);
 	xm_page_settle(rt, page, rc > 0 ? word | XM_PG_DIRTY : word);
 	if (rc <= 0)
-		xm_uffd_wake(rt->uffd, addr, XM_PAGE_SIZE);
+		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+	return XM_FAULT_NONE;
 }
 
-void xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid, bool write, bool wp)
+enum xm_fault_kind xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid,
+				    bool write, bool wp)
 {
 	xm_pte *p = xm_pte_touch(rt, page);
 	xm_pte seen = xm_pg_load(p);
@@ -521,22 +565,20 @@ void xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page,
 		case XM_PG_EMPTY:
 			if (wp) { /* protected once, discarded since */
 				xm_uffd_writeprotect(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE, false);
-				return;
+				return XM_FAULT_NONE;
 			}
 			if (!try_lock_page(p, &seen, XM_PG_EMPTY))
 				continue;
-			fault_zero(rt, w, page, tid, write);
-			return;
+			return fault_zero(rt, w, page, tid, write);
 		case XM_PG_REMOTE:
 			if (!try_lock_page(p, &seen, XM_PG_REMOTE))
 				continue;
 			fault_fetch(rt, w, page, seen, tid, write);
-			return;
+			return XM_FAULT_FETCH;
 		case XM_PG_RESIDENT:
 			if (!try_lock_page(p, &seen, XM_PG_RESIDENT))
 				continue;
-			fault_resident(rt, page, seen, tid, wp);
-			return;
+			return fault_resident(rt, w, page, seen, tid, wp);
 		case XM_PG_FETCHING:
 		case XM_PG_EVICTING:
 		case XM_PG_TAKEN:
@@ -546,17 +588,20 @@ void xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page,
 				 * between its copy and its drop would be lost. */
 				xm_uffd_copy(rt->uffd, xm_page_addr(page), rt->zeros, XM_PAGE_SIZE,
 					     (rt->features & XM_FEAT_WP) != 0);
-				return;
+				return XM_FAULT_NONE;
 			}
-			if (!(seen & XM_PG_WAITER) && !xm_pg_cas(p, &seen, seen | XM_PG_WAITER))
+			xm_waiter_begin(rt, tid, page);
+			if (!xm_pg_cas(p, &seen, seen | XM_PG_WAITER)) {
+				xm_waiter_cancel(rt, tid, page);
 				continue;
+			}
 			xm_stat_add(rt, faults_wait, 1);
-			return;
+			return XM_FAULT_WAIT;
 		case XM_PG_FREED:
 		case XM_PG_LOST:
 			xm_stat_add(rt, faults_bad, 1);
 			poison(rt, page);
-			return;
+			return XM_FAULT_BAD;
 		}
 	}
 }
@@ -565,20 +610,17 @@ void xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page,
 
 static void handle(struct xm_runtime *rt, struct xm_worker *w, const struct xm_uffd_event *ev)
 {
-	uint64_t before = xm_now_ns(), ns;
-	struct xm_proc_stats *st = &rt->me->stats;
-	uint64_t fetches = xm_load_relaxed(&st->faults_fetch), zeros = xm_load_relaxed(&st->faults_zero);
+	uint64_t before = xm_now_ns(), addr = xm_round_down(ev->addr, XM_PAGE_SIZE), ns;
+	enum xm_fault_kind kind;
 
-	if (!ev->fault || ev->addr < xm_ext_lo || ev->addr >= xm_ext_hi)
+	if (!ev->fault || xm_canary_fault(rt, addr, before) || addr < xm_ext_lo || addr >= xm_ext_hi)
 		return;
-	xm_fault_resolve(rt, w, (ev->addr - xm_ext_lo) >> XM_PAGE_SHIFT, ev->tid, ev->write, ev->wp);
-	ns = xm_now_ns() - before;
-	if (ev->wp)
-		xm_hist_record(&st->write_ns, ns);
-	else if (xm_load_relaxed(&st->faults_fetch) != fetches)
-		xm_hist_record(&st->fetch_ns, ns);
-	else if (xm_load_relaxed(&st->faults_zero) != zeros)
-		xm_hist_record(&st->zero_ns, ns);
+	w->spent = (struct xm_fault_time){ .page = (addr - xm_ext_lo) >> XM_PAGE_SHIFT };
+	XM_PROBE3(fault_begin, addr, ev->wp ? 2 : ev->write, ev->tid);
+	kind = xm_fault_resolve(rt, w, w->spent.page, ev->tid, ev->write, ev->wp);
+	ns = (w->spent.until_ns ? w->spent.until_ns : xm_now_ns()) - before;
+	XM_PROBE3(fault_end, addr, kind, ns);
+	xm_fault_account(rt, w, kind, ns);
 }
 
 /* To the index-th processor that this thread may use. A fault answered on the faulting thread's own processor is

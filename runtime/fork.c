@@ -193,6 +193,8 @@ static void reset_for_child(struct xm_runtime *rt)
 	rt->pinned_pages = 0;
 	rt->lock_future = 0;
 	rt->evictor_tid = 0;
+	rt->canary.state = 0;
+	memset(rt->waiter, 0, sizeof(rt->waiter));
 	for (int i = 0; i < XM_STREAMS; i++)
 		rt->stream[i].busy = 0;
 }

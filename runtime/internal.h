@@ -33,6 +33,24 @@
 #define XM_HUGE_SHARE (XM_HUGE_BYTES / XM_STAGING_BYTES) /* workers whose staging is in one huge page */
 #define XM_STREAMS 32	    /* faulting threads that are told apart */
 #define XM_OWN_FDS_MAX 64
+#define XM_THREAD_STACK_BYTES (256u << 10)
+#define XM_WAITERS 64	    /* threads that wait for another's page, by tid, whose time is measured */
+
+/* What a fault turned out to be; the numbers are in probes (man/xmem-probes.7). */
+enum xm_fault_kind {
+	XM_FAULT_FETCH = 0, /* the page was on an appliance */
+	XM_FAULT_ZERO = 1,  /* first touch */
+	XM_FAULT_WRITE = 2, /* write to a clean page */
+	XM_FAULT_WAIT = 3,  /* another thread has the page in hand, and wakes the sleeper */
+	XM_FAULT_NONE = 4,  /* resolved already */
+	XM_FAULT_BAD = 5,   /* SIGBUS */
+};
+
+/* The fault in hand: its page, when that was about to be installed (0: it was not), and parts of the time before. */
+struct xm_fault_time {
+	uint64_t page, until_ns;
+	uint64_t wait_ns, fetch_ns;
+};
 
 /* What one thread needs to move pages; used by one thread at a time. Local memory. */
 struct xm_worker {
@@ -49,6 +67,8 @@ struct xm_worker {
 	uint64_t slot[XM_BATCH];
 	int32_t status[XM_BATCH];
 	uint8_t mark[XM_BATCH];
+	struct xm_fault_time spent;
+	uint32_t installs;		/* calls so far: one of XM_INSTALL_SAMPLE is timed */
 	bool full;			/* no slot is free: only pages that have one are victims */
 	bool unfenced;			/* a connection was given up that no other has replaced */
 	bool huge;			/* staging is part of a huge page: the same */
@@ -111,6 +131,17 @@ struct xm_runtime {
 		int epoll_fd;		/* of its own: waits for the userfaultfd and stop_fd */
 	} handler[XM_HANDLERS_MAX];
 	pthread_t reclaimer;
+	struct xm_canary {		/* canary.c */
+		pthread_t thread;
+		char *page;		/* registered, never kept */
+		uint32_t state;		/* atomic: 0 no thread, 1 it runs, 2 none could be started */
+		uint32_t wake;		/* futex: bumped when it is up, and to end it */
+		uint64_t read_ns, done_ns; /* atomic; by the handler: message in hand, answered */
+	} canary;
+	struct xm_waiter {		/* fault_time.c */
+		uint64_t page;		/* atomic: number of the page + 1; 0: nobody */
+		uint64_t since_ns;	/* atomic */
+	} waiter[XM_WAITERS];
 	int stop_fd;			/* eventfd: ends the threads */
 	uint32_t stopping;
 	uint64_t fork_mask;		/* map lock: signals that the forking thread had blocked */
@@ -218,12 +249,34 @@ void xm_page_forget(struct xm_runtime *rt, uint64_t page);
 void xm_worker_sort(struct xm_worker *w, int n);
 
 /* ---- fault.c ---- */
-/* Resolves one fault. Called by handler threads; shared by every fault mode. */
-void xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid, bool write,
-		      bool wp);
+/* Resolves one fault; w->spent grows. Called by handler threads; shared by every fault mode. */
+enum xm_fault_kind xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid,
+				    bool write, bool wp);
 void *xm_handler_main(void *arg); /* arg: its struct xm_handler */
 /* Fetches pages ahead of use (advice WILLNEED); bounded by free frames. Returns pages fetched. */
 uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint64_t n);
+
+/* ---- fault_time.c ---- */
+/* Accounts a fault: ns from its message until its page was about to be installed, of which w->spent. Any thread; no lock. */
+void xm_fault_account(struct xm_runtime *rt, const struct xm_worker *w, enum xm_fault_kind kind, uint64_t ns);
+/* Thread tid begins to wait for the page, or does not after all. Before WAITER is set, so that whoever wakes it finds
+ * this; a second thread with the same hash takes the place of the first, which is then not measured. */
+void xm_waiter_begin(struct xm_runtime *rt, uint32_t tid, uint64_t page);
+void xm_waiter_cancel(struct xm_runtime *rt, uint32_t tid, uint64_t page);
+/* The page's waiters are about to be woken. */
+void xm_waiters_end(struct xm_runtime *rt, uint64_t page);
+
+/* ---- canary.c: delivery and return of faults, by sample ---- */
+/* Registers the canary's page with the userfaultfd; without it there are no samples. */
+void xm_canary_register(struct xm_runtime *rt);
+/* By the reclaim thread, inside the gate: starts the canary's thread when there have been faults. */
+void xm_canary_tick(struct xm_runtime *rt);
+/* By a handler, now_ns after its message came: true if addr is the canary's; it is answered then. */
+bool xm_canary_fault(struct xm_runtime *rt, uint64_t addr, uint64_t now_ns);
+/* Takes one sample, blocks as long as a fault does; false: there was none to be had. One thread at a time, not inside the gate. */
+bool xm_canary_look(struct xm_runtime *rt);
+/* Ends the thread; the handlers may have stopped before. */
+void xm_canary_stop(struct xm_runtime *rt);
 
 /* ---- evict.c: one batch of locked pages leaves ---- */
 /* Takes the n pages w->page[] (sorted, words w->word[] as they were when locked EVICTING) away: written where dirty,

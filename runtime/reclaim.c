@@ -443,6 +443,7 @@ void *xm_reclaimer_main(void *arg)
 			tick = xm_now_ns();
 			xm_remote_tick(rt);
 			tidy_policy(rt);
+			xm_canary_tick(rt);
 			if (evicted == xm_load_relaxed(&rt->me->stats.evicted_pages)) /* nothing left in the last second */
 				xm_worker_trim_idle(rt);
 			evicted = xm_load_relaxed(&rt->me->stats.evicted_pages);

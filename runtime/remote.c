@@ -19,6 +19,7 @@
 #include "backoff.h"
 #include "procid.h"
 #include "runtime/internal.h"
+#include "runtime/probes.h"
 
 #define TRANSIENT_TRIES 16
 #define GROW_PAUSE_NS 100000000ull /* between questions to appliances that are full */
@@ -359,6 +360,24 @@ static void tell(const struct batch *b)
 	b->w->told[b->appliance] = now;
 }
 
+static int count_due(const struct batch *b)
+{
+	int due = 0;
+
+	for (int i = 0; i < b->n; i++)
+		due += is_due(b, i);
+	return due;
+}
+
+static void fetch_from_one(struct batch *b)
+{
+	int pages = count_due(b);
+
+	XM_PROBE2(fetch_begin, pages, b->appliance);
+	transfer_to_one(b);
+	XM_PROBE2(fetch_end, pages, b->appliance);
+}
+
 static void transfer(struct batch *b)
 {
 	uint32_t seen = 0;
@@ -374,7 +393,10 @@ static void transfer(struct batch *b)
 		if (seen & (1u << b->appliance))
 			continue;
 		seen |= 1u << b->appliance;
-		transfer_to_one(b);
+		if (b->write)
+			transfer_to_one(b);
+		else
+			fetch_from_one(b);
 		tell(b);
 	}
 	for (int i = 0; i < b->n; i++) {

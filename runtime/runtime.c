@@ -18,7 +18,6 @@
 #include "runtime/start.h"
 #include "runtime/uffd.h"
 
-#define THREAD_STACK_BYTES (256u << 10)
 #define RESERVE_MAX_PAGES 4096u /* 16 MiB: more only keeps frames idle */
 
 #define NO_FDS                                                                                              \
@@ -147,6 +146,7 @@ int xm_runtime_open_fds(struct xm_runtime *rt)
 		return -EOPNOTSUPP; /* no way to take a page away without losing a write */
 	if (rt->features & XM_FEAT_MOVE)
 		rc = xm_uffd_register(rt->uffd, (uint64_t)(uintptr_t)rt->move_area, XM_BATCH * XM_PAGE_SIZE, false);
+	xm_canary_register(rt);
 	return rc < 0 ? rc : 0;
 }
 
@@ -198,7 +198,7 @@ int xm_runtime_threads(struct xm_runtime *rt)
 	/* the runtime's threads take no signal of the program's */
 	xm_sys6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&old, 8, 0, 0);
 	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, THREAD_STACK_BYTES);
+	pthread_attr_setstacksize(&attr, XM_THREAD_STACK_BYTES);
 	for (int i = 0; i < rt->nhandlers && rc == 0; i++) {
 		rc = -pthread_create(&rt->handler[i].thread, &attr, xm_handler_main, &rt->handler[i]);
 		rt->handlers_started |= rc == 0;
@@ -298,6 +298,7 @@ static void release(struct xm_runtime *rt)
 		xm_local_free(rt->evict_state, rt->evict->state_bytes(rt->fam->budget_pages));
 	xm_local_free(rt->zeros, XM_BATCH * XM_PAGE_SIZE);
 	xm_local_free(rt->move_area, XM_BATCH * XM_PAGE_SIZE);
+	xm_local_free(rt->canary.page, XM_PAGE_SIZE);
 }
 
 int xm_runtime_start(struct xm_family *fam, const char *env)
@@ -381,6 +382,7 @@ void xm_runtime_stop(void)
 	for (int i = 0; i < rt->nhandlers; i++)
 		pthread_join(rt->handler[i].thread, NULL);
 	pthread_join(rt->reclaimer, NULL);
+	xm_canary_stop(rt); /* which the reclaim thread may have started just now */
 	release(rt);
 	xm_family_unmap(rt->fam);
 	*rt = (struct xm_runtime)NO_FDS;

@@ -15,7 +15,7 @@
 #include "log.h"
 #include "sys.h"
 
-#define HIST_COUNT 4
+#define HIST_COUNT 10
 
 /* ---- output ------------------------------------------------------------------------------------------- */
 
@@ -146,6 +146,21 @@ void xm_stats_sum(struct xm_family *f, struct xm_stats_sum *sum)
 	sum->external_pages_max = xm_max(xm_max(one, now), xm_load_relaxed(&f->external_pages_max));
 }
 
+const struct xm_hist *xm_stats_parts(const struct xm_proc_stats *s)
+{
+	return &s->part_delivery_ns;
+}
+
+uint64_t xm_stats_part_ns(const struct xm_hist part[XM_PARTS], enum xm_part i)
+{
+	switch (i) {
+	case XM_PART_DELIVERY:
+	case XM_PART_RETURN: return xm_hist_quantile(&part[i], 0.5) * xm_load_relaxed(&part[XM_PART_REST].count);
+	case XM_PART_INSTALL: return xm_load_relaxed(&part[i].sum) * XM_INSTALL_SAMPLE;
+	default: return xm_load_relaxed(&part[i].sum);
+	}
+}
+
 int xm_stats_coverage_permille(const struct xm_proc_stats *s)
 {
 	uint64_t ext = xm_load_relaxed(&s->external_pages_max) << XM_PAGE_SHIFT;
@@ -231,7 +246,18 @@ static const struct field links[] = {
 	L(sleeps),
 };
 
-static const struct field hists[] = { F(fetch_ns), F(zero_ns), F(write_ns), F(evict_ns) };
+static const struct field hists[] = {
+	F(fetch_ns),
+	F(zero_ns),
+	F(write_ns),
+	F(evict_ns),
+	F(part_delivery_ns),
+	F(part_wait_ns),
+	F(part_fetch_ns),
+	F(part_install_ns),
+	F(part_rest_ns),
+	F(part_return_ns),
+};
 
 _Static_assert(XM_ARRAY_SIZE(counters) * sizeof(uint64_t) == offsetof(struct xm_proc_stats, fetch_ns),
 	       "every counter has its line in the table");

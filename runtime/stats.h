@@ -44,14 +44,32 @@ struct xm_stats_sum {
 	uint64_t external_pages_max;
 };
 
-/* Fills *sum (24 KiB: not for small stacks). */
+/* The parts of faults, in the order in which they come. */
+enum xm_part {
+	XM_PART_DELIVERY,
+	XM_PART_WAIT,
+	XM_PART_FETCH,
+	XM_PART_INSTALL,
+	XM_PART_REST,
+	XM_PART_RETURN,
+	XM_PARTS,
+};
+
+/* XM_PARTS histograms. */
+const struct xm_hist *xm_stats_parts(const struct xm_proc_stats *s);
+/* All faults' time in one part. Counted: wait, fetch, rest. Estimated: install, of which one call of XM_INSTALL_SAMPLE was
+ * timed; delivery and return, from the median of their samples (few, so that one long one would be the mean) and the
+ * number of faults, the count of XM_PART_REST. 0: no sample. */
+uint64_t xm_stats_part_ns(const struct xm_hist part[XM_PARTS], enum xm_part i);
+
+/* Fills *sum (56 KiB: not for small stacks). */
 void xm_stats_sum(struct xm_family *f, struct xm_stats_sum *sum);
 /* External share of the private anonymous memory, in 1/1000; -1: nothing was measured. */
 int xm_stats_coverage_permille(const struct xm_proc_stats *s);
 /* Resident + remote pages of all processes now. */
 uint64_t xm_stats_external_pages(struct xm_family *f);
 
-/* The readable block, about 20 lines of at most 80 columns. run may be NULL. */
+/* The readable block, about 30 lines of at most 80 columns. run may be NULL. */
 void xm_stats_text(struct xm_out *o, struct xm_family *f, const struct xm_stats_run *run);
 /* One JSON object and a newline: "run" (when run is not NULL), "config", "family" with totals, "appliances",
  * and "processes", one object each. */

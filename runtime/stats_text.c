@@ -111,7 +111,7 @@ static void print_latency(struct text *t, const char *name, uint64_t count, cons
 
 static void print_faults(struct text *t, const struct xm_proc_stats *s)
 {
-	xm_out_print(t->o, "  %-17s %13s %10s %10s %10s %10s\n", "faults", "count", "p50", "p99", "p99.9",
+	xm_out_print(t->o, "  %-17s %13s %10s %10s %10s %10s\n", "faults handled in", "count", "p50", "p99", "p99.9",
 		     "max");
 	print_latency(t, "fetched", s->faults_fetch, &s->fetch_ns);
 	print_latency(t, "first touch", s->faults_zero, &s->zero_ns);
@@ -119,6 +119,35 @@ static void print_faults(struct text *t, const struct xm_proc_stats *s)
 	if (s->faults_wait || s->faults_spurious)
 		xm_out_print(t->o, "    waited for another thread %s, already resolved %s\n",
 			     count_text(s->faults_wait, t->a), count_text(s->faults_spurious, t->b));
+}
+
+/* Where the time of faults went: all in all, and for each part what one fault had of it. */
+static void print_parts(struct text *t, const struct xm_proc_stats *s)
+{
+	static const char *const name[XM_PARTS] = { "delivery", "wait", "fetch", "install", "rest", "return" };
+	const struct xm_hist *h = xm_stats_parts(s);
+	uint64_t all = 0, ns, faults = xm_load_relaxed(&h[XM_PART_REST].count);
+	char max[32];
+
+	for (int i = 0; i < XM_PARTS; i++)
+		all += xm_stats_part_ns(h, (enum xm_part)i);
+	if (!faults)
+		return;
+	xm_out_print(t->o, "  %-17s %8s %4s %10s %10s %10s %10s\n", "time of faults", "total", "", "p50", "p99", "p99.9", "max");
+	for (int i = 0; i < XM_PARTS; i++) {
+		if (!xm_load_relaxed(&h[i].count))
+			continue;
+		ns = xm_stats_part_ns(h, (enum xm_part)i);
+		xm_out_print(t->o, "    %-15s %8s %3u%%", name[i], xm_format_time(ns, t->a, sizeof(t->a)),
+			     permille(ns, all) / 10);
+		xm_out_print(t->o, " %10s %10s %10s %10s\n", xm_format_time(xm_hist_quantile(&h[i], 0.5), t->a, sizeof(t->a)),
+			     xm_format_time(xm_hist_quantile(&h[i], 0.99), t->b, sizeof(t->b)),
+			     xm_format_time(xm_hist_quantile(&h[i], 0.999), t->c, sizeof(t->c)),
+			     xm_format_time(h[i].max, max, sizeof(max)));
+	}
+	xm_out_print(t->o, "    %-15s %8s 100%% %10s a fault%s\n", "together", xm_format_time(all, t->a, sizeof(t->a)),
+		     xm_format_time(all / faults, t->b, sizeof(t->b)),
+		     xm_load_relaxed(&h[XM_PART_DELIVERY].count) ? "" : "; too short a run to sample delivery and return");
 }
 
 static void print_traffic(struct text *t, const struct xm_proc_stats *s)
@@ -229,6 +258,7 @@ void xm_stats_text(struct xm_out *o, struct xm_family *f, const struct xm_stats_
 	print_head(&t, run);
 	print_memory(&t, f, &sum);
 	print_faults(&t, &sum.total);
+	print_parts(&t, &sum.total);
 	print_traffic(&t, &sum.total);
 	print_errors(&t, &sum.total);
 	print_appliances(&t, f, &sum.total);

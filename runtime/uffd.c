@@ -103,7 +103,7 @@ int xm_uffd_unregister(int fd, uint64_t addr, uint64_t len)
 	return (int)uffd_ioctl(fd, UFFDIO_UNREGISTER, &r);
 }
 
-int64_t xm_uffd_copy(int fd, uint64_t addr, const void *src, uint64_t len, bool wp)
+static int64_t copy_by_mode(int fd, uint64_t addr, const void *src, uint64_t len, uint64_t mode)
 {
 	uint64_t done = 0;
 	long rc = 0;
@@ -113,7 +113,7 @@ int64_t xm_uffd_copy(int fd, uint64_t addr, const void *src, uint64_t len, bool 
 			.dst = addr + done,
 			.src = (uint64_t)(uintptr_t)src + done,
 			.len = len - done,
-			.mode = wp ? UFFDIO_COPY_MODE_WP : 0,
+			.mode = mode,
 		};
 
 		rc = uffd_ioctl(fd, UFFDIO_COPY, &c);
@@ -129,13 +129,13 @@ int64_t xm_uffd_copy(int fd, uint64_t addr, const void *src, uint64_t len, bool 
 	return done ? (int64_t)done : rc;
 }
 
-int64_t xm_uffd_zero(int fd, uint64_t addr, uint64_t len)
+static int64_t zero_by_mode(int fd, uint64_t addr, uint64_t len, uint64_t mode)
 {
 	uint64_t done = 0;
 	long rc = 0;
 
 	for (int tries = 0; done < len && tries < EAGAIN_TRIES; tries++) {
-		struct uffdio_zeropage z = { .range = { addr + done, len - done } };
+		struct uffdio_zeropage z = { .range = { addr + done, len - done }, .mode = mode };
 
 		rc = uffd_ioctl(fd, UFFDIO_ZEROPAGE, &z);
 		if (rc == 0)
@@ -148,6 +148,26 @@ int64_t xm_uffd_zero(int fd, uint64_t addr, uint64_t len)
 			break;
 	}
 	return done ? (int64_t)done : rc;
+}
+
+int64_t xm_uffd_copy(int fd, uint64_t addr, const void *src, uint64_t len, bool wp)
+{
+	return copy_by_mode(fd, addr, src, len, wp ? UFFDIO_COPY_MODE_WP : 0);
+}
+
+int64_t xm_uffd_copy_asleep(int fd, uint64_t addr, const void *src, uint64_t len, bool wp)
+{
+	return copy_by_mode(fd, addr, src, len, UFFDIO_COPY_MODE_DONTWAKE | (wp ? UFFDIO_COPY_MODE_WP : 0));
+}
+
+int64_t xm_uffd_zero(int fd, uint64_t addr, uint64_t len)
+{
+	return zero_by_mode(fd, addr, len, 0);
+}
+
+int64_t xm_uffd_zero_asleep(int fd, uint64_t addr, uint64_t len)
+{
+	return zero_by_mode(fd, addr, len, UFFDIO_ZEROPAGE_MODE_DONTWAKE);
 }
 
 int xm_uffd_writeprotect(int fd, uint64_t addr, uint64_t len, bool on)

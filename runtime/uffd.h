@@ -27,6 +27,9 @@ int xm_uffd_unregister(int fd, uint64_t addr, uint64_t len);
  * -EFAULT src went away. EAGAIN is retried inside, bounded. */
 int64_t xm_uffd_copy(int fd, uint64_t addr, const void *src, uint64_t len, bool wp);
 int64_t xm_uffd_zero(int fd, uint64_t addr, uint64_t len);
+/* The same, but for the sleepers: the caller wakes them (xm_uffd_wake), also where this fails. */
+int64_t xm_uffd_copy_asleep(int fd, uint64_t addr, const void *src, uint64_t len, bool wp);
+int64_t xm_uffd_zero_asleep(int fd, uint64_t addr, uint64_t len);
 /* on: protect; off: unprotect and wake */
 int xm_uffd_writeprotect(int fd, uint64_t addr, uint64_t len, bool on);
 int xm_uffd_wake(int fd, uint64_t addr, uint64_t len);

@@ -130,8 +130,28 @@ static void subtract(struct xm_hist *out, const struct xm_hist *now, const struc
 		if (out->bucket[i])
 			top = i;
 	}
+	out->sum = now->sum - xm_min(before->sum, now->sum);
 	/* the interval's own maximum is not known: the end of its highest bucket, at most the overall one */
 	out->max = out->count ? xm_min(xm_hist_bucket_high(top), now->max) : 0;
+}
+
+/* Where the interval's faults spent their time; what was not sampled in it is taken from the time before. */
+static void sample_parts(struct top_rates *r, const struct xm_proc_stats *now, const struct xm_proc_stats *before)
+{
+	static struct xm_hist diff[XM_PARTS];
+	uint64_t ns[XM_PARTS], all = 0;
+
+	for (int i = 0; i < XM_PARTS; i++) {
+		bool sampled = i == XM_PART_DELIVERY || i == XM_PART_RETURN;
+
+		subtract(&diff[i], &xm_stats_parts(now)[i], &xm_stats_parts(before)[i]);
+		if (sampled && !diff[i].count)
+			diff[i] = xm_stats_parts(now)[i];
+	}
+	for (int i = 0; i < XM_PARTS; i++)
+		all += ns[i] = xm_stats_part_ns(diff, (enum xm_part)i);
+	for (int i = 0; i < XM_PARTS; i++)
+		r->part_percent[i] = all ? (unsigned)((ns[i] * 100 + all / 2) / all) : 0;
 }
 
 static void sample_rates(struct top_family *v, uint64_t ns)
@@ -160,6 +180,7 @@ static void sample_rates(struct top_family *v, uint64_t ns)
 	subtract(&diff, &b->zero_ns, &a->zero_ns);
 	r->zero_p50_ns = xm_hist_quantile(&diff, 0.5);
 	r->zero_p99_ns = xm_hist_quantile(&diff, 0.99);
+	sample_parts(r, b, a);
 	r->prefetch_hit_percent = -1;
 	if (fetched && b->prefetched_pages >= a->prefetched_pages)
 		r->prefetch_hit_percent =

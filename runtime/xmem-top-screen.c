@@ -149,6 +149,22 @@ static void draw_memory(struct screen *s, const struct top_family *v)
 	}
 }
 
+/* The largest part stands out. */
+static void draw_parts(struct screen *s, const unsigned percent[XM_PARTS])
+{
+	static const char *const name[XM_PARTS] = { "delivery", "wait", "fetch", "install", "rest", "return" };
+	int most = 0;
+
+	label(s, "time in");
+	for (int i = 0; i < XM_PARTS; i++)
+		most = percent[i] > percent[most] ? i : most;
+	for (int i = 0; i < XM_PARTS; i++) {
+		attrset(i == most && percent[i] ? A_BOLD : A_NORMAL);
+		put("%s %u%%%s", name[i], percent[i], i + 1 < XM_PARTS ? "  " : "");
+	}
+	color(PLAIN);
+}
+
 static void draw_rates(struct screen *s, const struct top_family *v)
 {
 	const struct top_rates *r = &v->rate;
@@ -157,9 +173,10 @@ static void draw_rates(struct screen *s, const struct top_family *v)
 	label(s, "faults/s");
 	put("fetch %-7s first touch %-7s write %-7s waited %s", short_count(r->fetch, a),
 	    short_count(r->zero, b), short_count(r->write, c), short_count(r->wait, d));
-	label(s, "latency");
+	label(s, "handled");
 	put("fetch p50 %-9s p99 %-9s", time_or_dash(r->fetch_p50_ns, a), time_or_dash(r->fetch_p99_ns, b));
 	put(" first p50 %-9s p99 %s", time_or_dash(r->zero_p50_ns, c), time_or_dash(r->zero_p99_ns, d));
+	draw_parts(s, r->part_percent);
 	label(s, "moved/s");
 	put("in %-11s out %-11s", xm_format_size(r->in_bytes, a, sizeof(a)),
 	    xm_format_size(r->out_bytes, b, sizeof(b)));
@@ -231,14 +248,14 @@ static void draw_processes(struct screen *s, const struct top_family *v)
 	attrset(A_REVERSE);
 	mvhline(s->line, 0, ' ', COLS);
 	move(s->line++, 1);
-	put("%7s %-15s %10s %10s %7s %7s %7s %9s", "PID", "COMMAND", "RESIDENT", "REMOTE", "FETCH/s",
+	put("%7s %-15s %10s %10s %7s %7s %7s %8s", "PID", "COMMAND", "RESIDENT", "REMOTE", "FETCH/s",
 	    "FIRST/s", "EVICT/s", "P99");
 	color(PLAIN);
 	for (int i = s->scroll; i < v->nprocesses && s->line < LINES - 1; i++) {
 		const struct top_process *p = &v->process[i];
 
 		move(s->line++, 1);
-		put("%7d %-15s %10s %10s %7s %7s %7s %9s", p->pid, p->comm, pages(p->resident_pages, a),
+		put("%7d %-15s %10s %10s %7s %7s %7s %8s", p->pid, p->comm, pages(p->resident_pages, a),
 		    pages(p->remote_pages, b), short_count(p->fetch_per_s, c), short_count(p->zero_per_s, d),
 		    short_count(p->evict_per_s, e), time_or_dash(p->fetch_p99_ns, f));
 	}

@@ -30,6 +30,7 @@ struct top_rates {
 	uint64_t fetch_p50_ns, fetch_p99_ns, zero_p50_ns,
 		zero_p99_ns;	  /* of the interval; 0: nothing happened */
 	int prefetch_hit_percent; /* of the interval; -1: no prefetch */
+	unsigned part_percent[XM_PARTS]; /* of the time of the interval's faults; all 0: no faults */
 };
 
 struct top_family {

@@ -15,7 +15,7 @@ try "$run" --local 16M --stats -- python3 -c "$work"
 check "the command's status" [ "$rc" = 0 ]
 check "the command's output is its own" [ "$(cat "$tmp/out")" = done ]
 for line in 'xmem: python3: exit status 0 after' 'local memory      16 MiB budget, peak' 'external memory   peak' \
-	'coverage          [0-9]' 'processes         [0-9]' 'faults .*p50 .*p99 .*max' 'fetched   ' 'first touch' \
+	'coverage          [0-9]' 'processes         [0-9]' 'faults handled in .*p50 .*p99 .*max' 'time of faults  .*total' 'install   .*%' 'rest   .*%' 'together  .*100%.*a fault' 'fetched   ' 'first touch' \
 	'evicted           [1-9]' 'reclaim   ' 'errors            none' 'appliance         shm:@'; do
 	check "the block has '$line'" grep -qE "$line" "$tmp/err"
 done
@@ -54,6 +54,12 @@ assert f["external_pages_max"] >= 48 * 256, f["external_pages_max"]
 assert t["evicted_dirty_pages"] > 0 and t["written_bytes"] >= t["evicted_dirty_pages"] * 4096
 assert t["faults_fetch"] > 0 and t["fetch_ns"]["count"] > 0
 assert t["fetch_ns"]["p50"] <= t["fetch_ns"]["p99"] <= t["fetch_ns"]["p999"] <= t["fetch_ns"]["max"]
+parts = {k: t[f"part_{k}_ns"] for k in ("delivery", "wait", "fetch", "install", "rest", "return")}
+faults = sum(t["faults_" + k] for k in ("fetch", "zero", "write", "wait", "spurious", "bad"))
+assert 0.99 * faults <= parts["rest"]["count"] <= 1.01 * faults, (faults, parts)
+assert parts["fetch"]["count"] == 0, parts  # shm
+assert 0 < parts["install"]["count"] <= t["install_calls"] / 256, parts
+assert parts["delivery"]["count"] == parts["return"]["count"], parts
 assert t["coverage"] > 0.5, t["coverage"]
 assert f["resident_pages"] == 0 and f["committed_pages"] == 0 and f["slots_used"] == 0, f
 p = [x for x in j["processes"] if x["comm"].startswith("python3")]

@@ -387,6 +387,42 @@ static void test_output_to_a_pipe_arrives_whole(void **state)
 	assert_memory_equal(text + n - 5, "4999\n", 5);
 }
 
+static void test_parts_are_counted_or_estimated(void **state)
+{
+	struct xm_family *f = *state;
+	struct xm_proc_stats *s = &add_process(f)->stats;
+	const struct xm_hist *part = xm_stats_parts(s);
+
+	for (int i = 0; i < 1000; i++)
+		xm_hist_record(&s->part_rest_ns, 500);
+	for (int i = 0; i < 100; i++)
+		xm_hist_record(&s->part_fetch_ns, 20000);
+	xm_hist_record(&s->part_wait_ns, 1000000);
+	xm_hist_record(&s->part_install_ns, 2000);
+	xm_hist_record(&s->part_install_ns, 4000);
+	assert_int_equal(xm_stats_part_ns(part, XM_PART_REST), 500000);
+	assert_int_equal(xm_stats_part_ns(part, XM_PART_FETCH), 2000000);
+	assert_int_equal(xm_stats_part_ns(part, XM_PART_WAIT), 1000000);
+	assert_int_equal(xm_stats_part_ns(part, XM_PART_INSTALL), 6000 * XM_INSTALL_SAMPLE);
+	assert_int_equal(xm_stats_part_ns(part, XM_PART_DELIVERY), 0); /* no sample */
+	as_text(f, NULL);
+	assert_non_null(strstr(text, "too short a run to sample delivery and return"));
+	assert_null(strstr(text, "    delivery"));
+	/* one sample of a second among short ones does not make all faults long */
+	for (int i = 0; i < 9; i++)
+		xm_hist_record(&s->part_delivery_ns, 15);
+	xm_hist_record(&s->part_delivery_ns, 1000000000);
+	xm_hist_record(&s->part_return_ns, 10);
+	assert_int_equal(xm_stats_part_ns(part, XM_PART_DELIVERY), 15 * 1000);
+	assert_int_equal(xm_stats_part_ns(part, XM_PART_RETURN), 10 * 1000);
+	/* 15 us + 1 ms + 2 ms + 1.536 ms + 500 us + 10 us of 1000 faults */
+	as_text(f, NULL);
+	assert_non_null(strstr(text, " 5.1 us a fault\n"));
+	assert_non_null(strstr(strstr(text, "    fetch "), " 39% "));
+	as_json(f, NULL);
+	assert_non_null(strstr(text, "\"part_wait_ns\": {\"count\": 1, \"mean\": 1000000"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -404,6 +440,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_text_of_trouble_names_it_and_fits_the_screen, setup,
 						teardown),
 		cmocka_unit_test(test_output_to_a_pipe_arrives_whole),
+		cmocka_unit_test_setup_teardown(test_parts_are_counted_or_estimated, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

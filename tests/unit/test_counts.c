@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_counts.c - how many calls and transfers things cost, by the runtime's own counters: installs of a sequential
+ * read, calls of an eviction batch, fetches of pages that are here. Each prints what it counts. What the handlers' system
+ * calls are is looked at from outside, by strace (tests/it).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include "runtime/uffd.h"
+#include "tests/harness.h"
+
+#define RW (PROT_READ | PROT_WRITE)
+#define PAGE XM_PAGE_SIZE
+#define BUDGET_PAGES 4096u
+
+static struct test_appliance appliance;
+static struct test_config config;
+
+static int fresh(void **state)
+{
+	memset(&config, 0, sizeof(config));
+	config.budget_bytes = BUDGET_PAGES * PAGE;
+	return 0;
+}
+
+static int stop(void **state)
+{
+	test_runtime_stop();
+	test_appliance_stop(&appliance);
+	return 0;
+}
+
+static void start(const char *link)
+{
+	test_appliance_start(&appliance, "128M", link);
+	test_runtime_start(&config, &appliance, 1);
+}
+
+static char *new_map(uint64_t pages)
+{
+	char *p = xm_map_new(pages * PAGE, 0, RW, 0);
+
+	assert_false(test_is_error(p));
+	return p;
+}
+
+static uint64_t count(const uint64_t *counter)
+{
+	return xm_load_relaxed(counter);
+}
+
+#define COUNT(field) count(&xm_rt.me->stats.field)
+
+/* Reads one word of every stride-th page; the pages have been filled by test_fill, seed 1. */
+static void look(const char *p, uint64_t pages, uint64_t stride)
+{
+	for (uint64_t i = 0; i < pages; i += stride)
+		assert_int_equal(*(const volatile uint64_t *)(p + i * PAGE), test_value(1, i, 0));
+}
+
+/* ---- installs of a sequential read ------------------------------------------------------------------------------- */
+
+static void read_in_order(const char *prefetch, const char *link)
+{
+	const uint64_t pages = 3 * BUDGET_PAGES;
+	uint64_t calls;
+	char *p;
+
+	config.prefetch = prefetch;
+	start(link);
+	p = new_map(pages);
+	test_fill(p, pages, 1);
+	assert_int_equal(test_evict(p, pages), 0);
+	calls = COUNT(install_calls);
+	look(p, pages, 1);
+	calls = COUNT(install_calls) - calls;
+	print_message("%s, %s: %llu pages read in order: %llu install calls\n", prefetch, link,
+		      (unsigned long long)pages, (unsigned long long)calls);
+	assert_true(calls <= pages / 16);
+}
+
+static void test_read_in_order_when_majority_then_an_install_for_16_pages(void **state)
+{
+	read_in_order("majority", "shm");
+}
+
+static void test_read_in_order_when_stride_then_an_install_for_16_pages(void **state)
+{
+	read_in_order("stride", "shm");
+}
+
+static void test_read_in_order_when_over_a_link_then_an_install_for_16_pages(void **state)
+{
+	read_in_order("majority", "tcp");
+}
+
+/* ---- calls of an eviction ----------------------------------------------------------------------------------------- */
+
+#define BATCH 64u
+
+/* Calls of one batch, of every other page: none has a neighbour. */
+static uint64_t evict_scattered(char *p, const char *what)
+{
+	uint64_t calls = COUNT(evict_calls), batches = COUNT(evict_ns.count), gone;
+
+	assert_int_equal(test_pages_become(p, 2 * BATCH, XM_PG_RESIDENT, BATCH), BATCH);
+	xm_gate_enter(&xm_rt);
+	gone = xm_reclaim_range(&xm_rt, xm_page_of(p), 2 * BATCH);
+	xm_gate_leave(&xm_rt);
+	calls = COUNT(evict_calls) - calls;
+	assert_int_equal(gone, BATCH);
+	assert_int_equal(COUNT(evict_ns.count) - batches, 1);
+	print_message("features %x, %s: %u scattered pages left by %llu calls\n", xm_rt.features, what, BATCH,
+		      (unsigned long long)calls);
+	return calls;
+}
+
+/* dirty, then clean: limits of the calls of a batch. masked: enum xm_feature */
+static void batches(uint32_t masked, bool pins, uint64_t dirty_max, uint64_t clean_max)
+{
+	uint64_t clean;
+	char *p;
+
+	config.masked_features = masked;
+	config.prefetch = "none";
+	start("shm");
+	if (!masked && !(xm_rt.features & XM_FEAT_MADVISE_VEC)) {
+		print_message("skipped: this kernel does not drop many runs by one call\n");
+		skip();
+	}
+	if (pins)
+		xm_pins_seen("the test");
+	p = new_map(2 * BATCH);
+	for (uint64_t i = 0; i < 2 * BATCH; i += 2)
+		*(uint64_t *)(p + i * PAGE) = test_value(1, i, 0);
+	assert_true(evict_scattered(p, "dirty") <= dirty_max);
+	look(p, 2 * BATCH, 2);
+	clean = COUNT(evicted_clean_pages);
+	assert_true(evict_scattered(p, "read since") <= clean_max);
+	assert_int_equal(COUNT(evicted_clean_pages) - clean, xm_rt.features & XM_FEAT_WP ? BATCH : 0);
+	look(p, 2 * BATCH, 2);
+}
+
+/* The kernel has no vectored write-protection, so each dirty page without a neighbour takes a call; over all that lies
+ * between them it would protect the pages of others. What stays of a call a page is in runtime/README.md. */
+static void test_batch_when_all_features_then_clean_pages_leave_by_one_call(void **state)
+{
+	batches(0, false, BATCH + 2, 4);
+}
+
+static void test_batch_when_no_vectored_drop_then_a_call_a_run(void **state)
+{
+	batches(XM_FEAT_MADVISE_VEC, false, 2 * BATCH + 1, BATCH);
+}
+
+static void need_move(void)
+{
+	uint32_t features = 0;
+	int fd = xm_uffd_open(0, &features);
+
+	assert_true(fd >= 0);
+	close(fd);
+	if (!(features & XM_FEAT_MOVE)) {
+		print_message("skipped: this kernel has no MOVE\n");
+		skip();
+	}
+}
+
+static void test_batch_when_pages_are_moved_then_a_call_a_page(void **state)
+{
+	need_move();
+	batches(XM_FEAT_POISON, true, BATCH + 1, BATCH + 1);
+}
+
+static void test_batch_when_neighbours_then_three_calls(void **state)
+{
+	uint64_t calls;
+	char *p;
+
+	start("shm");
+	p = new_map(BATCH);
+	test_fill(p, BATCH, 1);
+	assert_int_equal(test_pages_become(p, BATCH, XM_PG_RESIDENT, BATCH), BATCH);
+	calls = COUNT(evict_calls);
+	xm_gate_enter(&xm_rt);
+	assert_int_equal(xm_reclaim_range(&xm_rt, xm_page_of(p), BATCH), BATCH);
+	xm_gate_leave(&xm_rt);
+	calls = COUNT(evict_calls) - calls;
+	print_message("%u neighbouring dirty pages left by %llu calls\n", BATCH, (unsigned long long)calls);
+	assert_true(calls <= 3); /* protect, copy, drop */
+}
+
+/* A fetch is counted a moment after its page is there. */
+static uint64_t fetched_become(uint64_t want)
+{
+	for (int tries = 0; COUNT(fetched_pages) < want && tries < 1000; tries++)
+		usleep(2000);
+	return COUNT(fetched_pages);
+}
+
+/* ---- no fetch of what is here ---------------------------------------------------------------------------------------- */
+
+static void test_fetch_when_pages_are_here_then_none(void **state)
+{
+	const uint64_t pages = 1024;
+	char *p;
+
+	start("tcp");
+	p = new_map(pages);
+	test_fill(p, pages, 1);
+	assert_int_equal(test_evict(p, pages), 0);
+	look(p, pages, 2); /* half of them, or what prefetch thinks right */
+	xm_map_advise(p, pages * PAGE, MADV_WILLNEED);
+	assert_int_equal(test_wrong(p, pages, 1, 0), 0); /* the rest */
+	assert_int_equal(fetched_become(pages), pages);
+	/* clean pages with a copy on the appliance: read, wanted, written, wanted once more, read */
+	assert_int_equal(test_wrong(p, pages, 1, 0), 0);
+	xm_map_advise(p, pages * PAGE, MADV_WILLNEED);
+	test_fill(p, pages, 1);
+	xm_map_advise(p, pages * PAGE, MADV_WILLNEED);
+	assert_int_equal(test_wrong(p, pages, 1, 0), 0);
+	assert_int_equal(COUNT(fetched_pages), pages);
+	assert_int_equal(COUNT(link[0].read_bytes), pages * PAGE);
+}
+
+struct eviction {
+	char *at;
+	uint64_t pages;
+};
+
+static void *evict_main(void *arg)
+{
+	struct eviction *e = arg;
+
+	xm_in_runtime++;
+	xm_map_advise(e->at, e->pages * PAGE, 21 /* MADV_PAGEOUT */);
+	xm_in_runtime--;
+	return NULL;
+}
+
+/* Pages that are being written back are read where they are, for as long as that lasts. */
+static void test_fetch_when_pages_are_being_written_back_then_none(void **state)
+{
+	const uint64_t pages = BATCH;
+	struct eviction e = { NULL, pages };
+	pthread_t thread;
+
+	config.lost_timeout_ns = 60000000000ull; /* it only looks as if the appliance were lost */
+	start("tcp");
+	if (!(xm_rt.features & XM_FEAT_WP))
+		skip();
+	e.at = new_map(pages);
+	test_fill(e.at, pages, 1);
+	assert_int_equal(test_evict(e.at, pages), 0); /* the link is open, the slots are there */
+	assert_int_equal(test_wrong(e.at, pages, 1, 0), 0);
+	test_fill(e.at, pages, 1);
+	assert_int_equal(test_pages_become(e.at, pages, XM_PG_RESIDENT, pages), pages);
+	assert_int_equal(fetched_become(pages), pages);
+	kill(appliance.pid, SIGSTOP);
+	pthread_create(&thread, NULL, evict_main, &e);
+	assert_int_equal(test_pages_become(e.at, pages, XM_PG_EVICTING, pages), pages);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(test_wrong(e.at, pages, 1, 0), 0);
+	assert_int_equal(test_pages_in(e.at, pages, XM_PG_EVICTING), pages);
+	assert_int_equal(COUNT(fetched_pages), pages);
+	kill(appliance.pid, SIGCONT);
+	pthread_join(thread, NULL);
+	assert_int_equal(test_wrong(e.at, pages, 1, 0), 0);
+	assert_int_equal(fetched_become(2 * pages), 2 * pages); /* once each, when they had gone */
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, fresh, stop)
+		T(test_read_in_order_when_majority_then_an_install_for_16_pages),
+		T(test_read_in_order_when_stride_then_an_install_for_16_pages),
+		T(test_read_in_order_when_over_a_link_then_an_install_for_16_pages),
+		T(test_batch_when_all_features_then_clean_pages_leave_by_one_call),
+		T(test_batch_when_no_vectored_drop_then_a_call_a_run),
+		T(test_batch_when_pages_are_moved_then_a_call_a_page),
+		T(test_batch_when_neighbours_then_three_calls),
+		T(test_fetch_when_pages_are_here_then_none),
+		T(test_fetch_when_pages_are_being_written_back_then_none),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
