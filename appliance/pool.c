@@ -291,7 +291,7 @@ int xm_pool_take(struct xm_pool *p, struct xm_domain *domain, bool populate, str
 	return ret;
 }
 
-void xm_pool_activate(struct xm_pool *p, struct xm_domain *domain)
+struct xm_domain *xm_pool_activate(struct xm_pool *p, struct xm_domain *domain)
 {
 	struct xm_domain *old;
 
@@ -299,7 +299,7 @@ void xm_pool_activate(struct xm_pool *p, struct xm_domain *domain)
 	old = activate(p, domain);
 	pthread_cond_signal(&p->work);
 	pthread_mutex_unlock(&p->mutex);
-	xm_domain_put(old);
+	return old;
 }
 
 void xm_pool_forget(struct xm_pool *p, struct xm_domain *domain)

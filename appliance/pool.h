@@ -51,8 +51,9 @@ void xm_pool_release(struct xm_pool *p, uint64_t n);
 /* A slab for a promise, refs = 1, registered for `domain` (NULL: of a session without) or not at all. populate:
  * with all its pages (may take 20 ms when none is warm). 0; -ENOMEM, -EMFILE. */
 int xm_pool_take(struct xm_pool *p, struct xm_domain *domain, bool populate, struct xm_slab **out);
-/* Warm slabs shall be registered for this domain from now on. */
-void xm_pool_activate(struct xm_pool *p, struct xm_domain *domain);
+/* Warm slabs shall be registered for this domain from now on. Returns the reference to the one before, to be put when no
+ * mutex is held; NULL: none. */
+struct xm_domain *xm_pool_activate(struct xm_pool *p, struct xm_domain *domain);
 /* The domain's session is over: warm slabs that were registered for it are destroyed, by the pool's thread. */
 void xm_pool_forget(struct xm_pool *p, struct xm_domain *domain);
 void xm_slab_get(struct xm_slab *s);

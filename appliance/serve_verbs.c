@@ -382,20 +382,22 @@ static int accept_conn(struct xm_verbs *v, struct verbs_conn *c, unsigned reads)
 /* The session is looked up once more: it may have ended since its domain was found. */
 static int join_session(struct xm_verbs *v, struct verbs_conn *c, const struct request *r, unsigned reads)
 {
+	struct xm_domain *old = NULL;
 	struct xm_session *s;
 	int ret;
 
 	pthread_mutex_lock(&v->mutex);
 	pthread_mutex_lock(&v->a->mutex);
 	ret = xm_session_find(v->a, r->hello.session, r->hello.token, &s);
+	/* not without the mutex: after the session has gone the pool is made to forget the domain */
+	if (ret == 0)
+		old = xm_pool_activate(&v->a->pool, c->domain);
 	pthread_mutex_unlock(&v->a->mutex);
+	xm_domain_put(old);
 	if (ret == 0)
 		ret = check_room(v, c);
 	if (ret == 0)
 		ret = accept_conn(v, c, reads);
-	/* before the mutex is let go: the session's end, which waits for it, makes the pool forget the domain */
-	if (ret == 0)
-		xm_pool_activate(&v->a->pool, c->domain);
 	pthread_mutex_unlock(&v->mutex);
 	return ret;
 }

@@ -120,7 +120,10 @@ bool xm_pid_gone(int pid)
 
 	if (xm_sys3(SYS_kill, pid, 0, 0) == -ESRCH)
 		return true;
-	return read_stat_of((uint32_t)pid, &ps) == 0 && has_ended(&ps);
+	if (read_stat_of((uint32_t)pid, &ps) < 0 || !has_ended(&ps))
+		return false;
+	/* not by a /proc of another pid namespace */
+	return read_stat("/proc/self/stat", &ps) == 0 && ps.pid == (uint32_t)xm_sys_getpid();
 }
 
 enum xm_proc_state xm_procid_check(const struct xm_procid *self, const struct xm_procid *id)

@@ -12,10 +12,10 @@
  * such thread. What is mapped is the kernel's page of zeros, so no frame is charged.
  *
  * It is a thread of its own since the touch waits for a handler, which may be waiting itself, for an appliance or for
- * room: the reclaim thread must not. It holds no lock, touches no external memory and is outside the gate while it
- * waits, so nobody waits for it, but a fork, for its start: the reclaim thread starts it inside the gate and stays there
- * until it is up. A sample that a fork may have delayed does not count. Its end does not need handlers: the page's
- * registration is taken back, which wakes it.
+ * room: the reclaim thread must not. It holds no lock, touches no external memory and is outside the gate, so nobody
+ * waits for it. So is the reclaim thread when it starts it: a new thread takes memory from the program's allocator, which
+ * a fork may hold while it waits for the gate. A sample that a fork may have delayed does not count. Its end does not
+ * need handlers: the page's registration is taken back, which wakes it.
  */
 #include "runtime/internal.h"
 
@@ -88,8 +88,6 @@ static void *canary_main(void *arg)
 
 	xm_in_runtime = 1;
 	xm_sys6(SYS_prctl, PR_SET_NAME, (long)"xmem-canary", 0, 0, 0, 0);
-	xm_add(&c->wake, 1);
-	xm_sys6(SYS_futex, (long)&c->wake, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);
 	for (;;) {
 		struct timespec idle = { IDLE_S, 0 }, busy = { 0, BUSY_NS };
 		uint32_t seq = xm_load(&c->wake);
@@ -108,7 +106,6 @@ static void *canary_main(void *arg)
 void xm_canary_tick(struct xm_runtime *rt)
 {
 	struct xm_canary *c = &rt->canary;
-	uint32_t seq = xm_load(&c->wake);
 	pthread_attr_t attr;
 
 	if (xm_load(&c->state) != NONE || !c->page || !faults_of(rt))
@@ -117,9 +114,6 @@ void xm_canary_tick(struct xm_runtime *rt)
 	pthread_attr_setstacksize(&attr, XM_THREAD_STACK_BYTES);
 	xm_store(&c->state, pthread_create(&c->thread, &attr, canary_main, rt) ? REFUSED : RUNS);
 	pthread_attr_destroy(&attr);
-	/* no fork before it is up: a thread that is just starting may hold a lock of the allocator */
-	while (xm_load(&c->state) == RUNS && xm_load(&c->wake) == seq)
-		xm_sys6(SYS_futex, (long)&c->wake, FUTEX_WAIT_PRIVATE, seq, 0, 0, 0);
 }
 
 void xm_canary_stop(struct xm_runtime *rt)

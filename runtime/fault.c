@@ -335,9 +335,11 @@ static int group_end(struct xm_worker *w, int i, int n)
 }
 
 /* What the kernel could not copy from where it is, the link fetches, or finds out why not: the memory behind it was
- * replaced, is gone, or this process lacks memory just now. */
-static void fetch_refused(struct xm_runtime *rt, struct xm_worker *w, int i, int end)
+ * replaced, is gone, or this process lacks memory just now. For how many pages it was asked. */
+static int fetch_refused(struct xm_runtime *rt, struct xm_worker *w, int i, int end)
 {
+	int n = 0;
+
 	for (; i < end; i++) {
 		if (w->status[i] != -EFAULT)
 			continue;
@@ -345,7 +347,9 @@ static void fetch_refused(struct xm_runtime *rt, struct xm_worker *w, int i, int
 		xm_remote_read(rt, w, &w->slot[i], &w->status[i], 1);
 		if (w->status[i] == 0)
 			install_run(rt, w, i, i + 1, w->staging, w->mark[i]);
+		n++;
 	}
+	return n;
 }
 
 /* Brings the n locked pages of the batch in; mark[]: 1 install write-protected. */
@@ -366,7 +370,8 @@ static void fetch_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 			for (int k = i; k < n; k++)
 				w->slot[k] = xm_pg_slot(w->word[k]);
 			xm_remote_read(rt, w, w->slot + i, w->status + i, n - i);
-			w->spent.fetch_ns += xm_now_ns() - before;
+			if (!w->spent.until_ns) /* else the page is there already, and nobody waits for the others */
+				w->spent.fetch_ns += xm_now_ns() - before;
 			if (i) /* staging is filled from its start: keep the indices aligned */
 				memmove(w->staging + (size_t)i * XM_PAGE_SIZE, w->staging,
 					(size_t)(n - i) * XM_PAGE_SIZE);
@@ -385,11 +390,9 @@ static void fetch_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 			end = first;
 			src = w->staging + (size_t)i * XM_PAGE_SIZE;
 		}
-		if (!staged)
-			xm_stat_add(rt, fetched_bytes, (uint64_t)(end - i) * XM_PAGE_SIZE);
 		install_run(rt, w, i, end, src, w->mark[i]);
 		if (!staged)
-			fetch_refused(rt, w, i, end);
+			xm_stat_add(rt, fetched_bytes, (uint64_t)(end - i - fetch_refused(rt, w, i, end)) * XM_PAGE_SIZE);
 	}
 }
 
@@ -418,6 +421,8 @@ static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool deman
 	/* Not mapped (any more): whoever unmaps waits for the word. Or no memory for it now (-EFAULT: for the buffer between):
 	 * the thread touches it again. A prefetch that failed was only a guess. */
 	if (!demanded || st == -ENOENT || st == -EINVAL || st == -ENOMEM || st == -EFAULT || st == -ESRCH) {
+		if (demanded && (st == -ENOMEM || st == -EFAULT))
+			xm_sys_sleep(1000000);
 		xm_page_settle(rt, w->page[i], xm_pg_with_state(word, XM_PG_REMOTE));
 	} else {
 		poison(rt, w->page[i]);
@@ -492,7 +497,7 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	xm_stat_add(rt, prefetched_pages, (uint64_t)(n - 1));
 	fetch_and_settle(rt, w, n, demand);
 	if (swap)
-		make_room(rt, w, false, false);
+		xm_reclaim_for_fault(rt, false);
 }
 
 uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint64_t n)

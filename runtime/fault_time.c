@@ -73,9 +73,12 @@ void xm_waiters_end(struct xm_runtime *rt, uint64_t page)
 	uint64_t now = 0;
 
 	for (struct xm_waiter *e = rt->waiter; e < rt->waiter + XM_WAITERS; e++) {
-		uint64_t since = xm_load(&e->since_ns);
+		uint64_t since;
 
-		if (xm_load_relaxed(&e->page) != page + 1 || !take(e, page))
+		if (xm_load(&e->page) != page + 1)
+			continue;
+		since = xm_load(&e->since_ns); /* after the page: begin() writes it before */
+		if (!take(e, page))
 			continue;
 		now = now ? now : xm_now_ns();
 		xm_hist_record(&rt->me->stats.part_wait_ns, now - xm_min(since, now));

@@ -425,6 +425,7 @@ void *xm_reclaimer_main(void *arg)
 	xm_sys6(SYS_prctl, PR_SET_NAME, (long)"xmem-reclaim", 0, 0, 0, 0);
 	while (!xm_load(&rt->stopping)) {
 		uint64_t want, gone = 0;
+		bool ticked = false;
 		uint32_t seq;
 		struct timespec ts = { 0, 250000000 };
 
@@ -443,7 +444,7 @@ void *xm_reclaimer_main(void *arg)
 			tick = xm_now_ns();
 			xm_remote_tick(rt);
 			tidy_policy(rt);
-			xm_canary_tick(rt);
+			ticked = true;
 			if (evicted == xm_load_relaxed(&rt->me->stats.evicted_pages)) /* nothing left in the last second */
 				xm_worker_trim_idle(rt);
 			evicted = xm_load_relaxed(&rt->me->stats.evicted_pages);
@@ -451,6 +452,8 @@ void *xm_reclaimer_main(void *arg)
 				xm_preload_housekeeping();
 		}
 		xm_gate_leave(rt);
+		if (ticked)
+			xm_canary_tick(rt);
 		if (gone)
 			continue;
 		if (xm_now_ns() - sampled > SAMPLE_NS) {

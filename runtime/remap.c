@@ -77,8 +77,10 @@ static void move_word(struct motion *m, uint64_t page, uint64_t dest, xm_pte wor
 		__atomic_fetch_or(&rt->pt[dest], XM_PG_PINNED, __ATOMIC_ACQ_REL);
 	wake = leave_word(m, &rt->pt[page]);
 	xm_page_settle(rt, dest, moved);
-	if (wake)
-		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+	if (!wake)
+		return;
+	xm_waiters_end(rt, page);
+	xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
 }
 
 /* ---- resident pages ----------------------------------------------------------------------------------------- */

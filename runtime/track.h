@@ -5,7 +5,8 @@
  * A protected page is known clean when it leaves, which saves a write; if it is written first, that costs a fault, which is
  * dearer. Both outcomes are counted for each part of the address space that one entry of the touch map stands for (2 MiB),
  * in that entry: 1 is touched, and each step above it is a surplus of pages written over pages that left clean. Where the
- * surplus is large pages come in writable, and dirty, but for one in SAMPLE, by which a change of habit shows.
+ * surplus is large pages come in writable, and dirty, but for one in SAMPLE (always the same ones, scattered), by which a
+ * change of habit shows.
  *
  * Any thread; lock-free. A count that two threads change at once may lose a step.
  */
@@ -17,7 +18,7 @@
 #define XM_TRACK_SAMPLE 8u
 #define XM_TRACK_MAX 65u   /* where counting ends */
 #define XM_TRACK_LIMIT 33u /* above it pages come in writable */
-#define XM_TRACK_WROTE 2	/* a fault costs about twice what the write of a clean page does (shm, README.md) */
+#define XM_TRACK_WROTE 2   /* a fault is dearer than the write of a clean page: README.md, "Known clean" */
 
 static inline void xm_track(struct xm_runtime *rt, uint64_t page, int step)
 {
@@ -43,7 +44,7 @@ static inline void xm_track_clean(struct xm_runtime *rt, uint64_t page)
 static inline bool xm_track_writable(struct xm_runtime *rt, uint64_t page)
 {
 	return xm_load_relaxed(&rt->touch[page >> XM_TOUCH_SHIFT]) > XM_TRACK_LIMIT &&
-	       (page ^ xm_load_relaxed(&rt->inserted)) % XM_TRACK_SAMPLE != 0;
+	       (page * 0x9e3779b97f4a7c15ull >> 32) % XM_TRACK_SAMPLE != 0;
 }
 
 #endif

@@ -187,7 +187,6 @@ static void check_never_written(char *p, uint64_t pages)
 	assert_int_equal(b.fetched_bytes, a.fetched_bytes);
 }
 
-/* Twice the budget is read, so that it is evicted meanwhile: neither way may anything travel. */
 /* As when it was killed in the middle, and its parent does not wait for it. */
 static void test_growth_when_owner_is_a_zombie_then_replaced(void **state)
 {
@@ -206,6 +205,7 @@ static void test_growth_when_owner_is_a_zombie_then_replaced(void **state)
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
 }
 
+/* Twice the budget is read, so that it is evicted meanwhile: neither way may anything travel. */
 static void test_read_when_never_written_then_no_fetch_and_no_write(void **state)
 {
 	uint64_t pages = 2 * BUDGET_PAGES, written = stats().written_bytes;
