@@ -29,6 +29,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#define SLOW_NS 1000000000ull /* a request that is worth a line */
 #define RX_ROOM 512u
 #define SWEEP_MS 250
 #define EVENTS 64
@@ -354,8 +355,14 @@ static void handle_request(struct xm_ctl *c, struct conn *conn)
 	struct xm_request r = {
 		.a = c->a, .session = conn->session, .local = conn->local, .in = &c->in, .out = &c->out
 	};
+	uint64_t began = xm_now_ns(), took;
 
 	xm_request_answer(&r);
+	took = xm_now_ns() - began;
+	if (took > SLOW_NS)
+		xm_warn("a request of type %u took %llu ms, while everybody else's waited (a slow RDMA device, or too little "
+			"memory on this host?)",
+			(unsigned)c->in.h.type, (unsigned long long)(took / 1000000));
 	conn->bye = conn->bye || r.bye;
 	reply(c, conn, &r);
 	for (unsigned i = 0; i < r.slabs; i++)

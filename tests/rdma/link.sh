@@ -6,6 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 need rdma
 ulimit -l unlimited
+export RIG_DEBUG=1 # what the appliance said is shown when a test fails
 
 before=$(resources)
 check "contract" "$XMEM_BUILD/tests/unit/test_link"
