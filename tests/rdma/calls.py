@@ -9,6 +9,8 @@ What is asserted, of all of these threads together:
     (write of POST_SEND to the device: soft-RoCE has no other); and where polling did not succeed in its time, to sleep
     (REQ_NOTIFY_CQ to the device, poll, read of the completion channel): no more polls than notifications. Newer kernels are
     given that command by ioctl, of which strace does not say more; that none is a registration, the link's own count says
+  - what is timed costs a wake-up of its own: one page of 256 (XM_INSTALL_SAMPLE), and each touch of the canary, whose
+    page is given by UFFDIO_ZEROPAGE
   - two handlers may meet at a lock of the eviction policy: a futex call for every twentieth page at most
 So nothing is registered, allocated, locked or asked of the appliance's processor on the way of a fault.
 """
@@ -32,7 +34,7 @@ def kind(call, args):
     if file == "anon_inode:[userfaultfd]":
         if call == "read":
             return "wait for faults"
-        if call == "ioctl" and (ioctl := re.search(r"UFFDIO_(COPY|WRITEPROTECT)\b", args)):
+        if call == "ioctl" and (ioctl := re.search(r"UFFDIO_(COPY|WRITEPROTECT|ZEROPAGE|WAKE)\b", args)):
             return ioctl[1]
     if file == "anon_inode:[infinibandevent]" and call == "read":
         return "completion event"
@@ -53,13 +55,16 @@ def main(path, faults):
                 calls[kind(m[2], m[3])] += 1
                 example.setdefault(kind(m[2], m[3]), line.strip())
     print(dict(calls))
-    bad = [k for k in calls if k not in ("wait for faults", "sleep", "COPY", "WRITEPROTECT", "completion event", "doorbell",
-                                         "notification", "futex")]
+    belong = ("wait for faults", "sleep", "COPY", "WRITEPROTECT", "ZEROPAGE", "WAKE", "completion event", "doorbell",
+              "notification", "futex")
+    bad = [k for k in calls if k not in belong]
     found = [f"{k}: {calls[k]} times: {example[k]}" for k in bad]
     if calls["COPY"] < int(faults):
         found.append(f"{calls['COPY']} pages came, not {faults}")
     if calls["doorbell"] != calls["COPY"]:
         found.append(f"{calls['doorbell']} doorbells for {calls['COPY']} pages")
+    if calls["WAKE"] > calls["ZEROPAGE"] + calls["COPY"] // 256 + 2:
+        found.append(f"{calls['WAKE']} wake-ups for {calls['ZEROPAGE']} touches of the canary and {calls['COPY']} pages")
     if calls["futex"] * 20 > calls["COPY"]:
         found.append(f"{calls['futex']} times at a lock, for {calls['COPY']} pages")
     if calls["sleep"] > calls["notification"]:
