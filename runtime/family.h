@@ -9,8 +9,8 @@
  *   XM_FAM_REFS_OFF   u16 per slot: number of page words (of any process) that name it; 0: free
  *   XM_FAM_SUMS_OFF   u32 per slot: checksum of what was written there; 0: unknown
  *   XM_FAM_TOUCH_OFF  per process one byte per 512 page words: not 0 where any may be non-zero (and then a count, see
- *                     track.h). Reading a page
- *                     table where it was never touched would materialise it: walkers skip by this map
+ *                     track.h). Reading a page table where it was never touched would materialise it: walkers skip
+ *                     by this map
  *   XM_FAM_PT_OFF     page tables: XM_MAX_PROCS times XM_PT_BYTES
  *
  * It is a memfd of several TiB of which only what is touched exists. Who makes it: the keeper (a process

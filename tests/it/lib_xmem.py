@@ -58,6 +58,15 @@ def check(condition, text):
         raise Failed(text)
 
 
+def run_main(main):
+    """Runs a script's main(); an assertion that did not hold is one line and status 1."""
+    try:
+        main()
+    except Failed as e:
+        say(f"FAILED: {e}")
+        sys.exit(1)
+
+
 def path_of(program):
     return os.path.join(BUILD, program)
 

@@ -7,7 +7,6 @@ malloc family) pass as ordinary programs, and just so under xmem-run at small bu
 features masked."""
 import itertools
 import random
-import sys
 import time
 
 import lib_xmem as x
@@ -62,8 +61,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except x.Failed as e:
-        x.say(f"FAILED: {e}")
-        sys.exit(1)
+    x.run_main(main)

@@ -3,7 +3,6 @@
 # time limit: 120 s
 """The first thing that must work: python3 fills 128 MiB at a budget of 32 MiB and reads it back, over shm, over
 tcp and through the private appliance. And the assertions that the other tests lean on can fail."""
-import sys
 
 import lib_xmem as x
 
@@ -53,8 +52,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except x.Failed as e:
-        x.say(f"FAILED: {e}")
-        sys.exit(1)
+    x.run_main(main)

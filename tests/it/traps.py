@@ -8,7 +8,6 @@ of a covered shell; the charge of an appliance's pages. XMEM_TRAPS=ROW,... for s
 import os
 import shutil
 import subprocess
-import sys
 
 import lib_xmem as x
 
@@ -110,8 +109,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except x.Failed as e:
-        x.say(f"FAILED: {e}")
-        sys.exit(1)
+    x.run_main(main)
