@@ -295,8 +295,9 @@ bool xm_frame_charge(struct xm_runtime *rt, uint64_t n);
 void xm_frame_uncharge(struct xm_runtime *rt, uint64_t n);
 /* Free frames right now (0 when over budget). */
 uint64_t xm_frame_free(struct xm_runtime *rt);
-/* Evicts about `want` pages; returns how many frames became free. Takes the reclaim lock (waits <= 100 ms). */
-uint64_t xm_reclaim_batch(struct xm_runtime *rt, uint64_t want);
+/* Evicts about `want` pages; returns how many frames became free. 0: nothing could leave. -EBUSY: another thread's
+ * batch was under way (the reclaim lock is waited for 100 ms), or every worker is in use. */
+int xm_reclaim_batch(struct xm_runtime *rt, uint64_t want);
 /* Evicts what it can of [page, page + n): for advice; returns pages evicted. */
 uint64_t xm_reclaim_range(struct xm_runtime *rt, uint64_t page, uint64_t n);
 /* The same until every page of the range has left: 0; -EBUSY pinned ones stay; -ENOLINK others could not be written. */

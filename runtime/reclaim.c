@@ -32,6 +32,7 @@
 #define NO_VICTIM_WAIT_NS 5000000ull
 #define OTHERS_WAIT_NS 50000000ull /* until other processes, which have been asked, have had a processor */
 #define NO_VICTIM_PAUSE_NS 100000000ull
+#define BUSY_WAIT_NS 2000000000ull /* another's batch under way: it has no processor, or an appliance is slow */
 #define COLLECT_ROUNDS 16
 
 /* ---- frames ------------------------------------------------------------------------------------------------ */
@@ -200,21 +201,19 @@ static int collect(struct xm_runtime *rt, struct xm_worker *w, uint64_t want)
 	return n;
 }
 
-uint64_t xm_reclaim_batch(struct xm_runtime *rt, uint64_t want)
+int xm_reclaim_batch(struct xm_runtime *rt, uint64_t want)
 {
 	struct xm_worker *w;
-	uint64_t gone = 0;
-	int n;
+	int n, gone = -EBUSY;
 
 	if (!xm_lock_timed(&rt->reclaim_lock, LOCK_WAIT_NS))
-		return 0;
+		return -EBUSY;
 	w = xm_worker_get(rt);
 	if (w) {
 		n = collect(rt, w, want);
-		if (n) {
+		if (n)
 			xm_worker_sort(w, n);
-			gone = (uint64_t)xm_evict_batch(rt, w, n);
-		}
+		gone = n ? xm_evict_batch(rt, w, n) : 0;
 		xm_worker_put(w);
 	}
 	xm_unlock(&rt->reclaim_lock);
@@ -313,11 +312,21 @@ void xm_reclaim_kick_others(struct xm_runtime *rt)
 	}
 }
 
+/* How long a fault waits for room where there is some, and nothing left just now. */
+static uint64_t patience(struct xm_runtime *rt, int gone, uint64_t all, uint64_t over)
+{
+	if (gone == -EBUSY)
+		return BUSY_WAIT_NS;
+	/* pinned pages, or those of other processes, which need a processor to give them */
+	return all - xm_min(all, xm_load(&rt->me->resident)) > over ? OTHERS_WAIT_NS : NO_VICTIM_WAIT_NS;
+}
+
 int xm_reclaim_for_fault(struct xm_runtime *rt, bool wait)
 {
-	uint64_t start = xm_now_ns(), slack = rt->reserve_pages, over;
-	uint64_t limit = rt->fam->cfg.stall_ns, patience;
+	uint64_t start = xm_now_ns(), slack = rt->reserve_pages, over, since = start;
+	uint64_t limit = rt->fam->cfg.stall_ns;
 	bool stalled = false;
+	int gone, before = 0;
 
 	for (;;) {
 		uint64_t all = xm_load(&rt->fam->resident_pages);
@@ -332,7 +341,11 @@ int xm_reclaim_for_fault(struct xm_runtime *rt, bool wait)
 			break;
 		over = all - rt->fam->budget_pages;
 		xm_stat_add(rt, reclaim_direct, 1);
-		if (xm_reclaim_batch(rt, xm_max(over, 32ull)) > 0)
+		gone = xm_reclaim_batch(rt, xm_max(over, 32ull));
+		if (gone > 0 || gone != before)
+			since = xm_now_ns();
+		before = gone;
+		if (gone > 0)
 			continue;
 		/* nothing of ours could leave: others must give, or there is no room for it anywhere */
 		xm_family_reap_dead(rt->fam);
@@ -342,9 +355,9 @@ int xm_reclaim_for_fault(struct xm_runtime *rt, bool wait)
 		if (!stalled)
 			xm_stat_add(rt, stalls, 1);
 		stalled = true;
-		/* there is room, but pages may not leave: pinned, or those of other processes */
-		patience = all - xm_min(all, xm_load(&rt->me->resident)) > over ? OTHERS_WAIT_NS : NO_VICTIM_WAIT_NS;
-		if (!xm_load(&rt->no_room) && xm_now_ns() - start > patience) {
+		if (!xm_load(&rt->no_room) && xm_now_ns() - since > patience(rt, gone, all, over)) {
+			if (gone == -EBUSY)
+				break; /* this one page more; the batch may be waiting for a handler */
 			__atomic_store_n(&rt->no_victim_pages, all, __ATOMIC_RELAXED);
 			xm_store(&rt->no_victim_until_ns, xm_now_ns() + NO_VICTIM_PAUSE_NS);
 			break;
@@ -424,7 +437,8 @@ void *xm_reclaimer_main(void *arg)
 	xm_in_runtime = 1;
 	xm_sys6(SYS_prctl, PR_SET_NAME, (long)"xmem-reclaim", 0, 0, 0, 0);
 	while (!xm_load(&rt->stopping)) {
-		uint64_t want, gone = 0;
+		uint64_t want;
+		int gone = 0;
 		bool ticked = false;
 		uint32_t seq;
 		struct timespec ts = { 0, 250000000 };
@@ -454,7 +468,7 @@ void *xm_reclaimer_main(void *arg)
 		xm_gate_leave(rt);
 		if (ticked)
 			xm_canary_tick(rt);
-		if (gone)
+		if (gone > 0)
 			continue;
 		if (xm_now_ns() - sampled > SAMPLE_NS) {
 			sampled = xm_now_ns();

@@ -297,6 +297,39 @@ static void test_appliance_when_stopped_for_a_moment_then_nobody_notices(void **
 	}
 }
 
+/* Backwards: each page by a fault of its own. */
+static void *filler_main(void *arg)
+{
+	for (uint64_t i = PAGES / 4; i--;)
+		test_fill((char *)arg + i * PAGE, 1, 10);
+	return NULL;
+}
+
+/* Whoever evicts waits for the appliance: those who need room wait for him, and do not exceed the budget meanwhile. */
+static void test_budget_when_eviction_is_slow_then_kept(void **state)
+{
+	pthread_t t[4];
+	char *p, *more;
+	int64_t over;
+
+	start("tcp", "128M");
+	p = filled(PAGES, 9);
+	xm_rt.reserve_pages = 16; /* which may be exceeded; the sooner it is used up */
+	more = xm_map_new(PAGES * PAGE, 0, RW, 0);
+	kill(appliance[0].pid, SIGSTOP);
+	for (unsigned i = 0; i < 4; i++)
+		pthread_create(&t[i], NULL, filler_main, more + i * (PAGES / 4) * PAGE);
+	usleep(1500000); /* for as long as the eviction is to take */
+	over = (int64_t)(xm_load(&xm_rt.fam->resident_pages) - xm_rt.fam->budget_pages);
+	kill(appliance[0].pid, SIGCONT);
+	for (unsigned i = 0; i < 4; i++)
+		pthread_join(t[i], NULL);
+	assert_true(over <= 16 + 2 * 4); /* and one or two that a thread has in hand */
+	assert_int_equal(test_wrong(p, PAGES, 9, 0), 0);
+	for (uint64_t i = 0; i < PAGES; i++)
+		assert_int_equal(test_wrong(more + i * PAGE, 1, 10, 0), 0);
+}
+
 static void test_links_when_they_break_again_and_again_then_nobody_notices(void **state)
 {
 	config.inject = "seed=7,disconnect=0.002";
@@ -518,6 +551,7 @@ int main(void)
 		T(test_page_when_direct_copy_is_refused_then_by_the_link),
 		T(test_tracking_when_habits_change_then_follows),
 		T(test_appliance_when_stopped_for_a_moment_then_nobody_notices),
+		T(test_budget_when_eviction_is_slow_then_kept),
 		T(test_links_when_they_break_again_and_again_then_nobody_notices),
 		T(test_links_when_corrupted_then_found_and_repeated),
 		T(test_appliance_when_dead_over_tcp_then_sigbus_and_efault),
