@@ -27,6 +27,7 @@
 #define MADV_DONTNEED_LOCKED 24
 #endif
 #define IOV_CHUNK 64
+#define JOIN_PAGES 64 /* a window: what lies between two pages is looked at no further */
 
 /* What becomes of a page of the batch. */
 enum fate {
@@ -69,21 +70,54 @@ static int classify(struct xm_worker *w, int n)
 	return dirty;
 }
 
+/* Whether all between two pages of the batch may be write-protected with them: what is not here, and what is protected
+ * already. A page that is just coming in may be protected after it became writable: its next write is a fault more. */
+static bool harmless_gap(struct xm_runtime *rt, uint64_t from, uint64_t to)
+{
+	if (to - from > JOIN_PAGES)
+		return false;
+	for (uint64_t page = from + 1; page < to; page++) {
+		xm_pte word = xm_pg_load(&rt->pt[page]);
+		enum xm_page_state state = xm_pg_state(word);
+
+		if (state != XM_PG_EMPTY && state != XM_PG_REMOTE && state != XM_PG_FETCHING &&
+		    (state != XM_PG_RESIDENT || (word & XM_PG_DIRTY)))
+			return false;
+	}
+	return true;
+}
+
+/* Index of the last dirty page that one call protects together with the dirty page i. */
+static int protect_run(struct xm_runtime *rt, const struct xm_worker *w, int i, int n)
+{
+	int last = i;
+
+	for (int k = i + 1; k < n && (w->page[k] == w->page[k - 1] + 1 ||
+				      harmless_gap(rt, w->page[k - 1], w->page[k]));
+	     k++)
+		if (w->mark[k] == FATE_DIRTY)
+			last = k;
+	return last;
+}
+
+static bool protect(struct xm_runtime *rt, uint64_t first, uint64_t last)
+{
+	xm_stat_add(rt, evict_calls, 1);
+	return xm_uffd_writeprotect(rt->uffd, xm_page_addr(first), (last - first + 1) * XM_PAGE_SIZE, true) == 0;
+}
+
 static void protect_dirty(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
-	for (int i = 0, end; i < n; i = end) {
-		end = page_run(w, i, n);
+	for (int i = 0, last; i < n; i = last + 1) {
+		last = i;
 		if (w->mark[i] != FATE_DIRTY)
 			continue;
-		xm_stat_add(rt, evict_calls, 1);
-		if (xm_uffd_writeprotect(rt->uffd, xm_page_addr(w->page[i]), (uint64_t)(end - i) * XM_PAGE_SIZE,
-					 true) == 0)
+		last = protect_run(rt, w, i, n);
+		if (protect(rt, w->page[i], w->page[last]))
 			continue;
 		/* across a border of mappings (before Linux 6.3), or unmapped behind our back: that is left to whoever did it */
-		xm_stat_add(rt, evict_calls, end - i == 1 ? 0 : (uint64_t)(end - i));
-		for (int k = i; k < end; k++)
-			if (end - i == 1 ||
-			    xm_uffd_writeprotect(rt->uffd, xm_page_addr(w->page[k]), XM_PAGE_SIZE, true) < 0)
+		for (int k = i; k <= last; k++)
+			if (w->mark[k] == FATE_DIRTY && (last == i || !protect(rt, w->page[k], w->page[k])))
 				w->mark[k] = FATE_STAYS;
 	}
 }
@@ -308,6 +342,14 @@ static void restore_stayers(struct xm_runtime *rt, struct xm_worker *w, int n)
 	}
 }
 
+/* A page that somebody sleeps on, to write to it, is here still: it stays, instead of being fetched at once. */
+static void keep_wanted(struct xm_runtime *rt, struct xm_worker *w, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (xm_pg_load(&rt->pt[w->page[i]]) & XM_PG_WAITER)
+			w->mark[i] = FATE_STAYS;
+}
+
 static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
 	int gone = 0, stay = 0;
@@ -370,10 +412,12 @@ int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 		copy_dirty(rt, w, n);
 	choose_slots(rt, w, n);
 	write_out(rt, w, n);
-	if (by_move)
+	if (by_move) {
 		move_back(rt, w, n, moved);
-	else
+	} else {
+		keep_wanted(rt, w, n);
 		xm_evict_drop(rt, w, n);
+	}
 	restore_stayers(rt, w, n);
 	gone = settle(rt, w, n);
 	xm_frame_uncharge(rt, (uint64_t)gone);

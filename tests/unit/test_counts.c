@@ -149,16 +149,38 @@ static void batches(uint32_t masked, bool pins, uint64_t dirty_max, uint64_t cle
 	look(p, 2 * BATCH, 2);
 }
 
-/* The kernel has no vectored write-protection, so each dirty page without a neighbour takes a call; over all that lies
- * between them it would protect the pages of others. What stays of a call a page is in runtime/README.md. */
-static void test_batch_when_all_features_then_clean_pages_leave_by_one_call(void **state)
+/* What lies between them is protected with them: it is not here. */
+static void test_batch_when_all_features_then_four_calls(void **state)
 {
-	batches(0, false, BATCH + 2, 4);
+	batches(0, false, 4, 4);
 }
 
 static void test_batch_when_no_vectored_drop_then_a_call_a_run(void **state)
 {
-	batches(XM_FEAT_MADVISE_VEC, false, 2 * BATCH + 1, BATCH);
+	batches(XM_FEAT_MADVISE_VEC, false, BATCH + 2, BATCH);
+}
+
+/* Dirty pages between those that leave: they stay as they are, writable. */
+static void test_batch_when_dirty_pages_between_then_those_stay_writable(void **state)
+{
+	uint64_t faults;
+	char *p;
+
+	config.prefetch = "none";
+	start("shm");
+	p = new_map(2 * BATCH);
+	test_fill(p, 2 * BATCH, 1);
+	assert_int_equal(test_pages_become(p, 2 * BATCH, XM_PG_RESIDENT, 2 * BATCH), 2 * BATCH);
+	for (uint64_t i = 1; i < 2 * BATCH; i += 2)
+		__atomic_fetch_or(&xm_rt.pt[xm_page_of(p) + i], XM_PG_PINNED, __ATOMIC_ACQ_REL);
+	xm_gate_enter(&xm_rt);
+	assert_int_equal(xm_reclaim_range(&xm_rt, xm_page_of(p), 2 * BATCH), BATCH);
+	xm_gate_leave(&xm_rt);
+	faults = COUNT(faults_write);
+	for (uint64_t i = 1; i < 2 * BATCH; i += 2)
+		test_fill(p + i * PAGE, 1, 2);
+	assert_int_equal(COUNT(faults_write), faults);
+	look(p, 2 * BATCH, 2);
 }
 
 static void need_move(void)
@@ -277,6 +299,59 @@ static void test_fetch_when_pages_are_being_written_back_then_none(void **state)
 	assert_int_equal(fetched_become(2 * pages), 2 * pages); /* once each, when they had gone */
 }
 
+/* Once: what refuses stays. */
+static void *evict_once_main(void *arg)
+{
+	struct eviction *e = arg;
+
+	xm_in_runtime++;
+	xm_gate_enter(&xm_rt);
+	xm_reclaim_range(&xm_rt, xm_page_of(e->at), e->pages);
+	xm_gate_leave(&xm_rt);
+	xm_in_runtime--;
+	return NULL;
+}
+
+static void *write_main(void *arg)
+{
+	*(volatile uint64_t *)arg = 77;
+	return NULL;
+}
+
+/* A write to a page that is being written back waits; then the page is where it was. */
+static void test_fetch_when_page_is_written_while_written_back_then_none(void **state)
+{
+	struct eviction e = { NULL, BATCH };
+	pthread_t evictor, writer;
+	uint64_t waits;
+
+	config.lost_timeout_ns = 60000000000ull;
+	start("tcp");
+	if (!(xm_rt.features & XM_FEAT_WP))
+		skip();
+	e.at = new_map(BATCH);
+	test_fill(e.at, BATCH, 1);
+	assert_int_equal(test_evict(e.at, BATCH), 0);
+	test_fill(e.at, BATCH, 1);
+	assert_int_equal(fetched_become(BATCH), BATCH);
+	assert_int_equal(test_pages_become(e.at, BATCH, XM_PG_RESIDENT, BATCH), BATCH);
+	waits = COUNT(faults_wait);
+	kill(appliance.pid, SIGSTOP);
+	pthread_create(&evictor, NULL, evict_once_main, &e);
+	assert_int_equal(test_pages_become(e.at, BATCH, XM_PG_EVICTING, BATCH), BATCH);
+	pthread_create(&writer, NULL, write_main, e.at + 5 * PAGE);
+	while (COUNT(faults_wait) == waits)
+		usleep(1000);
+	kill(appliance.pid, SIGCONT);
+	pthread_join(writer, NULL);
+	pthread_join(evictor, NULL);
+	assert_int_equal(test_pages_in(e.at, BATCH, XM_PG_REMOTE), BATCH - 1);
+	assert_int_equal(*(volatile uint64_t *)(e.at + 5 * PAGE), 77);
+	assert_int_equal(COUNT(fetched_pages), BATCH);
+	*(volatile uint64_t *)(e.at + 5 * PAGE) = test_value(1, 5, 0);
+	assert_int_equal(test_wrong(e.at, BATCH, 1, 0), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -284,12 +359,14 @@ int main(void)
 		T(test_read_in_order_when_majority_then_an_install_for_16_pages),
 		T(test_read_in_order_when_stride_then_an_install_for_16_pages),
 		T(test_read_in_order_when_over_a_link_then_an_install_for_16_pages),
-		T(test_batch_when_all_features_then_clean_pages_leave_by_one_call),
+		T(test_batch_when_all_features_then_four_calls),
 		T(test_batch_when_no_vectored_drop_then_a_call_a_run),
+		T(test_batch_when_dirty_pages_between_then_those_stay_writable),
 		T(test_batch_when_pages_are_moved_then_a_call_a_page),
 		T(test_batch_when_neighbours_then_three_calls),
 		T(test_fetch_when_pages_are_here_then_none),
 		T(test_fetch_when_pages_are_being_written_back_then_none),
+		T(test_fetch_when_page_is_written_while_written_back_then_none),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
