@@ -35,13 +35,30 @@ static uint64_t faults_of(struct xm_runtime *rt)
 	return xm_load_relaxed(&rt->me->stats.part_rest_ns.count);
 }
 
-void xm_canary_register(struct xm_runtime *rt)
+bool xm_canary_register(struct xm_runtime *rt)
 {
 	if (!rt->canary.page)
 		rt->canary.page = xm_local_alloc(XM_PAGE_SIZE);
 	if (rt->canary.page &&
-	    xm_uffd_register(rt->uffd, (uint64_t)(uintptr_t)rt->canary.page, XM_PAGE_SIZE, false) < 0)
-		xm_store(&rt->canary.state, REFUSED);
+	    xm_uffd_register(rt->uffd, (uint64_t)(uintptr_t)rt->canary.page, XM_PAGE_SIZE, false) >= 0)
+		return true;
+	xm_store(&rt->canary.state, REFUSED);
+	return false;
+}
+
+void xm_canary_unregister(struct xm_runtime *rt)
+{
+	if (rt->canary.page)
+		xm_uffd_unregister(rt->uffd, (uint64_t)(uintptr_t)rt->canary.page, XM_PAGE_SIZE);
+}
+
+void xm_canary_nudge(struct xm_runtime *rt)
+{
+	long page = (long)rt->canary.page;
+
+	xm_sys3(SYS_munlock, page, XM_PAGE_SIZE, 0); /* mlockall: nothing of it would be dropped */
+	xm_sys_madvise((void *)page, XM_PAGE_SIZE, MADV_DONTNEED);
+	(void)*(volatile char *)page;
 }
 
 bool xm_canary_fault(struct xm_runtime *rt, uint64_t addr, uint64_t now_ns)
@@ -120,8 +137,7 @@ void xm_canary_stop(struct xm_runtime *rt)
 {
 	struct xm_canary *c = &rt->canary;
 
-	if (c->page)
-		xm_uffd_unregister(rt->uffd, (uint64_t)(uintptr_t)c->page, XM_PAGE_SIZE);
+	xm_canary_unregister(rt);
 	if (xm_load(&c->state) != RUNS)
 		return;
 	xm_add(&c->wake, 1);

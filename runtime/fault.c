@@ -16,11 +16,8 @@
 #include "runtime/internal.h"
 
 #include <fcntl.h>
-#include <sched.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 
 #include "runtime/probes.h"
 #include "runtime/track.h"
@@ -28,7 +25,6 @@
 
 #define STREAM_MIN 8 /* pages ahead that are worth making room for */
 #define ZERO_RUN_MAX 64
-#define IDLE_MS 1000 /* after which a handler gives its staging memory back */
 
 static struct xm_stream *stream_get(struct xm_runtime *rt, uint32_t tid)
 {
@@ -609,79 +605,4 @@ enum xm_fault_kind xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, 
 			return XM_FAULT_BAD;
 		}
 	}
-}
-
-/* ---- handler threads ------------------------------------------------------------------------------------ */
-
-static void handle(struct xm_runtime *rt, struct xm_worker *w, const struct xm_uffd_event *ev)
-{
-	uint64_t before = xm_now_ns(), addr = xm_round_down(ev->addr, XM_PAGE_SIZE), ns;
-	enum xm_fault_kind kind;
-
-	if (!ev->fault || xm_canary_fault(rt, addr, before) || addr < xm_ext_lo || addr >= xm_ext_hi)
-		return;
-	w->spent = (struct xm_fault_time){ .page = (addr - xm_ext_lo) >> XM_PAGE_SHIFT };
-	XM_PROBE3(fault_begin, addr, ev->wp ? 2 : ev->write, ev->tid);
-	kind = xm_fault_resolve(rt, w, w->spent.page, ev->tid, ev->write, ev->wp);
-	ns = (w->spent.until_ns ? w->spent.until_ns : xm_now_ns()) - before;
-	XM_PROBE3(fault_end, addr, kind, ns);
-	xm_fault_account(rt, w, kind, ns);
-}
-
-/* To the index-th processor that this thread may use. A fault answered on the faulting thread's own processor is
- * up to twice as fast: no wake-up crosses processors (README.md has the figures). */
-static void pin_to_nth_cpu(long index)
-{
-	cpu_set_t may, one;
-
-	CPU_ZERO(&may);
-	CPU_ZERO(&one);
-	if (xm_sys3(SYS_sched_getaffinity, 0, sizeof(may), &may) < 0)
-		return;
-	for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-		if (!CPU_ISSET(cpu, &may) || index-- > 0)
-			continue;
-		CPU_SET(cpu, &one);
-		xm_sys3(SYS_sched_setaffinity, 0, sizeof(one), &one);
-		return;
-	}
-}
-
-void *xm_handler_main(void *arg)
-{
-	struct xm_runtime *rt = &xm_rt;
-	struct xm_handler *me = arg;
-	struct xm_uffd_event ev[4];
-	struct epoll_event ready;
-	struct xm_worker *w;
-
-	xm_in_runtime = 1;
-	xm_sys6(SYS_prctl, PR_SET_NAME, (long)"xmem-fault", 0, 0, 0, 0);
-	if (rt->handlers_pinned)
-		pin_to_nth_cpu(me - rt->handler);
-	w = xm_worker_get(rt);
-	xm_assert(w);
-	while (!xm_load(&rt->stopping)) {
-		int n;
-
-		xm_gate_enter(rt);
-		n = xm_uffd_read(rt->uffd, ev, rt->nhandlers > 1 ? 1 : 4);
-		for (int i = 0; i < n; i++)
-			handle(rt, w, &ev[i]);
-		xm_stat_add(rt, message_reads, 1);
-		xm_gate_leave(rt);
-		if (n < 0 && n != -EAGAIN)
-			break;
-		if (n != 0)
-			continue;
-		n = (int)xm_sys6(SYS_epoll_pwait, me->epoll_fd, (long)&ready, 1, w->staged && !w->lent ? IDLE_MS : -1, 0,
-				 8);
-		if (n == 0) {
-			xm_gate_enter(rt); /* a fork copies the accounts */
-			xm_worker_trim(rt, w);
-			xm_gate_leave(rt);
-		}
-	}
-	xm_worker_put(w);
-	return NULL;
 }

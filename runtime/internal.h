@@ -2,7 +2,7 @@
 /*
  * internal.h - the one runtime of a process as its own modules see it.
  *
- * Threads: `handlers` fault handler threads (fault.c), one reclaim thread (reclaim.c), and the program's own
+ * Threads: `handlers` fault handler threads (handler.c), one reclaim thread (reclaim.c), and the program's own
  * threads inside mapping calls, fork and the API. Locks in the order of enum xm_lock_rank; the fork gate
  * (fork.c) is entered by handler and reclaim threads around each piece of work and is outermost.
  *
@@ -60,7 +60,7 @@ struct xm_worker {
 	uint32_t staged;		/* of which so many have been touched and are charged to the budget */
 	uint32_t link_pages;		/* of the links' own buffers: charged too */
 	uint32_t slot_hint;
-	uint32_t busy;			/* taken from the pool */
+	uint32_t busy;			/* atomic: free, taken, or a handler rests (remote.c) */
 	/* scratch of one fetch or one batch */
 	uint64_t page[XM_BATCH];
 	xm_pte word[XM_BATCH];
@@ -125,10 +125,12 @@ struct xm_runtime {
 	uint32_t gate_closed, gate_active; /* fork.c */
 	int nhandlers;
 	int handlers_started;
+	uint32_t handlers_live;		/* atomic */
 	bool handlers_pinned;		/* one a processor; else the scheduler places them */
+	bool handlers_block;		/* in read(); else each waits by its epoll_fd */
 	struct xm_handler {
 		pthread_t thread;
-		int epoll_fd;		/* of its own: waits for the userfaultfd and stop_fd */
+		int epoll_fd;		/* for the userfaultfd and stop_fd */
 	} handler[XM_HANDLERS_MAX];
 	pthread_t reclaimer;
 	struct xm_canary {		/* canary.c */
@@ -204,9 +206,11 @@ static inline uint64_t xm_pte_skip(struct xm_runtime *rt, uint64_t page, uint64_
 void *xm_local_alloc(size_t bytes); /* zeroed; NULL */
 void xm_local_free(void *p, size_t bytes);
 
-/* ---- own descriptors (runtime.c) ---- */
+/* ---- ownfd.c: own descriptors ---- */
 int xm_fd_place(int fd);   /* moves fd to a high number and remembers it; new number or -errno */
 void xm_fd_forget(int fd); /* about to be closed by us */
+/* Closes *slot, unless -1, and puts fd there, placed. fd < 0: -1, and fd is returned. */
+int xm_fd_replace(int *slot, int fd);
 
 /* ---- remote.c ---- */
 /* Opens the peers named in the family's configuration; why: one line on failure. */
@@ -217,9 +221,10 @@ struct xm_worker *xm_worker_get(struct xm_runtime *rt); /* from the pool; NULL: 
 void xm_worker_put(struct xm_worker *w);
 /* The first n pages of staging are about to be used: charges what has not been yet. */
 void xm_worker_stage(struct xm_runtime *rt, struct xm_worker *w, int n);
-/* Gives touched staging back: of this worker, by its user. */
-void xm_worker_trim(struct xm_runtime *rt, struct xm_worker *w);
-/* The same for all workers that nobody uses. */
+/* By a handler: its worker stays its own while it waits for a message, but may be trimmed; in use again. */
+void xm_worker_rest(struct xm_worker *w);
+void xm_worker_resume(struct xm_worker *w);
+/* Gives touched staging back: of all workers that nobody uses just now. */
 void xm_worker_trim_idle(struct xm_runtime *rt);
 /* Reads n slots into staging (page i of the batch at staging + i * 4096), verified; status[i] 0 or -errno.
  * Blocks up to the lost timeout when an appliance is away. */
@@ -252,9 +257,19 @@ void xm_worker_sort(struct xm_worker *w, int n);
 /* Resolves one fault; w->spent grows. Called by handler threads; shared by every fault mode. */
 enum xm_fault_kind xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid,
 				    bool write, bool wp);
-void *xm_handler_main(void *arg); /* arg: its struct xm_handler */
 /* Fetches pages ahead of use (advice WILLNEED); bounded by free frames. Returns pages fetched. */
 uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint64_t n);
+
+/* ---- handler.c ---- */
+/* How many, and whether each has a processor of its own. */
+void xm_handler_choose(struct xm_runtime *rt);
+/* What they wait by, for a new userfaultfd; also registers the canary. 0 or -errno. */
+int xm_handler_open_fds(struct xm_runtime *rt);
+void xm_handler_close_fds(struct xm_runtime *rt);
+/* attr: pthread_attr_t of the threads. 0 or -errno; some may run then. */
+int xm_handler_start(struct xm_runtime *rt, const void *attr);
+/* Ends and joins them; `stopping` is set. */
+void xm_handler_stop(struct xm_runtime *rt);
 
 /* ---- fault_time.c ---- */
 /* Accounts a fault: ns from its message until its page was about to be installed, of which w->spent. Any thread; no lock. */
@@ -267,8 +282,12 @@ void xm_waiter_cancel(struct xm_runtime *rt, uint32_t tid, uint64_t page);
 void xm_waiters_end(struct xm_runtime *rt, uint64_t page);
 
 /* ---- canary.c: delivery and return of faults, by sample ---- */
-/* Registers the canary's page with the userfaultfd; without it there are no samples. */
-void xm_canary_register(struct xm_runtime *rt);
+/* Registers the canary's page with the userfaultfd; false: there are no samples, and no handler can be nudged. */
+bool xm_canary_register(struct xm_runtime *rt);
+/* Takes that back: who sleeps on the page goes on. */
+void xm_canary_unregister(struct xm_runtime *rt);
+/* One fault on the page, for one handler to wake up; returns when it was answered. */
+void xm_canary_nudge(struct xm_runtime *rt);
 /* By the reclaim thread, inside the gate: starts the canary's thread when there have been faults. */
 void xm_canary_tick(struct xm_runtime *rt);
 /* By a handler, now_ns after its message came: true if addr is the canary's; it is answered then. */

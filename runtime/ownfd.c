@@ -130,3 +130,13 @@ int xm_fd_move_away(int fd)
 	 * allowed to say so. */
 	return xm_fd_is_ours(fd) ? -EBUSY : 0;
 }
+
+int xm_fd_replace(int *slot, int fd)
+{
+	if (*slot >= 0) {
+		xm_fd_forget(*slot);
+		xm_sys_close(*slot);
+	}
+	*slot = fd < 0 ? -1 : xm_fd_place(fd);
+	return fd < 0 ? fd : *slot;
+}

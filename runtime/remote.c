@@ -24,6 +24,8 @@
 #define TRANSIENT_TRIES 16
 #define GROW_PAUSE_NS 100000000ull /* between questions to appliances that are full */
 
+enum { FREE = 0, TAKEN, RESTS }; /* xm_worker.busy */
+
 static uint32_t page_sum(const void *page)
 {
 	return (uint32_t)XXH3_64bits(page, XM_PAGE_SIZE) | 1; /* 0 means unknown */
@@ -78,15 +80,15 @@ struct xm_worker *xm_worker_get(struct xm_runtime *rt)
 {
 	for (int i = 0; i < XM_WORKERS_MAX; i++) {
 		struct xm_worker *w = &rt->worker[i];
-		uint32_t free = 0;
+		uint32_t free = FREE;
 
-		if (!__atomic_compare_exchange_n(&w->busy, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+		if (!__atomic_compare_exchange_n(&w->busy, &free, TAKEN, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 			continue;
 		if (!w->staging)
 			make_staging(rt, i);
 		if (w->staging)
 			return w;
-		xm_store(&w->busy, 0);
+		xm_store(&w->busy, FREE);
 		break;
 	}
 	return NULL;
@@ -94,7 +96,22 @@ struct xm_worker *xm_worker_get(struct xm_runtime *rt)
 
 void xm_worker_put(struct xm_worker *w)
 {
-	xm_store(&w->busy, 0);
+	xm_store(&w->busy, FREE);
+}
+
+void xm_worker_rest(struct xm_worker *w)
+{
+	xm_store(&w->busy, RESTS);
+}
+
+void xm_worker_resume(struct xm_worker *w)
+{
+	uint32_t rests = RESTS;
+
+	while (!__atomic_compare_exchange_n(&w->busy, &rests, TAKEN, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+		rests = RESTS; /* it is being trimmed: one call of the kernel's */
+		xm_sys3(SYS_sched_yield, 0, 0, 0);
+	}
 }
 
 void xm_worker_stage(struct xm_runtime *rt, struct xm_worker *w, int n)
@@ -105,7 +122,8 @@ void xm_worker_stage(struct xm_runtime *rt, struct xm_worker *w, int n)
 	__atomic_store_n(&w->staged, (uint32_t)n, __ATOMIC_RELAXED);
 }
 
-void xm_worker_trim(struct xm_runtime *rt, struct xm_worker *w)
+/* Gives the staging pages back, unless a link has registered them, or they are part of a huge page. */
+static void trim(struct xm_runtime *rt, struct xm_worker *w)
 {
 	if (!w->staged || w->lent || w->huge)
 		return;
@@ -117,13 +135,14 @@ void xm_worker_trim(struct xm_runtime *rt, struct xm_worker *w)
 void xm_worker_trim_idle(struct xm_runtime *rt)
 {
 	for (int i = 0; i < XM_WORKERS_MAX; i++) {
-		uint32_t free = 0;
+		struct xm_worker *w = &rt->worker[i];
+		uint32_t was = xm_load_relaxed(&w->busy);
 
-		if (!xm_load_relaxed(&rt->worker[i].staged) ||
-		    !__atomic_compare_exchange_n(&rt->worker[i].busy, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+		if (!xm_load_relaxed(&w->staged) || was == TAKEN ||
+		    !__atomic_compare_exchange_n(&w->busy, &was, TAKEN, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 			continue;
-		xm_worker_trim(rt, &rt->worker[i]);
-		xm_worker_put(&rt->worker[i]);
+		trim(rt, w);
+		xm_store(&w->busy, was);
 	}
 }
 
@@ -625,7 +644,7 @@ int xm_remote_after_fork(struct xm_runtime *rt, char *why)
 			w->link[a] = NULL;
 		}
 		memset(w->told, 0, sizeof(w->told));
-		w->busy = 0;
+		w->busy = FREE;
 		if (rt->staging.pinned) /* not inherited */
 			w->staging = NULL;
 		else if (w->staging) /* the parent's, copy-on-write */

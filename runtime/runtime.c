@@ -90,21 +90,6 @@ void xm_pins_seen(const char *by)
 
 /* ---- descriptors ------------------------------------------------------------------------------------------------ */
 
-/* Handlers that have a processor each are all woken by a fault: the one on the faulting thread's own is there
- * first, without an interrupt to another processor, and the others find nothing. Of those that have none, one. */
-static int make_epoll(struct xm_runtime *rt)
-{
-	struct epoll_event ev = { .events = EPOLLIN | (rt->handlers_pinned ? 0 : EPOLLEXCLUSIVE) };
-	int fd = (int)xm_sys3(SYS_epoll_create1, EPOLL_CLOEXEC, 0, 0);
-
-	if (fd < 0)
-		return fd;
-	xm_sys6(SYS_epoll_ctl, fd, EPOLL_CTL_ADD, rt->uffd, (long)&ev, 0, 0);
-	ev.events = EPOLLIN;
-	xm_sys6(SYS_epoll_ctl, fd, EPOLL_CTL_ADD, rt->stop_fd, (long)&ev, 0, 0);
-	return fd;
-}
-
 /* Whether pages of our own can be dropped many runs at a time. */
 static bool madvise_vec_works(struct xm_runtime *rt)
 {
@@ -115,30 +100,18 @@ static bool madvise_vec_works(struct xm_runtime *rt)
 	return xm_sys6(SYS_process_madvise, rt->pidfd, (long)&v, 1, MADV_DONTNEED, 0, 0) == (long)XM_PAGE_SIZE;
 }
 
-static int replace_fd(int *slot, int fd)
-{
-	if (*slot >= 0) {
-		xm_fd_forget(*slot);
-		xm_sys_close(*slot);
-	}
-	*slot = fd < 0 ? -1 : xm_fd_place(fd);
-	return fd < 0 ? fd : *slot;
-}
-
 int xm_runtime_open_fds(struct xm_runtime *rt)
 {
 	bool wp;
 	int rc;
 
-	rc = replace_fd(&rt->uffd, xm_uffd_open(rt->fam->cfg.masked_features, &rt->features));
+	rc = xm_fd_replace(&rt->uffd, xm_uffd_open(rt->fam->cfg.masked_features, &rt->features));
 	if (rc >= 0)
-		rc = replace_fd(&rt->stop_fd, (int)xm_sys3(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK, 0));
-	for (int i = 0; i < rt->nhandlers && rc >= 0; i++)
-		rc = replace_fd(&rt->handler[i].epoll_fd, make_epoll(rt));
+		rc = xm_handler_open_fds(rt);
 	if (rc < 0)
 		return rc;
-	replace_fd(&rt->mem_fd, xm_sys_open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
-	replace_fd(&rt->pidfd, (int)xm_sys3(SYS_pidfd_open, rt->pid, 0, 0));
+	xm_fd_replace(&rt->mem_fd, xm_sys_open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
+	xm_fd_replace(&rt->pidfd, (int)xm_sys3(SYS_pidfd_open, rt->pid, 0, 0));
 	if (rt->pidfd >= 0 && madvise_vec_works(rt))
 		rt->features |= XM_FEAT_MADVISE_VEC;
 	wp = (rt->features & XM_FEAT_WP) != 0;
@@ -146,7 +119,6 @@ int xm_runtime_open_fds(struct xm_runtime *rt)
 		return -EOPNOTSUPP; /* no way to take a page away without losing a write */
 	if (rt->features & XM_FEAT_MOVE)
 		rc = xm_uffd_register(rt->uffd, (uint64_t)(uintptr_t)rt->move_area, XM_BATCH * XM_PAGE_SIZE, false);
-	xm_canary_register(rt);
 	return rc < 0 ? rc : 0;
 }
 
@@ -177,32 +149,17 @@ static void init_locks(struct xm_runtime *rt)
 	xm_lock_init(&rt->policy_lock, XM_RANK_POLICY);
 }
 
-static void choose_handlers(struct xm_runtime *rt)
-{
-	uint32_t n = rt->fam->cfg.handlers ? rt->fam->cfg.handlers : 2;
-	cpu_set_t set;
-
-	/* never one: a handler that reclaims may need another to answer it (fault.c, BUSY) */
-	rt->nhandlers = (int)xm_min(xm_max(n, 2u), (uint32_t)XM_HANDLERS_MAX);
-	CPU_ZERO(&set);
-	rt->handlers_pinned = xm_sys3(SYS_sched_getaffinity, 0, sizeof(set), &set) > 0 &&
-			      CPU_COUNT(&set) == rt->nhandlers;
-}
-
 int xm_runtime_threads(struct xm_runtime *rt)
 {
 	uint64_t all = ~0ull, old = 0;
 	pthread_attr_t attr;
-	int rc = 0;
+	int rc;
 
 	/* the runtime's threads take no signal of the program's */
 	xm_sys6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&old, 8, 0, 0);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, XM_THREAD_STACK_BYTES);
-	for (int i = 0; i < rt->nhandlers && rc == 0; i++) {
-		rc = -pthread_create(&rt->handler[i].thread, &attr, xm_handler_main, &rt->handler[i]);
-		rt->handlers_started |= rc == 0;
-	}
+	rc = xm_handler_start(rt, &attr);
 	if (rc == 0)
 		rc = -pthread_create(&rt->reclaimer, &attr, xm_reclaimer_main, rt);
 	pthread_attr_destroy(&attr);
@@ -261,7 +218,7 @@ static int start_steps(struct xm_runtime *rt, char *why)
 	rt->move_area = xm_local_alloc(XM_BATCH * XM_PAGE_SIZE);
 	if (!rt->zeros || !rt->move_area)
 		return -ENOMEM;
-	choose_handlers(rt);
+	xm_handler_choose(rt);
 	rc = choose_policies(rt);
 	if (rc == 0)
 		rc = xm_mapping_init(rt);
@@ -286,12 +243,10 @@ static void release(struct xm_runtime *rt)
 	xm_ext_lo = xm_ext_hi = 0;
 	if (rt->me)
 		xm_family_proc_drop(rt->fam, rt->proc);
-	replace_fd(&rt->uffd, -1);
-	for (int i = 0; i < XM_HANDLERS_MAX; i++)
-		replace_fd(&rt->handler[i].epoll_fd, -1);
-	replace_fd(&rt->mem_fd, -1);
-	replace_fd(&rt->pidfd, -1);
-	replace_fd(&rt->stop_fd, -1);
+	xm_fd_replace(&rt->uffd, -1);
+	xm_handler_close_fds(rt);
+	xm_fd_replace(&rt->mem_fd, -1);
+	xm_fd_replace(&rt->pidfd, -1);
 	if (rt->maps.mem)
 		xm_rangemap_fini(&rt->maps);
 	if (rt->evict)
@@ -371,16 +326,13 @@ int xm_runtime_start_env(void)
 void xm_runtime_stop(void)
 {
 	struct xm_runtime *rt = &xm_rt;
-	uint64_t one = 1;
 
 	if (xm_load(&rt->state) != 1)
 		return;
 	xm_store(&rt->stopping, 1);
-	xm_sys3(SYS_write, rt->stop_fd, &one, sizeof(one));
 	xm_add(&rt->me->wake, 1);
 	xm_sys6(SYS_futex, (long)&rt->me->wake, 1 /* FUTEX_WAKE */, 1, 0, 0, 0);
-	for (int i = 0; i < rt->nhandlers; i++)
-		pthread_join(rt->handler[i].thread, NULL);
+	xm_handler_stop(rt);
 	pthread_join(rt->reclaimer, NULL);
 	xm_canary_stop(rt); /* which the reclaim thread may have started just now */
 	release(rt);
