@@ -1,28 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * s3fifo.c - small, main and ghost queues (Yang et al., "FIFO queues are all you need for cache
- * eviction", SOSP 2023). Under the caller's lock; allocates nothing; 10.7 bytes per page of
- * capacity.
+ * eviction", SOSP 2023), with what refaults tell in the place of what accessed bits would. Under
+ * the caller's lock; allocates nothing; 11.2 bytes per page of capacity.
  *
- *	inserted --> small (10 %) --idle--> victim, remembered in ghost
- *	    |            |
- *	    |        referenced
- *	    |            v
- *	    +------->  main  --idle, count 0--> victim
- *	 refault and   ^  |
- *	 in ghost      +--+ referenced: count + 1; idle: count - 1
+ *	inserted --> small (10 %) --idle--> victim ----------> ghost
+ *	    |            |                                      ^
+ *	    |        referenced                                 | level + 1
+ *	    |            v                                      |
+ *	    +------->  main  --idle, no round left--> victim ---+
+ *	 refault, in     ^  |
+ *	 ghost from      +--+ referenced: a round more; idle: a round less
+ *	 small
  *
  * Most pages come to be asked about without a mark, as the hardware's accessed bits are not ours
- * to read: then the ghost queue does the work, since a page that comes back soon after its
- * eviction goes straight to main.
+ * to read. What is seen is which pages come back soon after they left: those are worth more, and
+ * how much is remembered with the ghost. A page has level 1 after its first return, and one more
+ * each time it comes back after a stay in main, up to 4; level L stays for 2^(L-1) rounds of main.
+ * Who left main returns by way of small: straight to main, a loop over a little more than there is
+ * room for would find nothing, as with any FIFO. Against the published policy without marks: zipf
+ * 0.99 at 10, 25, 50 % of the pages misses 30, 19.5, 11.8 % of accesses instead of 33, 23, 13.6
+ * (LRU: 34, 21, 10.9); loops and scans the same; after a shift of the hot set still better. The
+ * table of tests/unit/test_evict.c has today's figures.
+ *
+ * The worth of an entry is one number of four bits: 0 without a level, else 2^(L-1) + rounds left.
  *
  * small and main are lists of chunks out of one pool, because either may hold nearly everything
  * (small before the first shortage, main afterwards) and two rings would cost twice. All but the
  * first and the last chunk of a queue are full, so room / CHUNK + 4 chunks always suffice.
  *
- * ghost: buckets of 16 fingerprints of 16 bits, the youngest first; the oldest of the bucket falls
- * out. That is a FIFO only on average, and one lookup in 4096 is a false hit: a cold page in main,
- * which leaves as it is idle.
+ * ghost: buckets of 16 words, the youngest first: fingerprint of 13 bits, whether it left main,
+ * level - 1. The oldest of the bucket falls out. That is a FIFO only on average, and one lookup in
+ * 512 is a false hit: a cold page in main, which leaves as it is idle.
  */
 #include "policy.h"
 
@@ -30,13 +39,15 @@
 
 #define CHUNK 64
 #define NONE UINT32_MAX
-#define COUNT_MAX 3u /* two bits */
+#define LEVEL_MAX 4u
+#define WORTH_MAX 15u  /* four bits: level 4, 7 rounds left */
+#define ROUNDS_MAX 10u /* after so many looks an idle page of main leaves, whatever its worth and marks */
 #define GHOST_WAYS 16
 
 struct chunk {
 	uint32_t next;
 	uint32_t page[CHUNK];
-	uint8_t count[CHUNK / 4];
+	uint8_t worth[CHUNK / 2];
 };
 
 struct queue {
@@ -117,7 +128,18 @@ static uint32_t chunk_get(struct s3fifo_state *s)
 	return i;
 }
 
-static void push(struct s3fifo_state *s, struct queue *q, uint32_t page, unsigned count)
+/* 0: it has not come back yet */
+static unsigned level_of(unsigned worth)
+{
+	return worth ? 32u - (unsigned)__builtin_clz(worth) : 0;
+}
+
+static unsigned rounds_left(unsigned worth)
+{
+	return worth ? worth - (1u << (level_of(worth) - 1)) : 0;
+}
+
+static void push(struct s3fifo_state *s, struct queue *q, uint32_t page, unsigned worth)
 {
 	unsigned shift;
 	uint8_t *pack;
@@ -135,20 +157,20 @@ static void push(struct s3fifo_state *s, struct queue *q, uint32_t page, unsigne
 		q->last_at = 0;
 	}
 	s->chunk[q->last].page[q->last_at] = page;
-	pack = &s->chunk[q->last].count[q->last_at / 4];
-	shift = q->last_at % 4 * 2;
-	*pack = (uint8_t)((*pack & ~(3u << shift)) | count << shift);
+	pack = &s->chunk[q->last].worth[q->last_at / 2];
+	shift = q->last_at % 2 * 4;
+	*pack = (uint8_t)((*pack & ~(15u << shift)) | worth << shift);
 	q->last_at++;
 	q->n++;
 }
 
-static uint32_t pop(struct s3fifo_state *s, struct queue *q, unsigned *count)
+static uint32_t pop(struct s3fifo_state *s, struct queue *q, unsigned *worth)
 {
 	struct chunk *c = &s->chunk[q->first];
 	uint32_t page = c->page[q->first_at];
 	uint32_t old = q->first;
 
-	*count = c->count[q->first_at / 4] >> (q->first_at % 4 * 2) & 3u;
+	*worth = c->worth[q->first_at / 2] >> (q->first_at % 2 * 4) & 15u;
 	q->n--;
 	if (++q->first_at == CHUNK || q->n == 0) {
 		q->first = c->next;
@@ -163,40 +185,50 @@ static uint32_t pop(struct s3fifo_state *s, struct queue *q, unsigned *count)
 
 /* ---- ghost ------------------------------------------------------------------------------------------ */
 
+#define PRINT_BITS 0x1fffu
+#define FROM_MAIN 0x2000u
+#define LEVEL_SHIFT 14
+
 static uint16_t *ghost_bucket(struct s3fifo_state *s, uint64_t page, uint16_t *fingerprint)
 {
 	uint64_t h = evict_hash(page);
 
-	/* 0 means empty */
-	*fingerprint = (uint16_t)(h & 0xffff ? h & 0xffff : 1);
+	/* a word of 0 means empty */
+	*fingerprint = (uint16_t)(h & PRINT_BITS ? h & PRINT_BITS : 1);
 	return ghost_of(s) + (uint64_t)(((unsigned __int128)h * s->buckets) >> 64) * GHOST_WAYS;
 }
 
-/* Takes the page out; whether it was there. */
-static bool ghost_remove(struct s3fifo_state *s, uint64_t page)
+/* Takes the page out; its word, or 0 if it was not there. */
+static uint16_t ghost_remove(struct s3fifo_state *s, uint64_t page)
 {
-	uint16_t print;
+	uint16_t print, word;
 	uint16_t *b = ghost_bucket(s, page, &print);
 	int i;
 
 	for (i = 0; i < GHOST_WAYS && b[i]; i++) {
-		if (b[i] != print)
+		if ((b[i] & PRINT_BITS) != print)
 			continue;
+		word = b[i];
 		memmove(b + i, b + i + 1, (size_t)(GHOST_WAYS - 1 - i) * sizeof(*b));
 		b[GHOST_WAYS - 1] = 0;
-		return true;
+		return word;
 	}
-	return false;
+	return 0;
 }
 
-static void ghost_add(struct s3fifo_state *s, uint64_t page)
+static unsigned ghost_level(uint16_t word)
+{
+	return (word >> LEVEL_SHIFT) + 1u;
+}
+
+static void ghost_add(struct s3fifo_state *s, uint64_t page, unsigned level, bool from_main)
 {
 	uint16_t print;
 	uint16_t *b = ghost_bucket(s, page, &print);
 
 	ghost_remove(s, page);
 	memmove(b + 1, b, (GHOST_WAYS - 1) * sizeof(*b));
-	b[0] = print;
+	b[0] = (uint16_t)(print | (from_main ? FROM_MAIN : 0) | (level - 1) << LEVEL_SHIFT);
 }
 
 /* ---- policy ----------------------------------------------------------------------------------------- */
@@ -204,16 +236,19 @@ static void ghost_add(struct s3fifo_state *s, uint64_t page)
 static void s3fifo_inserted(void *state, uint64_t page, int refault)
 {
 	struct s3fifo_state *s = state;
-	bool known = refault && ghost_remove(s, page);
+	uint16_t ghost = refault ? ghost_remove(s, page) : 0;
+	unsigned worth = ghost ? 1u << (ghost_level(ghost) - 1) : 0;
+	bool to_main = ghost && !(ghost & FROM_MAIN);
 
 	evict_lost_saw(&s->lost, page);
 	if (s->small.n + s->main.n == s->room) {
-		unsigned count;
+		unsigned old;
 
-		pop(s, s->small.n ? &s->small : &s->main, &count);
+		pop(s, s->small.n ? &s->small : &s->main, &old);
 		evict_lost_restart(&s->lost);
 	}
-	push(s, known ? &s->main : &s->small, evict_narrow(page), 0);
+	/* main: as many rounds as its level has; small: the level is kept for the time after */
+	push(s, to_main ? &s->main : &s->small, evict_narrow(page), to_main ? 2 * worth - 1 : worth);
 }
 
 /* How one pick goes about it. */
@@ -221,6 +256,7 @@ struct scan {
 	uint64_t small_steps, main_steps; /* bounds: every page looked at often enough to lose its marks */
 	int steps;
 	bool housekeeping; /* only drop what is gone */
+	bool tired;	   /* half of the steps, and no victim: rounds do not count any more */
 };
 
 static struct queue *next_queue(struct s3fifo_state *s, const struct scan *scan)
@@ -235,7 +271,7 @@ static struct queue *next_queue(struct s3fifo_state *s, const struct scan *scan)
 
 /* One step on the queue's oldest page; true: *out is a victim */
 static bool step(struct s3fifo_state *s, const struct xm_evict_view *view, struct scan *scan, struct queue *q,
-		 uint32_t page, unsigned count)
+		 uint32_t page, unsigned worth)
 {
 	bool forced = s->small.n + s->main.n >= s->room - s->room / 4;
 	enum xm_page_fact fact = view->query(view->ctx, page);
@@ -243,23 +279,24 @@ static bool step(struct s3fifo_state *s, const struct xm_evict_view *view, struc
 	if (fact == XM_PAGE_GONE)
 		return false;
 	if (fact == XM_PAGE_HELD || scan->housekeeping) {
-		push(s, q, page, count);
+		push(s, q, page, worth);
 		return false;
 	}
 	if (fact == XM_PAGE_REFERENCED && !forced) {
 		if (q == &s->small)
-			scan->main_steps += COUNT_MAX + 2;
-		else
-			count = xm_min(count + 1, COUNT_MAX);
-		push(s, &s->main, page, count);
+			scan->main_steps += ROUNDS_MAX;
+		push(s, &s->main, page, xm_min(worth + 1, WORTH_MAX));
 		return false;
 	}
-	if (count && !forced) {
-		push(s, q, page, count - 1);
+	if (q == &s->small) {
+		ghost_add(s, page, xm_max(level_of(worth), 1u), false);
+		return true;
+	}
+	if (rounds_left(worth) && !forced && !scan->tired) {
+		push(s, q, page, worth - 1);
 		return false;
 	}
-	if (q == &s->small)
-		ghost_add(s, page);
+	ghost_add(s, page, xm_min(level_of(worth) + 1, LEVEL_MAX), true);
 	return true;
 }
 
@@ -268,7 +305,7 @@ static int s3fifo_pick(void *state, const struct xm_evict_view *view, uint64_t *
 	struct s3fifo_state *s = state;
 	struct scan scan = {
 		.small_steps = s->small.n,
-		.main_steps = s->main.n * (COUNT_MAX + 2),
+		.main_steps = s->main.n * ROUNDS_MAX,
 		.steps = scan_limit,
 		.housekeeping = n == 0,
 	};
@@ -283,9 +320,10 @@ static int s3fifo_pick(void *state, const struct xm_evict_view *view, uint64_t *
 	if (scan.housekeeping)
 		scan.main_steps = s->main.n;
 	while ((chosen < n || scan.housekeeping) && scan.steps > 0 && (q = next_queue(s, &scan))) {
-		unsigned count;
-		uint32_t page = pop(s, q, &count);
+		unsigned worth;
+		uint32_t page = pop(s, q, &worth);
 
+		scan.tired = !chosen && scan.steps <= scan_limit / 2;
 		scan.steps--;
 		if (q == &s->small)
 			scan.small_steps--;
@@ -293,7 +331,7 @@ static int s3fifo_pick(void *state, const struct xm_evict_view *view, uint64_t *
 			scan.main_steps--;
 		if (evict_picked_has(&s->picked, page, pages, chosen))
 			continue;
-		if (!step(s, view, &scan, q, page, count))
+		if (!step(s, view, &scan, q, page, worth))
 			continue;
 		pages[chosen++] = page;
 		evict_picked_add(&s->picked, page);
