@@ -9,11 +9,13 @@
  * addresses (shm) or an array of keys (verbs), and a word of bits that say which are mapped, or known.
  *
  *   regions[hash(id)] -> chunks[slab / 64] -> { base, bits }     address = base + (slab % 64) * size
- *                                              { key, bits }     key[slab % 64]
+ *                                              { key, bits }     key[slab % 64]: { seq, key }
  *
  * A range reserved for slab i of a region stays reserved: a dropped slab is replaced by PROT_NONE, never
  * unmapped, so a copy that another thread has under way meets EFAULT and never somebody else's memory.
- * Readers take no lock: base is stored before the bit is set, and the bit is cleared before the mapping goes.
+ * Readers take no lock: base is stored before the bit is set, and the bit is cleared before the mapping goes. A key
+ * may be replaced while it is read, and half of one with half of another would reach memory that is not the slab's:
+ * seq is odd while it is written, and a reader that sees it odd or changed asks under the mutex.
  */
 #ifndef XM_PEER_IMPL_H
 #define XM_PEER_IMPL_H
@@ -32,10 +34,15 @@
 #define XM_REGION_CHUNKS 4096u /* 262144 slabs: 16 TiB of 64 MiB slabs; the appliance has the same limit */
 #define XM_REGION_GONE UINT64_MAX
 
+struct xm_key {
+	uint32_t seq; /* atomic, as the next; written under the peer's mutex */
+	struct xm_wire_key key;
+};
+
 struct xm_chunk {
-	uint8_t *base;		 /* atomic; written once under the peer's mutex */
-	struct xm_wire_key *key; /* verbs; the same; an entry is written before its bit */
-	uint64_t mapped;	 /* atomic; written under the peer's mutex */
+	uint8_t *base;	    /* atomic; written once under the peer's mutex */
+	struct xm_key *key; /* verbs; the same; an entry is written before its bit */
+	uint64_t mapped;    /* atomic; written under the peer's mutex */
 };
 
 struct xm_slab_table {
@@ -107,8 +114,10 @@ void xm_peer_tune_socket(const struct xm_peer *p, int fd);
 
 /* Address of a mapped slab, or NULL. No lock, no system call. */
 uint8_t *xm_peer_slab(struct xm_peer *p, uint64_t region, uint64_t slab);
-/* The key of a slab that is known, false if it is not. No lock, no system call. */
+/* The key of a slab that is known, false if it is not, or is being replaced. No lock, no system call. */
 bool xm_peer_key(struct xm_peer *p, uint64_t region, uint64_t slab, struct xm_wire_key *out);
+/* The same of any slab: one that is not known is asked for. Takes the mutex, blocks and fails as xm_peer_slab_map(). */
+int xm_peer_key_get(struct xm_peer *p, uint64_t region, uint64_t slab, struct xm_wire_key *out);
 /* The appliance does not honour the key that is known: it will be asked for again. No lock, no system call. */
 void xm_peer_key_forget(struct xm_peer *p, uint64_t region, uint64_t slab);
 /* Maps slab and some after it (verbs: asks for their keys). refresh: even if it is mapped (the appliance replaced it).

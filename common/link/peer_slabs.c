@@ -78,15 +78,21 @@ uint8_t *xm_peer_slab(struct xm_peer *p, uint64_t region, uint64_t slab)
 bool xm_peer_key(struct xm_peer *p, uint64_t region, uint64_t slab, struct xm_wire_key *out)
 {
 	struct xm_chunk *c = find_chunk(p, region, slab);
-	const struct xm_wire_key *k;
+	struct xm_wire_key key;
+	const struct xm_key *k;
+	uint32_t seq;
 
 	if (!c)
 		return false;
-	/* it may be replaced meanwhile: a mixture of two is refused there like an old one, and asked for again */
 	k = &xm_load(&c->key)[slab % XM_CHUNK_SLABS];
-	out->addr = xm_load_relaxed(&k->addr);
-	out->rkey = xm_load_relaxed(&k->rkey);
-	out->rights = xm_load_relaxed(&k->rights);
+	seq = xm_load(&k->seq);
+	/* who sees a part of a newer key sees also that seq has changed: each part is stored after it, and loaded before */
+	key.addr = xm_load(&k->key.addr);
+	key.rkey = xm_load(&k->key.rkey);
+	key.rights = xm_load(&k->key.rights);
+	if (seq & 1 || xm_load_relaxed(&k->seq) != seq)
+		return false;
+	*out = key;
 	return true;
 }
 
@@ -155,18 +161,20 @@ static int map_one(struct xm_peer *p, struct xm_slab_table *t, uint64_t slab, in
 static int note_key(struct xm_slab_table *t, uint64_t slab, const struct xm_wire_key *key)
 {
 	struct xm_chunk *c = &t->chunks[slab / XM_CHUNK_SLABS];
-	struct xm_wire_key *k;
+	struct xm_key *k;
 
 	if (slab >= SLABS_MAX)
 		return -EPROTO;
 	if (!c->key)
-		xm_store(&c->key, xm_link_alloc(XM_CHUNK_SLABS * sizeof(*key)));
+		xm_store(&c->key, xm_link_alloc(XM_CHUNK_SLABS * sizeof(*k)));
 	if (!c->key)
 		return -ENOMEM;
 	k = &c->key[slab % XM_CHUNK_SLABS];
-	__atomic_store_n(&k->addr, key->addr, __ATOMIC_RELAXED);
-	__atomic_store_n(&k->rkey, key->rkey, __ATOMIC_RELAXED);
-	__atomic_store_n(&k->rights, key->rights, __ATOMIC_RELAXED);
+	xm_store(&k->seq, k->seq | 1);
+	xm_store(&k->key.addr, key->addr);
+	xm_store(&k->key.rkey, key->rkey);
+	xm_store(&k->key.rights, key->rights);
+	xm_store(&k->seq, k->seq + 1);
 	__atomic_fetch_or(&c->mapped, 1ull << (slab % XM_CHUNK_SLABS), __ATOMIC_RELEASE);
 	return 0;
 }
@@ -214,21 +222,46 @@ static int fetch_slabs(struct xm_peer *p, struct xm_slab_table *t, uint64_t firs
 	return nfds ? nfds : -EMFILE;
 }
 
+/* Asks for a slab that is not mapped, or known, or in any case. 0; as xm_peer_slab_map(). Mutex held. */
+static int need_slab(struct xm_peer *p, uint64_t region, uint64_t slab, int refresh,
+		     struct xm_slab_table **out)
+{
+	int ret = slab < SLABS_MAX ? make_region(p, region, out) : -ENXIO;
+
+	if (ret == 0 && (refresh || !find_chunk(p, region, slab)))
+		ret = fetch_slabs(p, *out, slab, 1);
+	if (ret == -ENOENT)
+		ret = -ENXIO;
+	return xm_min(ret, 0);
+}
+
 int xm_peer_slab_map(struct xm_peer *p, uint64_t region, uint64_t slab, int refresh)
 {
 	struct xm_slab_table *t;
 	int ret;
 
-	if (slab >= SLABS_MAX)
-		return -ENXIO;
 	pthread_mutex_lock(&p->mutex);
-	ret = make_region(p, region, &t);
-	if (ret == 0 && (refresh || !find_chunk(p, region, slab)))
-		ret = fetch_slabs(p, t, slab, 1);
+	ret = need_slab(p, region, slab, refresh, &t);
 	pthread_mutex_unlock(&p->mutex);
-	if (ret == -ENOENT)
-		ret = -ENXIO;
-	return xm_min(ret, 0);
+	return ret;
+}
+
+int xm_peer_key_get(struct xm_peer *p, uint64_t region, uint64_t slab, struct xm_wire_key *out)
+{
+	const struct xm_key *k = NULL;
+	struct xm_slab_table *t;
+	int ret;
+
+	pthread_mutex_lock(&p->mutex);
+	ret = need_slab(p, region, slab, 0, &t);
+	if (ret == 0)
+		k = &t->chunks[slab / XM_CHUNK_SLABS].key[slab % XM_CHUNK_SLABS];
+	if (k && k->seq & 1) /* a thread of our parent's was writing it when we were made */
+		ret = need_slab(p, region, slab, 1, &t);
+	if (ret == 0)
+		*out = k->key;
+	pthread_mutex_unlock(&p->mutex);
+	return ret;
 }
 
 int xm_peer_region_attach(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count)
@@ -311,7 +344,7 @@ void xm_peer_slabs_fini(struct xm_peer *p)
 		for (unsigned i = 0; i < XM_REGION_CHUNKS; i++) {
 			if (t->chunks[i].base)
 				xm_sys_munmap(t->chunks[i].base, (size_t)XM_CHUNK_SLABS << p->slab_shift);
-			xm_link_release(t->chunks[i].key, XM_CHUNK_SLABS * sizeof(struct xm_wire_key));
+			xm_link_release(t->chunks[i].key, XM_CHUNK_SLABS * sizeof(struct xm_key));
 		}
 		xm_link_release(t->chunks, XM_REGION_CHUNKS * sizeof(struct xm_chunk));
 		t->chunks = NULL;

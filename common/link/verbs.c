@@ -284,11 +284,9 @@ static int key_of(struct verbs_link *v, const struct op *o, uint64_t off, struct
 	int ret;
 
 	if (!xm_peer_key(p, o->region, slab, key)) {
-		ret = xm_peer_slab_map(p, o->region, slab, 0);
+		ret = xm_peer_key_get(p, o->region, slab, key);
 		if (ret < 0)
 			return ret == -EAGAIN ? -ENOLINK : ret;
-		if (!xm_peer_key(p, o->region, slab, key))
-			return -ENXIO; /* dropped again meanwhile */
 	}
 	return key->rights & (o->kind == OP_READ ? XM_WIRE_KEY_READ : XM_WIRE_KEY_WRITE) ? 0 : -EACCES;
 }
@@ -432,10 +430,10 @@ static int why_refused(struct verbs_link *v, const struct request *r)
 	int ret;
 
 	xm_peer_key_forget(v->link.peer, r->op->region, slab);
-	ret = xm_peer_slab_map(v->link.peer, r->op->region, slab, 0);
+	ret = xm_peer_key_get(v->link.peer, r->op->region, slab, &now);
 	if (ret == -ENOLINK || ret == -EAGAIN)
 		return -ENOLINK;
-	if (ret < 0 || !xm_peer_key(v->link.peer, r->op->region, slab, &now))
+	if (ret < 0)
 		return -ENXIO;
 	return now.rkey == r->key.rkey && now.addr == r->key.addr ? -ENXIO : -ENOLINK;
 }
