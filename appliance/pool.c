@@ -4,7 +4,8 @@
  * a slab is made, registered or destroyed: those take milliseconds. `backed` is raised before a slab is made and
  * lowered after one is destroyed. The promise for a slab ends with its last reference: a client that frees a slab
  * while a transfer of its own holds it has that much less to ask for, and nobody is lent more than there is.
- * Threads: any; the pool's own thread runs keep_warm().
+ * Threads: any; the pool's own thread runs keep_warm(). Who takes a slab may wait for that thread, which waits for nobody:
+ * the device and the kernel answer it without any help of ours.
  */
 #include "appliance/pool.h"
 
@@ -30,6 +31,7 @@ static void destroy_one(struct xm_pool *p, struct xm_slab *s)
 	xm_slab_destroy(s);
 	pthread_mutex_lock(&p->mutex);
 	p->backed--;
+	pthread_cond_broadcast(&p->made); /* there is room */
 	pthread_mutex_unlock(&p->mutex);
 }
 
@@ -58,10 +60,10 @@ static void doom(struct xm_pool *p, struct xm_slab *s)
 	p->doomed = s;
 }
 
-/* Warm slabs only where there is room to lend; mutex held. */
+/* Warm slabs only where there is room to lend that nobody waits for; mutex held. */
 static bool wants_warm(const struct xm_pool *p)
 {
-	return p->warm_count < p->warm_target && p->backed < p->total;
+	return p->warm_count < p->warm_target && p->backed + p->waiting < p->total;
 }
 
 /* Are all that are warm for other domains, so that one has to go? Mutex held. */
@@ -119,33 +121,38 @@ static int make_warm(struct xm_pool *p)
 	return ret;
 }
 
+/* Mutex held. */
+static void doom_warm(struct xm_pool *p)
+{
+	struct xm_slab *s = pop(&p->warm);
+
+	p->warm_count--;
+	doom(p, s);
+}
+
 /* One piece of work for the pool's thread. Mutex held, but not meanwhile. 0: there was none; -errno */
 static int work(struct xm_pool *p)
 {
-	struct xm_slab *s = pop(&p->doomed);
+	struct xm_slab *s, *doomed;
 	int ret = 0;
 
-	if (s) {
-		pthread_mutex_unlock(&p->mutex);
-		destroy_one(p, s);
-		pthread_mutex_lock(&p->mutex);
-		return 1;
-	}
-	if (is_crowded(p)) {
-		s = pop(&p->warm);
-		p->warm_count--;
-		doom(p, s);
-		return 1;
-	}
-	s = p->active && !p->no_keys ? pick(p, NULL) : NULL;
-	if (!s && !wants_warm(p))
+	if (!p->doomed && is_crowded(p))
+		doom_warm(p);
+	doomed = pop(&p->doomed);
+	s = !doomed && p->active && !p->no_keys ? pick(p, NULL) : NULL;
+	if (!doomed && !s && !wants_warm(p))
 		return 0;
-	p->making = true;
-	if (s)
+	p->busy = true;
+	if (doomed) {
+		pthread_mutex_unlock(&p->mutex);
+		destroy_one(p, doomed);
+		pthread_mutex_lock(&p->mutex);
+	} else if (s) {
 		finish_warm(p, s);
-	else
+	} else {
 		ret = make_warm(p);
-	p->making = false;
+	}
+	p->busy = false;
 	pthread_cond_broadcast(&p->made);
 	return ret < 0 ? ret : 1;
 }
@@ -161,7 +168,8 @@ static void *keep_warm(void *arg)
 		if (ret < 0)
 			xm_warn("cannot prepare memory ahead: %s (lower --memory, or see --huge)",
 				xm_strerror(ret));
-		if (ret <= 0 && !p->stopping)
+		/* after a failure there may be some: what is doomed meanwhile wakes nobody, as this was not asleep */
+		if (ret <= 0 && !p->stopping && !p->doomed)
 			pthread_cond_wait(&p->work, &p->mutex);
 	}
 	pthread_mutex_unlock(&p->mutex);
@@ -194,6 +202,7 @@ void xm_pool_fini(struct xm_pool *p)
 	pthread_mutex_lock(&p->mutex);
 	p->stopping = true;
 	pthread_cond_signal(&p->work);
+	pthread_cond_broadcast(&p->made);
 	pthread_mutex_unlock(&p->mutex);
 	pthread_join(p->thread, NULL);
 	while ((s = pop(&p->warm)))
@@ -240,39 +249,45 @@ static struct xm_domain *activate(struct xm_pool *p, struct xm_domain *domain)
 	return old;
 }
 
-/* Room for one slab more, which is counted in backed. A slab to be destroyed first, or NULL. Mutex held. */
-static struct xm_slab *make_way(struct xm_pool *p)
+/* A warm slab that this domain may have; mutex held. */
+static struct xm_slab *pick_for(struct xm_pool *p, const struct xm_domain *domain)
 {
-	struct xm_slab *s = NULL;
+	struct xm_slab *s = domain ? pick(p, domain) : NULL;
 
-	/* promised memory may still be with a slab that waits to be destroyed, or is warm for another domain */
-	if (p->backed >= p->total) {
-		s = pop(&p->doomed);
-		if (!s && p->warm) {
-			s = pop(&p->warm);
-			p->warm_count--;
-		}
+	return s ? s : pick(p, NULL);
+}
+
+/* A warm slab; NULL: there is room for one more, which is counted in backed. Mutex held, but not meanwhile.
+ * With everything else lent, the memory that was promised to us is with a slab that is in the making, is warm for another
+ * domain, waits to be destroyed or is being destroyed. All of that is the pool's thread's: a device may take long, and who
+ * takes slabs also serves those who want none. */
+static struct xm_slab *await_slab(struct xm_pool *p, const struct xm_domain *domain)
+{
+	struct xm_slab *s;
+
+	p->waiting++;
+	while (!(s = pick_for(p, domain)) && p->backed >= p->total && !p->stopping) {
+		if (!p->busy && !p->doomed && !p->warm)
+			break; /* somebody else has made the slab that this one is asked for */
+		if (!p->busy && !p->doomed)
+			doom_warm(p);
+		pthread_cond_signal(&p->work);
+		pthread_cond_wait(&p->made, &p->mutex);
 	}
-	p->backed++;
+	p->waiting--;
+	p->backed += !s;
 	return s;
 }
 
 int xm_pool_take(struct xm_pool *p, struct xm_domain *domain, bool populate, struct xm_slab **out)
 {
-	struct xm_slab *s, *doomed = NULL;
 	struct xm_domain *old;
+	struct xm_slab *s;
 	int ret;
 
 	pthread_mutex_lock(&p->mutex);
-	/* with everything else promised, the slab in the making is the one that was promised to us */
-	while (!p->warm && !p->doomed && p->making && p->backed >= p->total)
-		pthread_cond_wait(&p->made, &p->mutex);
-	s = domain ? pick(p, domain) : NULL;
-	if (!s)
-		s = pick(p, NULL);
-	if (!s)
-		doomed = make_way(p);
-	old = activate(p, domain);
+	old = activate(p, domain); /* first: what is made while we wait had better be for us */
+	s = await_slab(p, domain);
 	pthread_cond_signal(&p->work);
 	pthread_mutex_unlock(&p->mutex);
 	xm_domain_put(old);
@@ -280,8 +295,6 @@ int xm_pool_take(struct xm_pool *p, struct xm_domain *domain, bool populate, str
 		*out = s;
 		return 0;
 	}
-	if (doomed)
-		destroy_one(p, doomed);
 	ret = xm_slab_create(&p->kind, populate, out);
 	if (ret < 0) {
 		pthread_mutex_lock(&p->mutex);

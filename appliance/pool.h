@@ -26,7 +26,8 @@ struct xm_pool {
 	pthread_cond_t work, made;
 	pthread_t thread;
 	bool stopping, started;
-	bool making;			  /* the pool's thread is making or registering a slab, which is counted in backed */
+	bool busy; /* the pool's thread is making, registering or destroying a slab, which is counted in backed */
+	unsigned waiting; /* who takes slabs and has found all memory in use: room that comes is theirs */
 	uint64_t total, promised, backed; /* slabs; backed: occupy memory, those to be destroyed included */
 	unsigned warm_count;
 	struct xm_slab *warm, *doomed;
@@ -49,7 +50,8 @@ void xm_pool_fini(struct xm_pool *p);
 int xm_pool_promise(struct xm_pool *p, uint64_t n);
 void xm_pool_release(struct xm_pool *p, uint64_t n);
 /* A slab for a promise, refs = 1, registered for `domain` (NULL: of a session without) or not at all. populate:
- * with all its pages (may take 20 ms when none is warm). 0; -ENOMEM, -EMFILE. */
+ * with all its pages (may take 20 ms when none is warm). Where all memory is in use it waits until the pool's thread has
+ * destroyed what is nobody's any more: no lock may be held. 0; -ENOMEM, -EMFILE. */
 int xm_pool_take(struct xm_pool *p, struct xm_domain *domain, bool populate, struct xm_slab **out);
 /* Warm slabs shall be registered for this domain from now on. Returns the reference to the one before, to be put when no
  * mutex is held; NULL: none. */

@@ -9,6 +9,10 @@ APPLIANCE_TESTS := test_appliance% test_link% test_pool% test_session% test_serv
 TSAN_SKIP := test_fault
 
 # TEST_LIBS_<program>, TEST_LDFLAGS_<program>: extra libraries and link flags of one program
+comma := ,
+# slabs that take as long as the test likes, and are registered without a device
+TEST_LIBS_test_pool := $(addprefix -Wl$(comma)--wrap=xm_,slab_create slab_destroy domain_get domain_put domain_register \
+	domain_deregister)
 TEST_LIBS_traps_io := -luring
 
 # both sides of verbs: that speak the protocol by themselves, linked with what the library must not be linked with
