@@ -116,11 +116,11 @@ static void kill_conn(struct xm_ctl *c, struct conn *conn)
 	if (conn->source.fd >= 0)
 		close(conn->source.fd);
 	conn->source.fd = -1;
-	if (conn->session && !conn->replaced)
+	if (conn->session && !conn->replaced && !conn->handover)
 		xm_verbs_notice(c->a->verbs, conn->bye ? XM_VERBS_CONTROL_BYE : XM_VERBS_CONTROL_GONE, conn->session->id,
 				conn->link);
 	if (conn->session)
-		xm_session_leave(c->a, conn->session, &conn->proc, conn->bye);
+		xm_session_leave(c->a, conn->session, conn->handover ? NULL : &conn->proc, conn->bye);
 	conn->session = NULL;
 	xm_sub(&c->a->connections, 1);
 }

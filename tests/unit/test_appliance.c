@@ -264,6 +264,30 @@ static void test_data_nonsense_ends_only_that_connection(void **unused)
 	close(control);
 }
 
+/* The process of the control connection `me` belongs to says hello for data, and goes on before that was answered. */
+static void test_data_hello_with_bytes_behind_it_then_counts_for_nothing(void **unused)
+{
+	struct xm_wire_hello_reply me;
+	int control = raw_connect(rig.tcp), fd;
+
+	me = raw_session(control);
+	for (unsigned i = 0; i <= XM_SESSION_DATA_MAX; i++) {
+		int len;
+
+		fd = raw_connect(rig.tcp);
+		hello(XM_WIRE_ROLE_DATA);
+		msg.u.hello.session = me.session;
+		memcpy(msg.u.hello.token, me.token, sizeof(msg.u.hello.token));
+		len = xm_wire_encode(&msg, bytes, sizeof(bytes) - 1);
+		bytes[len] = 0;
+		raw_send(fd, bytes, (size_t)len + 1);
+		assert_true(closed(fd));
+		close(fd);
+	}
+	close(raw_data(rig.tcp, &me));
+	close(control);
+}
+
 /* All of the appliance's memory in one region, made and freed: the status. */
 static int take_everything(void)
 {
@@ -577,6 +601,7 @@ int main(void)
 		cmocka_unit_test(test_sessions_are_listed_oldest_first),
 		cmocka_unit_test(test_region_metadata_and_list),
 		cmocka_unit_test(test_data_nonsense_ends_only_that_connection),
+		cmocka_unit_test(test_data_hello_with_bytes_behind_it_then_counts_for_nothing),
 		cmocka_unit_test(test_reader_that_does_not_read_is_not_served_without_bound),
 		cmocka_unit_test(test_silent_and_slow_connections_are_closed),
 		cmocka_unit_test(test_flood_of_connections_leaves_members_alone),
