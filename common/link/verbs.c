@@ -44,6 +44,7 @@ struct op {
 	uint64_t expect, value; /* CAS: and the new value; FAA: the addend */
 	uint8_t *local;		/* where to, or where from */
 	uint32_t len, posted, moved;
+	uint32_t spilt; /* bytes of spill at local, whatever becomes of the rest; 0: it is not there */
 	int status; /* found while part of it was under way */
 	enum kind kind;
 	bool done;
@@ -107,15 +108,15 @@ static uint8_t *spill_room(const struct verbs_link *v)
 	return v->spill + (size_t)(v->op_tail % OPS) * XM_LINK_OP_MAX;
 }
 
-static void spill_done(const struct verbs_link *v, const struct op *o)
+static void spill_done(const struct op *o)
 {
-	if (o->kind == OP_WRITE && o->local >= v->spill && o->local < v->spill + SPILL_BYTES && o->len > SPILL_KEEP)
-		xm_sys_madvise(o->local, o->len, MADV_DONTNEED);
+	if (o->spilt > SPILL_KEEP)
+		xm_sys_madvise(o->local, o->spilt, MADV_DONTNEED);
 }
 
 static void finish(struct verbs_link *v, struct op *o, int status)
 {
-	spill_done(v, o);
+	spill_done(o);
 	o->done = true;
 	v->in_flight--;
 	complete(v, o->cookie, status, o->len, o->value);
@@ -222,8 +223,10 @@ static int verbs_writev(struct xm_link *l, const struct iovec *iov, int n, uint6
 	o.local = iov[0].iov_base;
 	if (n > 1 || !lent_to(v, o.local, len)) {
 		o.local = spill_room(v);
+		o.spilt = o.len;
 		to = (struct iovec){ o.local, len };
 		if (xm_sys_vm_readv(&to, 1, iov, (unsigned)n) != (ssize_t)len) {
+			spill_done(&o);
 			complete(v, cookie, -EFAULT, 0, 0);
 			return 0;
 		}
