@@ -10,7 +10,8 @@
  * does not read its replies is not served and, after stall_ns, not kept; numbers of connections (a flood of
  * strangers waits in the kernel's queue, so that one who says hello is heard). Complaints
  * in the log are rationed. Connections die at the end of a round of events, because an event of the
- * same round may still point at them. One thread, no locks of its own.
+ * same round may still point at them. How long a peer has been silent is judged by the time before the round's events
+ * were asked for: a request may take long, and what comes meanwhile lies unread. One thread, no locks of its own.
  */
 #include "appliance/request.h"
 #include "appliance/serve.h"
@@ -79,6 +80,7 @@ struct xm_ctl {
 	bool paused;	    /* nothing is accepted: too many strangers, all of them new */
 	struct conn *conns; /* newest first */
 	unsigned conn_count, strangers;
+	uint64_t heard_ns; /* what came before is in this round's events, or was heard before */
 	uint64_t complaint_second;
 	unsigned complaints;
 	struct xm_wire_msg in, out;
@@ -501,6 +503,12 @@ static void conn_event(struct xm_ctl *c, struct conn *conn, uint32_t events)
 
 /* ---- accepting ---------------------------------------------------------------------------------------- */
 
+/* Was all that came within `ns` of this time heard? */
+static bool is_past(const struct xm_ctl *c, uint64_t since_ns, uint64_t ns)
+{
+	return c->heard_ns > since_ns && c->heard_ns - since_ns > ns;
+}
+
 /* Room for one more stranger: there is, or the oldest one has had its chance. */
 static bool room_for_stranger(struct xm_ctl *c)
 {
@@ -511,7 +519,7 @@ static bool room_for_stranger(struct xm_ctl *c)
 	for (struct conn *conn = c->conns; conn; conn = conn->next)
 		if (!conn->dead && !conn->session)
 			oldest = conn;
-	if (oldest && xm_now_ns() - oldest->opened_ns < GRACE_NS)
+	if (oldest && !is_past(c, oldest->opened_ns, GRACE_NS))
 		return false;
 	if (oldest)
 		kill_conn(c, oldest);
@@ -604,15 +612,13 @@ static void accept_some(struct xm_ctl *c, const struct source *l)
 
 static void sweep(struct xm_ctl *c)
 {
-	uint64_t now = xm_now_ns();
-
 	for (struct conn *conn = c->conns; conn; conn = conn->next) {
 		if (conn->dead)
 			continue;
-		if (!conn->session && now - conn->opened_ns > c->limits.hello_ns) {
+		if (!conn->session && is_past(c, conn->opened_ns, c->limits.hello_ns)) {
 			xm_add(&c->a->refused, 1);
 			kill_conn(c, conn);
-		} else if (conn->stalled_ns && now - conn->stalled_ns > c->limits.stall_ns) {
+		} else if (conn->stalled_ns && is_past(c, conn->stalled_ns, c->limits.stall_ns)) {
 			if (may_complain(c))
 				xm_warn("a connection stalled in the middle of a message, closed");
 			kill_conn(c, conn);
@@ -637,6 +643,21 @@ static void dispatch(struct xm_ctl *c, struct source *s, uint32_t events)
 	}
 }
 
+/* How long to wait for events, in ms; -1: for as long as it takes. */
+static int patience(const struct xm_ctl *c, uint64_t now_ns, uint64_t due_ns)
+{
+	int timeout = c->conns ? SWEEP_MS : -1;
+
+	if (c->paused)
+		return PAUSE_MS;
+	if (due_ns != UINT64_MAX) {
+		int ms = due_ns <= now_ns ? 0 : (int)((due_ns - now_ns) / 1000000 + 1);
+
+		timeout = timeout < 0 ? ms : xm_min(timeout, ms);
+	}
+	return timeout;
+}
+
 void xm_ctl_run(struct xm_ctl *c)
 {
 	struct epoll_event ev[EVENTS];
@@ -644,24 +665,23 @@ void xm_ctl_run(struct xm_ctl *c)
 
 	while (!c->stopping) {
 		uint64_t due = xm_session_reap(c->a), now = xm_now_ns();
-		int timeout = c->conns ? SWEEP_MS : -1;
-		int n;
+		int n = epoll_wait(c->epoll_fd, ev, EVENTS, patience(c, now, due));
+		bool all = n >= 0 && n < EVENTS; /* else others may wait to be heard */
 
-		if (due != UINT64_MAX) {
-			int ms = due <= now ? 0 : (int)((due - now) / 1000000 + 1);
-
-			timeout = timeout < 0 ? ms : xm_min(timeout, ms);
-		}
-		if (c->paused)
-			timeout = PAUSE_MS;
-		n = epoll_wait(c->epoll_fd, ev, EVENTS, timeout);
+		if (all)
+			c->heard_ns = now;
+		/* those who are there before those who want to come, and may need the room of one who says nothing */
+		for (int i = 0; i < n; i++)
+			if (((struct source *)ev[i].data.ptr)->kind != SOURCE_LISTENER)
+				dispatch(c, ev[i].data.ptr, ev[i].events);
+		for (int i = 0; i < n; i++)
+			if (((struct source *)ev[i].data.ptr)->kind == SOURCE_LISTENER)
+				dispatch(c, ev[i].data.ptr, ev[i].events);
 		if (c->paused && room_for_stranger(c))
 			pause_accepting(c, false);
-		for (int i = 0; i < n; i++)
-			dispatch(c, ev[i].data.ptr, ev[i].events);
-		if (xm_now_ns() - swept >= SWEEP_MS * 1000000ull) {
+		if (all && is_past(c, swept, SWEEP_MS * 1000000ull)) {
 			sweep(c);
-			swept = xm_now_ns();
+			swept = now;
 		}
 		bury(c);
 	}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_appliance_ctl.c - the control thread when it is kept busy: nobody is taken for silent, or kept waiting, because of
+ * what somebody else asks for. The appliance runs in this process, so that a test can keep its control thread.
+ */
+#include "tests/unit/raw_client.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+#define MS 1000000ull
+
+static struct xm_appliance a;
+static struct xm_data *data;
+static struct xm_ctl *ctl;
+static struct xm_listener listener;
+static pthread_t thread;
+static int keep_fd;
+static int kept; /* atomic: the control thread is */
+static int keep; /* atomic */
+
+static void *run(void *unused)
+{
+	xm_ctl_run(ctl);
+	return NULL;
+}
+
+/* A request that takes as long as a test likes. */
+static void be_kept(void *unused)
+{
+	uint64_t count;
+
+	assert_int_equal(read(keep_fd, &count, sizeof(count)), sizeof(count));
+	xm_store(&kept, 1);
+	while (xm_load(&keep))
+		usleep(200);
+	xm_store(&kept, 0);
+}
+
+static void keep_it(void)
+{
+	uint64_t one = 1;
+
+	xm_store(&keep, 1);
+	assert_int_equal(write(keep_fd, &one, sizeof(one)), sizeof(one));
+	rig_until(xm_load(&kept));
+}
+
+static void let_it_go(void)
+{
+	xm_store(&keep, 0);
+}
+
+static void start(struct xm_ctl_limits limits)
+{
+	struct xm_slab_kind kind = { .bytes = RIG_SLAB, .numa = XM_NUMA_OFF };
+	char why[XM_WHY_MAX];
+
+	memset(&a, 0, sizeof(a));
+	assert_int_equal(xm_pool_init(&a.pool, &kind, XM_REGION_SLABS_MAX * RIG_SLAB, 0), 0);
+	assert_int_equal(xm_appliance_init(&a, "kept", 1000 * MS), 0);
+	assert_int_equal(xm_data_create(&a, &data), 0);
+	assert_int_equal(xm_ctl_create(&a, data, &limits, &ctl), 0);
+	assert_int_equal(xm_listen("tcp:127.0.0.1:0", &listener, why), 0);
+	assert_int_equal(xm_ctl_listen(ctl, &listener), 0);
+	keep_fd = eventfd(0, EFD_CLOEXEC);
+	assert_true(keep_fd >= 0);
+	assert_int_equal(xm_ctl_watch(ctl, keep_fd, be_kept, NULL), 0);
+	assert_int_equal(pthread_create(&thread, NULL, run, NULL), 0);
+}
+
+static void stop(void)
+{
+	let_it_go();
+	xm_ctl_stop(ctl);
+	pthread_join(thread, NULL);
+	xm_ctl_destroy(ctl);
+	xm_data_destroy(data);
+	xm_unlisten(&listener);
+	xm_appliance_fini(&a);
+	xm_pool_fini(&a.pool);
+	close(keep_fd);
+}
+
+static const struct xm_ctl_limits usual = { 1024, 64, 5000 * MS, 5000 * MS };
+
+static void wait_for(uint64_t ns)
+{
+	uint64_t end = xm_now_ns() + ns;
+
+	while (xm_now_ns() < end)
+		usleep(1000);
+}
+
+static void test_hello_when_it_comes_during_a_slow_request_then_is_heard(void **unused)
+{
+	struct xm_ctl_limits limits = usual;
+	int fd[2];
+
+	limits.hello_ns = limits.stall_ns = 800 * MS;
+	start(limits);
+	fd[0] = raw_connect(listener.uri);
+	fd[1] = raw_connect(listener.uri);
+	raw_session(fd[1]);
+	raw_send(fd[1], "\x10\0\0\0\x02\0", 6); /* half a message: ping */
+	rig_until(xm_load_relaxed(&a.connections) == 2);
+	keep_it();
+	hello(XM_WIRE_ROLE_CONTROL);
+	raw_send_msg(fd[0]);
+	raw_send(fd[1], "\0\0\0\0\0\0\0\0\0\0", 10);
+	wait_for(limits.hello_ns + 300 * MS);
+	let_it_go();
+	assert_int_equal(raw_recv_msg(fd[0]), 1);
+	assert_int_equal(msg.h.type, XM_WIRE_HELLO);
+	assert_int_equal(raw_recv_msg(fd[1]), 1);
+	assert_int_equal(msg.h.type, XM_WIRE_PING);
+	close(fd[0]);
+	close(fd[1]);
+	stop();
+}
+
+static void test_hello_when_unread_and_strangers_are_many_then_is_heard(void **unused)
+{
+	struct xm_ctl_limits limits = usual;
+	int fd[3];
+
+	limits.strangers = 1;
+	start(limits);
+	fd[0] = raw_connect(listener.uri);
+	rig_until(xm_load_relaxed(&a.connections) == 1);
+	keep_it();
+	fd[1] = raw_connect(listener.uri);
+	hello(XM_WIRE_ROLE_CONTROL);
+	raw_send_msg(fd[0]);
+	wait_for(300 * MS); /* longer than a stranger may say nothing when others come */
+	let_it_go();
+	assert_int_equal(raw_recv_msg(fd[0]), 1);
+	raw_session(fd[1]);
+	fd[2] = raw_connect(listener.uri); /* and who says nothing makes room, as ever */
+	raw_session(fd[2]);
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(fd); i++)
+		close(fd[i]);
+	stop();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_hello_when_it_comes_during_a_slow_request_then_is_heard),
+		cmocka_unit_test(test_hello_when_unread_and_strangers_are_many_then_is_heard),
+	};
+
+	xm_log_init("test_appliance_ctl", XM_LOG_ERROR);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	alarm(240);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
