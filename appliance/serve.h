@@ -31,6 +31,8 @@ int xm_listen(const char *uri, struct xm_listener *out, char *why);
 void xm_unlisten(struct xm_listener *l);
 /* Sends bytes with descriptors attached to the first of them; as send(2): may send fewer. */
 ssize_t xm_send_fds(int fd, const void *bytes, size_t len, const int *fds, int nfds);
+/* No delay, and the end of a host that has vanished is noticed within some 10 s. */
+void xm_tune_socket(int fd);
 /* uid of the process at the other end of a unix socket; -1: unknown */
 uid_t xm_peer_uid(int fd);
 

@@ -6,12 +6,13 @@
  *                     \---hello as data--> the data thread (serve_tcp.c), which answers it
  *
  * A peer may send anything at any speed. Bounds: a stranger's message 512 bytes and 5 s; a member's 64 KiB,
- * its buffer growing only as bytes arrive; one request answered before the next is read, so a peer that
- * does not read its replies is not served and, after stall_ns, not kept; numbers of connections (a flood of
- * strangers waits in the kernel's queue, so that one who says hello is heard). Complaints
- * in the log are rationed. Connections die at the end of a round of events, because an event of the
- * same round may still point at them. How long a peer has been silent is judged by the time before the round's events
- * were asked for: a request may take long, and what comes meanwhile lies unread. One thread, no locks of its own.
+ * its buffer growing only as bytes arrive; one request answered before the next is looked at, so a peer that
+ * does not read its replies is not served and, after stall_ns, not kept; one request a round, or as many as
+ * TURN_NS has room for, and then it is others' turn; numbers of connections (a flood of strangers waits in the
+ * kernel's queue, so that one who says hello is heard). Complaints in the log are rationed.
+ * Connections die at the end of a round of events, because an event of the same round may still point at them.
+ * How long a peer has been silent is judged by the time before the round's events were asked for: a request may
+ * take long, and what comes meanwhile lies unread. One thread, no locks of its own.
  */
 #include "appliance/request.h"
 #include "appliance/serve.h"
@@ -22,8 +23,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -38,6 +37,7 @@
 #define COMPLAINTS_PER_S 5
 #define GRACE_NS 100000000ull /* a stranger is not made to leave earlier: it may be about to say hello */
 #define PAUSE_MS 10
+#define TURN_NS 10000000ull /* of one connection in a round; the rest of what it asks for waits */
 
 enum source_kind { SOURCE_LISTENER, SOURCE_CONN, SOURCE_WATCH, SOURCE_WAKE, SOURCE_STOP };
 
@@ -51,12 +51,15 @@ struct source {
 
 struct conn {
 	struct source source;
-	bool local, dead, want_write, bye;
+	bool local, dead, bye;
+	bool more;     /* a whole message is in rx and waits for its turn */
 	bool replaced; /* by the next control connection of its link */
 	bool closing;  /* after what is in tx */
 	uint32_t
 		handover; /* to the data thread, with an answer to hello of this length in xm_ctl.bytes; 0: stays */
-	uint64_t link; /* from its hello */
+	uint32_t events;  /* that are waited for */
+	uint64_t round;	  /* when it was served last */
+	uint64_t link;	  /* from its hello */
 	uid_t uid;
 	struct xm_session *session; /* NULL: stranger */
 	struct xm_procid proc;	    /* from its hello */
@@ -80,6 +83,8 @@ struct xm_ctl {
 	bool paused;	    /* nothing is accepted: too many strangers, all of them new */
 	struct conn *conns; /* newest first */
 	unsigned conn_count, strangers;
+	uint64_t round;	   /* of events */
+	bool more;	   /* some connection's is set */
 	uint64_t heard_ns; /* what came before is in this round's events, or was heard before */
 	uint64_t complaint_second;
 	unsigned complaints;
@@ -400,9 +405,14 @@ static int message_length(const struct conn *conn)
 	return (int)h.length;
 }
 
-/* Serves what rx holds until a reply has to wait for its reader. */
+/* Serves what rx holds until a reply has to wait for its reader, or its turn is over. */
 static void serve(struct xm_ctl *c, struct conn *conn)
 {
+	uint64_t began = xm_now_ns();
+	bool first = true;
+
+	conn->round = c->round;
+	conn->more = false;
 	while (!conn->dead && !conn->tx && !conn->closing && !conn->handover) {
 		int len = message_length(conn);
 
@@ -412,6 +422,11 @@ static void serve(struct xm_ctl *c, struct conn *conn)
 		}
 		if (!len || conn->rx_len < (uint32_t)len)
 			break;
+		if (!first && xm_now_ns() - began > TURN_NS) {
+			conn->more = true;
+			break;
+		}
+		first = false;
 		handle_message(c, conn, (uint32_t)len);
 		conn->stalled_ns = 0; /* a peer that sends requests without a break is none that stalls */
 		conn->rx_len -= (uint32_t)len;
@@ -425,7 +440,7 @@ static int make_room(struct conn *conn)
 	uint32_t room = conn->rx_room;
 	uint8_t *rx;
 
-	if (conn->rx_len == 0 && room > RX_ROOM * 8)
+	if (conn->rx_len < RX_ROOM && room > RX_ROOM * 8)
 		room = RX_ROOM;
 	else if (conn->rx_len == room)
 		room = xm_min(xm_max(room * 2, RX_ROOM), XM_WIRE_MAX);
@@ -460,7 +475,8 @@ static void receive(struct xm_ctl *c, struct conn *conn)
 /* What the connection waits for now. */
 static void settle(struct xm_ctl *c, struct conn *conn)
 {
-	bool half = conn->tx || conn->rx_len;
+	bool half = conn->tx || (conn->rx_len && !conn->more);
+	uint32_t events = conn->tx ? EPOLLOUT : conn->more ? 0 : EPOLLIN;
 
 	if (conn->dead)
 		return;
@@ -476,9 +492,25 @@ static void settle(struct xm_ctl *c, struct conn *conn)
 		return;
 	}
 	conn->stalled_ns = !half ? 0 : conn->stalled_ns ? conn->stalled_ns : xm_now_ns();
-	if (conn->want_write != (conn->tx != NULL)) {
-		conn->want_write = conn->tx != NULL;
-		watch(c, &conn->source, conn->want_write ? EPOLLOUT : EPOLLIN, EPOLL_CTL_MOD);
+	c->more = c->more || conn->more;
+	if (conn->events != events) {
+		conn->events = events;
+		watch(c, &conn->source, events, EPOLL_CTL_MOD);
+	}
+}
+
+/* Those who were interrupted in an earlier round. */
+static void go_on(struct xm_ctl *c)
+{
+	if (!c->more)
+		return;
+	c->more = false;
+	for (struct conn *conn = c->conns; conn; conn = conn->next) {
+		if (conn->dead || !conn->more)
+			continue;
+		if (conn->round != c->round)
+			serve(c, conn);
+		settle(c, conn);
 	}
 }
 
@@ -492,7 +524,7 @@ static void conn_event(struct xm_ctl *c, struct conn *conn, uint32_t events)
 			kill_conn(c, conn);
 		if (!conn->dead && !conn->tx)
 			conn->stalled_ns = 0;
-	} else {
+	} else if (!conn->more) {
 		receive(c, conn);
 	}
 	serve(c, conn);
@@ -534,19 +566,6 @@ static void pause_accepting(struct xm_ctl *c, bool pause)
 	c->paused = pause;
 }
 
-static void tune(int fd)
-{
-	int one = 1, idle = 2, interval = 2, probes = 3;
-	unsigned user_timeout_ms = 10000;
-
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
-	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof(user_timeout_ms));
-}
-
 static void admit(struct xm_ctl *c, int fd, bool local)
 {
 	struct conn *conn;
@@ -566,9 +585,10 @@ static void admit(struct xm_ctl *c, int fd, bool local)
 	conn->local = local;
 	conn->uid = local ? xm_peer_uid(fd) : (uid_t)-1;
 	conn->opened_ns = xm_now_ns();
+	conn->events = EPOLLIN;
 	if (!local)
-		tune(fd);
-	if (watch(c, &conn->source, EPOLLIN, EPOLL_CTL_ADD) < 0) {
+		xm_tune_socket(fd);
+	if (watch(c, &conn->source, conn->events, EPOLL_CTL_ADD) < 0) {
 		close(fd);
 		free(conn);
 		return;
@@ -648,6 +668,8 @@ static int patience(const struct xm_ctl *c, uint64_t now_ns, uint64_t due_ns)
 {
 	int timeout = c->conns ? SWEEP_MS : -1;
 
+	if (c->more)
+		return 0;
 	if (c->paused)
 		return PAUSE_MS;
 	if (due_ns != UINT64_MAX) {
@@ -670,10 +692,12 @@ void xm_ctl_run(struct xm_ctl *c)
 
 		if (all)
 			c->heard_ns = now;
+		c->round++;
 		/* those who are there before those who want to come, and may need the room of one who says nothing */
 		for (int i = 0; i < n; i++)
 			if (((struct source *)ev[i].data.ptr)->kind != SOURCE_LISTENER)
 				dispatch(c, ev[i].data.ptr, ev[i].events);
+		go_on(c);
 		for (int i = 0; i < n; i++)
 			if (((struct source *)ev[i].data.ptr)->kind == SOURCE_LISTENER)
 				dispatch(c, ev[i].data.ptr, ev[i].events);

@@ -145,11 +145,110 @@ static void test_hello_when_unread_and_strangers_are_many_then_is_heard(void **u
 	stop();
 }
 
+#define LONG_MESSAGE 60000u /* makes the buffer of its sender grow */
+#define REQUESTS 1600u	    /* fit into it */
+#define FEW 200u	    /* in a turn; 5 on an idle machine */
+
+struct flood {
+	int fd;
+	uint64_t region;
+	uint32_t answer; /* bytes of one */
+	uint64_t bytes;	 /* atomic: that were answered */
+};
+
+static void *count_answers(void *arg)
+{
+	static uint8_t room[65536];
+	struct flood *f = arg;
+	ssize_t n;
+
+	while ((n = recv(f->fd, room, sizeof(room), 0)) > 0)
+		xm_add(&f->bytes, (uint64_t)n);
+	return NULL;
+}
+
+/* One that is not known, and then requests that take long: a region's table is filled, and looked through. Bytes. */
+static size_t make_requests(uint64_t region, uint8_t *to)
+{
+	size_t at = LONG_MESSAGE;
+
+	memset(to, 0, at);
+	to[0] = LONG_MESSAGE & 0xff;
+	to[1] = LONG_MESSAGE >> 8;
+	to[4] = 200;
+	for (unsigned i = 0; i < REQUESTS; i++) {
+		int len;
+
+		memset(&msg, 0, sizeof(msg));
+		msg.h.type = XM_WIRE_REGION_RESIZE;
+		msg.u.op.region = region;
+		msg.u.op.value = i % 2 ? RIG_SLAB : (XM_REGION_SLABS_MAX - 1) * RIG_SLAB;
+		len = xm_wire_encode(&msg, to + at, 100);
+		assert_in_range(len, 1, 100);
+		at += (size_t)len;
+	}
+	return at;
+}
+
+/* How many of the requests were answered before a ping that was sent after them. */
+static uint64_t answered_before_ping(struct flood *f, int other)
+{
+	static uint8_t many[LONG_MESSAGE + REQUESTS * 100];
+	uint64_t before = xm_load(&f->bytes), after;
+	size_t n = make_requests(f->region, many), part = LONG_MESSAGE + 16;
+
+	raw_send(f->fd, many, part);
+	rig_until(xm_load(&f->bytes) > before);
+	keep_it();
+	before = xm_load(&f->bytes);
+	raw_send(f->fd, many + part, n - part);
+	memset(&msg, 0, sizeof(msg));
+	msg.h.type = XM_WIRE_PING;
+	raw_send_msg(other);
+	let_it_go();
+	assert_int_equal(raw_recv_msg(other), 1);
+	after = xm_load(&f->bytes);
+	rig_until(xm_load(&f->bytes) == before + REQUESTS * f->answer);
+	return (after - before) / f->answer;
+}
+
+static void test_peer_that_sends_many_requests_at_once_then_others_are_served_between(void **unused)
+{
+	uint64_t least = REQUESTS;
+	struct flood f = { 0 };
+	pthread_t reader;
+	int other;
+
+	start(usual);
+	f.fd = raw_connect(listener.uri);
+	other = raw_connect(listener.uri);
+	raw_session(f.fd);
+	raw_session(other);
+	memset(&msg, 0, sizeof(msg));
+	msg.u.create.size_bytes = RIG_SLAB;
+	assert_int_equal(raw_ask(f.fd, XM_WIRE_REGION_CREATE), 0);
+	f.region = msg.u.region.id;
+	f.answer = (uint32_t)xm_wire_encode(&msg, bytes, sizeof(bytes));
+	assert_int_equal(pthread_create(&reader, NULL, count_answers, &f), 0);
+	for (unsigned i = 0; i < 5 && least > FEW; i++) { /* we may have been kept from looking */
+		uint64_t now = answered_before_ping(&f, other);
+
+		least = xm_min(least, now);
+	}
+	assert_in_range(least, 0, FEW);
+	shutdown(f.fd, SHUT_RDWR);
+	pthread_join(reader, NULL);
+	close(f.fd);
+	close(other);
+	stop();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_hello_when_it_comes_during_a_slow_request_then_is_heard),
 		cmocka_unit_test(test_hello_when_unread_and_strangers_are_many_then_is_heard),
+		cmocka_unit_test(test_peer_that_sends_many_requests_at_once_then_others_are_served_between),
 	};
 
 	xm_log_init("test_appliance_ctl", XM_LOG_ERROR);
