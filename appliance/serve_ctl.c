@@ -75,12 +75,12 @@ struct xm_ctl {
 	struct xm_data *data;
 	struct xm_ctl_limits limits;
 	int epoll_fd;
-	int spare_fd; /* given up for a moment to turn a connection away when descriptors run out */
+	int spare_fd; /* given up for a moment to turn a connection away when descriptors run out; -1: lost */
 	struct source wake, stop;
 	struct source extra[XM_LISTEN_MAX + 4];
 	unsigned extras;
 	bool stopping;
-	bool paused;	    /* nothing is accepted: too many strangers, all of them new */
+	bool paused; /* nothing is accepted: too many strangers, all of them new; or spare_fd is gone */
 	struct conn *conns; /* newest first */
 	unsigned conn_count, strangers;
 	uint64_t round;	   /* of events */
@@ -600,6 +600,13 @@ static void admit(struct xm_ctl *c, int fd, bool local)
 	xm_add(&c->a->connections, 1);
 }
 
+static bool have_spare(struct xm_ctl *c)
+{
+	if (c->spare_fd < 0)
+		c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	return c->spare_fd >= 0;
+}
+
 static void accept_some(struct xm_ctl *c, const struct source *l)
 {
 	for (int i = 0; i < ACCEPT_MAX && !c->paused; i++) {
@@ -610,7 +617,6 @@ static void accept_some(struct xm_ctl *c, const struct source *l)
 			break;
 		}
 		fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
 		if (fd >= 0) {
 			admit(c, fd, l->local);
 			continue;
@@ -619,12 +625,14 @@ static void accept_some(struct xm_ctl *c, const struct source *l)
 			return;
 		/* without this the listener would stay readable and the thread spin */
 		close(c->spare_fd);
+		c->spare_fd = -1;
 		fd = accept(l->fd, NULL, NULL);
 		if (fd >= 0)
 			close(fd);
-		c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		if (!have_spare(c)) /* another thread was faster: nobody is turned away before it is back */
+			pause_accepting(c, true);
 		if (may_complain(c))
-			xm_warn("out of file descriptors: a connection was turned away (raise the limit, or --slab)");
+			xm_warn("out of file descriptors: connections are turned away (raise the limit, or --slab)");
 	}
 }
 
@@ -701,7 +709,7 @@ void xm_ctl_run(struct xm_ctl *c)
 		for (int i = 0; i < n; i++)
 			if (((struct source *)ev[i].data.ptr)->kind == SOURCE_LISTENER)
 				dispatch(c, ev[i].data.ptr, ev[i].events);
-		if (c->paused && room_for_stranger(c))
+		if (c->paused && have_spare(c) && room_for_stranger(c))
 			pause_accepting(c, false);
 		if (all && is_past(c, swept, SWEEP_MS * 1000000ull)) {
 			sweep(c);
@@ -752,11 +760,11 @@ int xm_ctl_create(struct xm_appliance *a, struct xm_data *data, const struct xm_
 	c->a = a;
 	c->data = data;
 	c->limits = *limits;
-	c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	c->spare_fd = -1;
 	c->wake = (struct source){ .kind = SOURCE_WAKE, .fd = a->wake_fd };
 	c->stop = (struct source){ .kind = SOURCE_STOP, .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
 	c->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	ret = c->epoll_fd < 0 || c->stop.fd < 0 || c->spare_fd < 0 ? -EMFILE : 0;
+	ret = c->epoll_fd < 0 || c->stop.fd < 0 || !have_spare(c) ? -EMFILE : 0;
 	if (ret == 0)
 		ret = watch(c, &c->wake, EPOLLIN, EPOLL_CTL_ADD);
 	if (ret == 0)

@@ -243,12 +243,104 @@ static void test_peer_that_sends_many_requests_at_once_then_others_are_served_be
 	stop();
 }
 
+/* Takes every descriptor that is left, and what the appliance gives up. */
+struct thief {
+	int fd[512];
+	unsigned count; /* atomic */
+	int stop;	/* atomic */
+};
+
+static void *steal(void *arg)
+{
+	struct thief *t = arg;
+
+	while (!xm_load(&t->stop)) {
+		int fd = t->count < XM_ARRAY_SIZE(t->fd) ? dup(keep_fd) : -1;
+
+		if (fd < 0)
+			continue;
+		t->fd[t->count] = fd;
+		xm_store(&t->count, t->count + 1);
+	}
+	return NULL;
+}
+
+static uint64_t cpu_ns(void)
+{
+	struct timespec ts;
+	clockid_t clock;
+
+	assert_int_equal(pthread_getcpuclockid(thread, &clock), 0);
+	assert_int_equal(clock_gettime(clock, &ts), 0);
+	return (uint64_t)ts.tv_sec * 1000 * MS + (uint64_t)ts.tv_nsec;
+}
+
+/* A stranger each time, until the appliance has lost its spare descriptor to the thief; those that it turned away are
+ * closed. How many are left in `fd`, the last of which waits in the listener's queue. */
+static unsigned lose_spare(struct thief *t, int *fd, unsigned n, const struct sockaddr *to, socklen_t len)
+{
+	unsigned taken, i = 0;
+
+	do {
+		taken = xm_load(&t->count);
+		wait_for(5 * MS);
+	} while (xm_load(&t->count) != taken);
+	while (i < n && xm_load(&t->count) == taken) {
+		assert_int_equal(connect(fd[i++], to, len), 0);
+		wait_for(5 * MS);
+	}
+	return i;
+}
+
+static void test_descriptors_when_the_last_one_is_lost_then_accepting_pauses(void **unused)
+{
+	struct rlimit old, few;
+	static struct thief t;
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof(ss);
+	uint64_t before, spent;
+	pthread_t robber;
+	unsigned used;
+	int fd[100];
+	bool lost;
+
+	start(usual);
+	assert_int_equal(getsockname(listener.fd, (struct sockaddr *)&ss, &len), 0);
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(fd); i++)
+		fd[i] = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	few = old;
+	few.rlim_cur = 256;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	assert_int_equal(pthread_create(&robber, NULL, steal, &t), 0);
+	used = lose_spare(&t, fd, XM_ARRAY_SIZE(fd) - 1, (struct sockaddr *)&ss, len);
+	lost = used < XM_ARRAY_SIZE(fd) - 1;
+	connect(fd[used], (struct sockaddr *)&ss, len);
+	before = cpu_ns();
+	wait_for(300 * MS);
+	spent = cpu_ns() - before;
+	xm_store(&t.stop, 1);
+	pthread_join(robber, NULL);
+	setrlimit(RLIMIT_NOFILE, &old);
+	for (unsigned i = 0; i < t.count; i++)
+		close(t.fd[i]);
+	assert_in_range(spent, 0, 100 * MS);
+	if (lost)
+		raw_session(fd[used]); /* it was left waiting, and is served */
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(fd); i++)
+		close(fd[i]);
+	stop();
+	if (!lost)
+		skip(); /* the thief was never fast enough */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_hello_when_it_comes_during_a_slow_request_then_is_heard),
 		cmocka_unit_test(test_hello_when_unread_and_strangers_are_many_then_is_heard),
 		cmocka_unit_test(test_peer_that_sends_many_requests_at_once_then_others_are_served_between),
+		cmocka_unit_test(test_descriptors_when_the_last_one_is_lost_then_accepting_pauses),
 	};
 
 	xm_log_init("test_appliance_ctl", XM_LOG_ERROR);
