@@ -22,6 +22,9 @@
  * Making a connection dead destroys its queue pair; only the verbs thread destroys identifiers,
  * without the mutex: that call waits until every event of the identifier was acknowledged, which this thread does. For
  * the same reason asynchronous events are acknowledged before the mutex is taken: destroying a queue pair waits for them.
+ *
+ * How long somebody has been silent is judged by a time before which everything was heard: while this thread waits for the
+ * device, confirmations and notices lie unread.
  */
 #include "appliance/serve_verbs.h"
 
@@ -46,6 +49,7 @@
 #define SWEEP_MS 250
 #define BACKLOG 128
 #define EVENTS 64     /* in one round, so that the sweep gets its turn */
+#define NOTICES 16    /* the same; each may be about all connections of a session */
 #define PORT_TRIES 16 /* of ports that are free for tcp and turn out to be taken for RDMA */
 #define COMPLAINTS_PER_S 5
 
@@ -149,15 +153,34 @@ static void bury(struct xm_verbs *v)
 	}
 }
 
-static void expire(struct xm_verbs *v)
+static bool is_past(uint64_t since_ns, uint64_t ns, uint64_t now_ns)
 {
-	uint64_t now = xm_now_ns(), lease_ns = xm_load(&v->a->lease_ns);
+	return now_ns > since_ns && now_ns - since_ns >= ns;
+}
+
+static bool notices_wait(struct xm_verbs *v)
+{
+	bool wait;
+
+	pthread_mutex_lock(&v->notice_mutex);
+	wait = v->notices != NULL;
+	pthread_mutex_unlock(&v->notice_mutex);
+	return wait;
+}
+
+/* Everything that the connection manager said before this time was heard. Of notices it is asked here: a control connection
+ * that is back may be among those that wait. */
+static void expire(struct xm_verbs *v, uint64_t heard_ns)
+{
+	bool noted = !notices_wait(v);
+	uint64_t lease_ns = xm_load(&v->a->lease_ns);
 
 	pthread_mutex_lock(&v->mutex);
 	for (struct verbs_conn *c = v->half_open || v->widowed ? v->conns : NULL; c; c = c->next) {
-		bool silent = !c->established && now - c->opened_ns >= HALF_OPEN_NS;
+		bool silent = !c->established && is_past(c->opened_ns, HALF_OPEN_NS, heard_ns);
+		bool left = noted && c->widowed_ns && is_past(c->widowed_ns, lease_ns, heard_ns);
 
-		if (c->dead || !(silent || (c->widowed_ns && now - c->widowed_ns >= lease_ns)))
+		if (c->dead || !(silent || left))
 			continue;
 		xm_add(&v->a->refused, silent);
 		kill_conn(v, c);
@@ -205,19 +228,21 @@ void xm_verbs_notice(struct xm_verbs *v, enum xm_verbs_notice what, uint64_t ses
 	wake(v);
 }
 
-static void take_notice(struct xm_verbs *v)
+/* Carries out the oldest one; false: there is none. */
+static bool take_notice(struct xm_verbs *v)
 {
-	struct notice *n, *next;
+	struct notice *n;
 
 	pthread_mutex_lock(&v->notice_mutex);
 	n = v->notices;
-	v->notices = NULL;
+	if (n)
+		v->notices = n->next;
 	pthread_mutex_unlock(&v->notice_mutex);
-	for (; n; n = next) {
-		next = n->next;
-		carry_out(v, n);
-		free(n);
-	}
+	if (!n)
+		return false;
+	carry_out(v, n);
+	free(n);
+	return true;
 }
 
 /* ---- accepting ---------------------------------------------------------------------------------------- */
@@ -547,6 +572,17 @@ static void drain_async(struct xm_verbs *v, struct device *d)
 	}
 }
 
+/* Takes what the connection manager says. true: all that it had said before *heard_ns */
+static bool hear(struct xm_verbs *v, uint64_t *heard_ns)
+{
+	for (int i = 0; i < EVENTS; i++) {
+		*heard_ns = xm_now_ns();
+		if (!next_event(v))
+			return true;
+	}
+	return false;
+}
+
 static void *run(void *arg)
 {
 	struct xm_verbs *v = arg;
@@ -557,6 +593,7 @@ static void *run(void *arg)
 	for (unsigned i = 0; i < v->devices; i++)
 		fds[2 + i] = (struct pollfd){ .fd = v->device[i].verbs->async_fd, .events = POLLIN };
 	while (!xm_load(&v->stopping)) {
+		uint64_t heard_ns;
 		bool waits;
 		ssize_t n;
 
@@ -572,10 +609,12 @@ static void *run(void *arg)
 			if (fds[2 + i].revents & (POLLERR | POLLHUP | POLLNVAL))
 				fds[2 + i].fd = -1; /* gone: or this would spin */
 		}
-		for (int i = 0; i < EVENTS && next_event(v); i++)
+		if (hear(v, &heard_ns))
+			expire(v, heard_ns);
+		for (int i = 0; i < NOTICES && take_notice(v); i++)
 			;
-		take_notice(v);
-		expire(v);
+		if (notices_wait(v))
+			wake(v);
 		bury(v);
 	}
 	return NULL;
@@ -719,7 +758,8 @@ void xm_verbs_stop(struct xm_verbs *v)
 	for (struct verbs_conn *c = v->conns; c; c = c->next)
 		kill_conn(v, c);
 	pthread_mutex_unlock(&v->mutex);
-	take_notice(v);
+	while (take_notice(v))
+		;
 	bury(v);
 }
 
