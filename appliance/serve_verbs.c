@@ -217,6 +217,7 @@ void xm_verbs_notice(struct xm_verbs *v, enum xm_verbs_notice what, uint64_t ses
 	n = v->started ? malloc(sizeof(*n)) : NULL;
 	if (!n) {
 		carry_out(v, &now);
+		wake(v); /* to bury them, and to look after those that are left alone now */
 		return;
 	}
 	*n = now;
