@@ -10,6 +10,8 @@ TSAN_SKIP := test_fault
 
 # TEST_LIBS_<program>, TEST_LDFLAGS_<program>: extra libraries and link flags of one program
 comma := ,
+# no memory, for a notice
+TEST_LIBS_test_serve_verbs := -Wl,--wrap=malloc
 # slabs that take as long as the test likes, and are registered without a device
 TEST_LIBS_test_pool := $(addprefix -Wl$(comma)--wrap=xm_,slab_create slab_destroy domain_get domain_put domain_register \
 	domain_deregister)
