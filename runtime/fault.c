@@ -42,6 +42,16 @@ static void stream_put(struct xm_stream *s)
 		xm_store(&s->busy, 0);
 }
 
+/* The page may be written again; refused (it was unmapped behind our back), it wakes all the same: the thread then finds
+ * what is there now. */
+static void unprotect(struct xm_runtime *rt, uint64_t page)
+{
+	uint64_t addr = xm_page_addr(page);
+
+	if (xm_uffd_writeprotect(rt->uffd, addr, XM_PAGE_SIZE, false) < 0)
+		xm_uffd_wake(rt->uffd, addr, XM_PAGE_SIZE);
+}
+
 static bool try_lock_page(xm_pte *p, xm_pte *seen, enum xm_page_state want)
 {
 	return xm_pg_state(*seen) == want && xm_pg_cas(p, seen, xm_pg_with_state(*seen, XM_PG_FETCHING));
@@ -405,6 +415,9 @@ static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool deman
 	xm_pte word = w->word[i] & ~(XM_PG_WAITER | XM_PG_HOLD_MASK);
 	int32_t st = w->status[i];
 
+	/* a page that was there already wakes nobody by itself */
+	if (demanded && st == -EEXIST)
+		xm_uffd_wake(rt->uffd, xm_page_addr(w->page[i]), XM_PAGE_SIZE);
 	if (st == 0 || st == -EEXIST) {
 		word = xm_pg_with_epoch(xm_pg_with_state(word, XM_PG_RESIDENT), xm_reclaim_epoch(rt));
 		if (!w->mark[i] || st == -EEXIST)
@@ -541,7 +554,7 @@ static enum xm_fault_kind fault_resident(struct xm_runtime *rt, struct xm_worker
 		xm_stat_add(rt, faults_write, 1);
 		xm_track_wrote(rt, page);
 		w->spent.until_ns = xm_now_ns();
-		xm_uffd_writeprotect(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE, false);
+		unprotect(rt, page);
 		xm_page_settle(rt, page, word | XM_PG_DIRTY | XM_PG_REF);
 		return XM_FAULT_WRITE;
 	}
@@ -565,7 +578,7 @@ enum xm_fault_kind xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, 
 		switch (xm_pg_state(seen)) {
 		case XM_PG_EMPTY:
 			if (wp) { /* protected once, discarded since */
-				xm_uffd_writeprotect(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE, false);
+				unprotect(rt, page);
 				return XM_FAULT_NONE;
 			}
 			if (!try_lock_page(p, &seen, XM_PG_EMPTY))

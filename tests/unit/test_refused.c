@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_refused.c - the kernel refuses a call, for a moment or because the program has changed things behind our back:
+ * nobody sleeps for ever, and no page is lost for it. Refusals are made by a seccomp filter of one thread, which ends
+ * with it. Every case starts a runtime of its own.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include "runtime/uffd.h"
+#include "runtime/uffd_abi.h"
+#include "tests/harness.h"
+
+#define RW (PROT_READ | PROT_WRITE)
+#define PAGE XM_PAGE_SIZE
+#define BUDGET_PAGES 2048u
+
+static struct test_appliance appliance;
+static struct test_config config;
+
+static int fresh(void **state)
+{
+	memset(&config, 0, sizeof(config));
+	config.budget_bytes = BUDGET_PAGES * PAGE;
+	return 0;
+}
+
+static int stop(void **state)
+{
+	test_runtime_stop();
+	test_appliance_stop(&appliance);
+	return 0;
+}
+
+static void start(const char *link, const char *memory)
+{
+	test_appliance_start(&appliance, memory, link);
+	test_runtime_start(&config, &appliance, 1);
+}
+
+static char *filled(uint64_t pages, uint64_t seed)
+{
+	char *p = xm_map_new(pages * PAGE, 0, RW, 0);
+
+	assert_false(test_is_error(p));
+	test_fill(p, pages, seed);
+	return p;
+}
+
+/* ---- sleepers --------------------------------------------------------------------------------------------------- */
+
+struct toucher {
+	pthread_t thread;
+	volatile char *at;
+	bool write;
+	uint32_t through;
+};
+
+static void *toucher_main(void *arg)
+{
+	struct toucher *t = arg;
+
+	if (t->write)
+		*t->at = 7;
+	else
+		(void)*t->at;
+	xm_store(&t->through, 1);
+	return NULL;
+}
+
+/* A thread sleeps on the page and a handler has the message, but waits at the gate, until let_go. */
+static void sleeps_on(struct toucher *t, char *at, bool write)
+{
+	uint64_t reads;
+
+	xm_fork_prepare();
+	reads = xm_load(&xm_rt.me->stats.message_reads);
+	*t = (struct toucher){ .at = at, .write = write };
+	assert_int_equal(pthread_create(&t->thread, NULL, toucher_main, t), 0);
+	while (xm_load(&xm_rt.me->stats.message_reads) == reads)
+		usleep(1000);
+}
+
+static void let_go(void)
+{
+	errno = EAGAIN; /* as if fork had failed */
+	xm_fork_parent();
+}
+
+/* A thread that sleeps for ever cannot be joined: the test ends as a failure. */
+static void gets_through(struct toucher *t)
+{
+	for (int i = 0; i < 5000 && !xm_load(&t->through); i++)
+		usleep(1000);
+	if (!xm_load(&t->through))
+		test_die("a thread sleeps on its page for ever");
+	pthread_join(t->thread, NULL);
+}
+
+static void test_sleeper_when_page_is_there_already_then_woken(void **state)
+{
+	struct toucher t;
+	char *p;
+
+	start("shm", "64M");
+	p = filled(1, 1);
+	assert_int_equal(test_evict(p, 1), 0);
+	sleeps_on(&t, p, false);
+	assert_int_equal(xm_uffd_copy_asleep(xm_rt.uffd, (uint64_t)(uintptr_t)p, xm_rt.zeros, PAGE, false), PAGE);
+	let_go();
+	gets_through(&t);
+}
+
+static void test_sleeper_when_mapped_anew_behind_our_back_then_woken(void **state)
+{
+	struct toucher t;
+	char *p;
+
+	start("shm", "64M");
+	if (!(xm_rt.features & XM_FEAT_WP)) {
+		print_message("skipped: this kernel does not write-protect\n");
+		skip();
+	}
+	p = filled(1, 1);
+	assert_int_equal(test_evict(p, 1), 0);
+	assert_int_equal(test_wrong(p, 1, 1, 0), 0); /* clean from now on: a write is a fault */
+	assert_int_equal(test_pages_become(p, 1, XM_PG_RESIDENT, 1), 1);
+	sleeps_on(&t, p, true);
+	assert_ptr_equal(xm_sys_mmap(p, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0), p);
+	let_go();
+	gets_through(&t);
+	assert_int_equal(*p, 7);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, fresh, stop)
+		T(test_sleeper_when_page_is_there_already_then_woken),
+		T(test_sleeper_when_mapped_anew_behind_our_back_then_woken),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
