@@ -71,7 +71,8 @@ static int classify(struct xm_worker *w, int n)
 }
 
 /* Whether all between two pages of the batch may be write-protected with them: what is not here, and what is protected
- * already. A page that is just coming in may be protected after it became writable: its next write is a fault more. */
+ * already. A page that is just coming in may be protected after it became writable: its next write is a fault more, which
+ * must not happen to a page that is held: the kernel's own write when a thread exits would be lost. */
 static bool harmless_gap(struct xm_runtime *rt, uint64_t from, uint64_t to)
 {
 	if (to - from > JOIN_PAGES)
@@ -82,6 +83,8 @@ static bool harmless_gap(struct xm_runtime *rt, uint64_t from, uint64_t to)
 
 		if (state != XM_PG_EMPTY && state != XM_PG_REMOTE && state != XM_PG_FETCHING &&
 		    (state != XM_PG_RESIDENT || (word & XM_PG_DIRTY)))
+			return false;
+		if (word & (XM_PG_HOLD_MASK | XM_PG_PINNED))
 			return false;
 	}
 	return true;
