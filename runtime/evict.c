@@ -189,7 +189,8 @@ void xm_evict_unshare(uint64_t addr)
 {
 	static uint32_t nobody;
 
-	/* or-ing 0 into the page's first word, atomically, by the kernel: breaks copy-on-write, changes nothing */
+	/* or-ing 0 into the page's first word, atomically, by the kernel: breaks copy-on-write, changes nothing. It does
+	 * not wait for a fault to be answered (EFAULT instead): a page that is gone or protected does not block us */
 	xm_sys6(SYS_futex, (long)&nobody, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0, (long)addr,
 		(long)FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, 0));
 }

@@ -141,12 +141,36 @@ static void test_sleeper_when_mapped_anew_behind_our_back_then_woken(void **stat
 	assert_int_equal(*p, 7);
 }
 
+/* The evictor has locked the page, which a raw system call has dropped: nobody but itself could answer its fault. */
+static void test_unshare_when_page_is_absent_or_protected_then_does_not_sleep(void **state)
+{
+	xm_pte *word, seen;
+	char *p;
+
+	start("shm", "64M");
+	p = filled(1, 1);
+	word = &xm_rt.pt[xm_page_of(p)];
+	do
+		seen = xm_pg_load(word);
+	while (xm_pg_state(seen) != XM_PG_RESIDENT || !xm_pg_cas(word, &seen, xm_pg_with_state(seen, XM_PG_EVICTING)));
+	if (xm_rt.features & XM_FEAT_WP)
+		assert_int_equal(xm_uffd_writeprotect(xm_rt.uffd, (uint64_t)(uintptr_t)p, PAGE, true), 0);
+	alarm(60);
+	xm_evict_unshare((uint64_t)(uintptr_t)p);
+	assert_int_equal(xm_sys_madvise(p, PAGE, MADV_DONTNEED), 0);
+	xm_evict_unshare((uint64_t)(uintptr_t)p);
+	alarm(0);
+	xm_frame_uncharge(&xm_rt, 1);
+	xm_page_settle(&xm_rt, xm_page_of(p), XM_PG_EMPTY);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, fresh, stop)
 		T(test_sleeper_when_page_is_there_already_then_woken),
 		T(test_sleeper_when_mapped_anew_behind_our_back_then_woken),
+		T(test_unshare_when_page_is_absent_or_protected_then_does_not_sleep),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
