@@ -58,15 +58,20 @@ static bool try_lock_page(xm_pte *p, xm_pte *seen, enum xm_page_state want)
 }
 
 /* The page can never be had again: a touch, also the one that waits now, is SIGBUS. Where the kernel cannot
- * poison, the page is replaced by one of a file that ends before it, which gives the same signal. */
+ * poison, the page is replaced by one of a file that ends before it, which gives the same signal. The caller owns the
+ * word: without it the page could be unmapped and be somebody else's by now. */
 static void poison(struct xm_runtime *rt, uint64_t page)
 {
 	uint64_t addr = xm_page_addr(page);
 	int fd;
 
 	xm_stat_add(rt, faults_lost, 1);
-	if ((rt->features & XM_FEAT_POISON) && xm_uffd_poison(rt->uffd, addr, XM_PAGE_SIZE) == 0)
+	if (rt->features & XM_FEAT_POISON) {
+		/* it has been before, or cannot be just now: then the touch comes here again */
+		if (xm_uffd_poison(rt->uffd, addr, XM_PAGE_SIZE) < 0)
+			xm_uffd_wake(rt->uffd, addr, XM_PAGE_SIZE);
 		return;
+	}
 	fd = (int)xm_sys3(SYS_memfd_create, "xmem-lost", MFD_CLOEXEC, 0);
 	if (fd >= 0) {
 		xm_sys_mmap((void *)addr, XM_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
@@ -613,8 +618,11 @@ enum xm_fault_kind xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, 
 			return XM_FAULT_WAIT;
 		case XM_PG_FREED:
 		case XM_PG_LOST:
+			if (!xm_pg_cas(p, &seen, xm_pg_with_state(seen, XM_PG_FETCHING)))
+				continue;
 			xm_stat_add(rt, faults_bad, 1);
 			poison(rt, page);
+			xm_page_settle(rt, page, seen);
 			return XM_FAULT_BAD;
 		}
 	}

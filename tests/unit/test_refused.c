@@ -164,6 +164,39 @@ static void test_unshare_when_page_is_absent_or_protected_then_does_not_sleep(vo
 	xm_page_settle(&xm_rt, xm_page_of(p), XM_PG_EMPTY);
 }
 
+static enum xm_fault_kind resolve(char *at)
+{
+	struct xm_worker *w = xm_worker_get(&xm_rt);
+	enum xm_fault_kind kind;
+
+	xm_gate_enter(&xm_rt);
+	kind = xm_fault_resolve(&xm_rt, w, xm_page_of(at), 0, false, false);
+	xm_gate_leave(&xm_rt);
+	xm_worker_put(w);
+	return kind;
+}
+
+/* Two threads touched it at once: a second message comes when the page is unreadable already. */
+static void test_lost_page_when_told_twice_then_ordinary_when_given_up(void **state)
+{
+	char *p;
+
+	config.lost_timeout_ns = config.stall_ns = 500000000;
+	start("tcp", "64M");
+	p = filled(2, 1);
+	assert_int_equal(test_evict(p, 2), 0);
+	test_appliance_kill(&appliance);
+	assert_int_equal(test_signal_of(p, false), SIGBUS);
+	assert_int_equal(test_pages_become(p, 1, XM_PG_LOST, 1), 1);
+	assert_int_equal(resolve(p), XM_FAULT_BAD);
+	assert_int_equal(test_pages_in(p, 1, XM_PG_LOST), 1);
+	assert_int_equal(test_signal_of(p, false), SIGBUS);
+	assert_int_equal(xm_map_advise(p, 2 * PAGE, MADV_DONTNEED), 0);
+	assert_int_equal(test_signal_of(p, true), 0);
+	assert_int_equal(xm_map_unmap(p, 2 * PAGE), 0);
+	assert_int_equal(test_left_over(), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -171,6 +204,7 @@ int main(void)
 		T(test_sleeper_when_page_is_there_already_then_woken),
 		T(test_sleeper_when_mapped_anew_behind_our_back_then_woken),
 		T(test_unshare_when_page_is_absent_or_protected_then_does_not_sleep),
+		T(test_lost_page_when_told_twice_then_ordinary_when_given_up),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
