@@ -216,12 +216,32 @@ static void move_out(struct xm_runtime *rt, struct xm_worker *w, int n)
 	}
 }
 
+/* The page of the move area goes back, by MOVE, which needs no memory, or by a copy where its place has changed meanwhile
+ * (protection, mlock). It is the only one that there is: what may pass is waited for. Given up only where nobody misses
+ * it: the place is mapped no more or otherwise, or has a page, all of it behind our back. */
+static void put_back(struct xm_runtime *rt, struct xm_worker *w, int i)
+{
+	uint64_t addr = xm_page_addr(w->page[i]);
+	uint64_t from = (uint64_t)(uintptr_t)rt->move_area + (uint64_t)i * XM_PAGE_SIZE;
+
+	for (;;) {
+		int64_t rc = xm_uffd_move(rt->uffd, addr, from, XM_PAGE_SIZE);
+
+		xm_stat_add(rt, evict_calls, 1);
+		if (rc <= 0)
+			rc = xm_uffd_copy(rt->uffd, addr, stage(w, i), XM_PAGE_SIZE, false);
+		if (rc > 0 || rc == -EEXIST || rc == -ENOENT || rc == -EINVAL || rc == -ESRCH)
+			return;
+		xm_sys_sleep(1000000);
+	}
+}
+
 /* A moved page that could not be written goes back where it was. */
 static void move_back(struct xm_runtime *rt, struct xm_worker *w, int n, const uint8_t *moved)
 {
 	for (int i = 0; i < n; i++)
 		if (moved[i] && w->mark[i] == FATE_STAYS)
-			xm_uffd_copy(rt->uffd, xm_page_addr(w->page[i]), stage(w, i), XM_PAGE_SIZE, false);
+			put_back(rt, w, i);
 	xm_sys_madvise(rt->move_area, XM_BATCH * XM_PAGE_SIZE, MADV_DONTNEED);
 	xm_stat_add(rt, evict_calls, 1);
 }

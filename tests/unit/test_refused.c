@@ -56,6 +56,51 @@ static char *filled(uint64_t pages, uint64_t seed)
 	return p;
 }
 
+/* ---- calls that fail -------------------------------------------------------------------------------------------- */
+
+struct refused {
+	uint32_t call, second;	/* system call, and its second argument where that is not 0: the ioctl */
+	int err;
+	void (*work)(void *arg);
+	void *arg;
+};
+
+static void refuse(const struct refused *r)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, r->call, 0, 2),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, r->second, 1, r->second ? 0 : 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)r->err),
+	};
+	struct sock_fprog prog = { XM_ARRAY_SIZE(code), code };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) != 0)
+		test_die("seccomp: %s", strerror(errno));
+}
+
+static void *refused_main(void *arg)
+{
+	const struct refused *r = arg;
+
+	xm_in_runtime++;
+	refuse(r);
+	r->work(r->arg);
+	xm_in_runtime--;
+	return NULL;
+}
+
+static void while_refused(uint32_t call, uint32_t second, int err, void (*work)(void *arg), void *arg)
+{
+	struct refused r = { call, second, err, work, arg };
+	pthread_t t;
+
+	assert_int_equal(pthread_create(&t, NULL, refused_main, &r), 0);
+	pthread_join(t, NULL);
+}
+
 /* ---- sleepers --------------------------------------------------------------------------------------------------- */
 
 struct toucher {
@@ -197,6 +242,34 @@ static void test_lost_page_when_told_twice_then_ordinary_when_given_up(void **st
 	assert_int_equal(test_left_over(), 0);
 }
 
+/* ---- pages that could not leave ---------------------------------------------------------------------------------- */
+
+static void evict_all(void *arg)
+{
+	xm_gate_enter(&xm_rt);
+	xm_reclaim_range(&xm_rt, xm_page_of(arg), 3000);
+	xm_gate_leave(&xm_rt);
+}
+
+/* Moved out, no slot is free for them, and just now no frame for a copy. */
+static void test_moved_page_when_no_slot_and_no_memory_then_goes_back(void **state)
+{
+	char *p;
+
+	config.budget_bytes = 4096 * PAGE;
+	start("shm", "8M");
+	if (!(xm_rt.features & XM_FEAT_MOVE)) {
+		print_message("skipped: this kernel has no MOVE\n");
+		skip();
+	}
+	xm_pins_seen("the test");
+	p = filled(3000, 1);
+	assert_int_equal(test_pages_become(p, 3000, XM_PG_RESIDENT, 3000), 3000);
+	while_refused(SYS_ioctl, UFFDIO_COPY, ENOMEM, evict_all, p);
+	assert_int_equal(test_pages_in(p, 3000, XM_PG_REMOTE), (8 << 20) / PAGE);
+	assert_int_equal(test_wrong(p, 3000, 1, 0), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -205,6 +278,7 @@ int main(void)
 		T(test_sleeper_when_mapped_anew_behind_our_back_then_woken),
 		T(test_unshare_when_page_is_absent_or_protected_then_does_not_sleep),
 		T(test_lost_page_when_told_twice_then_ordinary_when_given_up),
+		T(test_moved_page_when_no_slot_and_no_memory_then_goes_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
