@@ -275,15 +275,15 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 			need++;
 	}
 	got = need ? xm_slots_alloc(rt->fam, rt->proc, &w->slot_hint, fresh, need) : 0;
-	while (got < need && (xm_remote_grow(rt) == 0 || xm_family_reap_dead(rt->fam) > 0)) {
+	while (got < need && (xm_remote_find_room(rt) == 0 || xm_family_reap_dead(rt->fam) > 0)) {
 		int more = xm_slots_alloc(rt->fam, rt->proc, &w->slot_hint, fresh + got, need - got);
 
 		if (!more)
 			break;
 		got += more;
 	}
-	if (need)
-		xm_store(&rt->no_room, got < need);
+	if (need && got == need)
+		xm_store(&rt->no_room, 0);
 	for (int i = 0; i < n; i++) {
 		if (w->mark[i] != FATE_DIRTY || w->slot[i] != XM_NO_SLOT)
 			continue;

@@ -151,10 +151,11 @@ struct xm_runtime {
 	uint64_t reserve_pages;		/* frames that background reclaim keeps free */
 	uint32_t reclaimer_sleeps;	/* atomic */
 	uint32_t evictor_tid;		/* atomic: the thread that copies pages out right now; 0: none */
-	uint32_t no_room;		/* atomic: the last batch found no slot */
+	uint32_t no_room;		/* atomic: no slot was free, and the appliances said that they are full */
 	uint64_t no_victim_until_ns;	/* atomic: nothing may leave; faults do not wait for it until then */
 	uint64_t no_victim_pages;	/* atomic: frames of the family when that was found */
 	uint64_t grow_not_before_ns;	/* a full appliance is not asked at every batch; grow lock */
+	int grow_answer;		/* what it said; grow lock */
 	int pidfd;			/* of this process, for process_madvise */
 };
 
@@ -233,8 +234,11 @@ void xm_remote_read(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *
 void xm_remote_write(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n);
 /* Memory from which n neighbouring slots can be installed directly, or NULL. */
 const void *xm_remote_direct(struct xm_runtime *rt, struct xm_worker *w, uint64_t slot, int n);
-/* Adds at least one slab to the book of slots: 0, -ENOMEM, -EBUSY (another process is at it), -ENOLINK. */
+/* Adds at least one slab to the book of slots: 0; -ENOMEM every appliance is full or lost; -EBUSY another process is at
+ * it; -ENOLINK and others: one could not be asked just now. After a failure the same for 100 ms, without asking. */
 int xm_remote_grow(struct xm_runtime *rt);
+/* The same for whoever found no free slot: notes in no_room whether there is no room anywhere. */
+int xm_remote_find_room(struct xm_runtime *rt);
 /* The right to change the book of slabs, in this process and between processes: 0, -EBUSY. */
 int xm_remote_grow_lock(struct xm_runtime *rt);
 void xm_remote_grow_unlock(struct xm_runtime *rt);

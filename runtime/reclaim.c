@@ -183,8 +183,12 @@ static int collect(struct xm_runtime *rt, struct xm_worker *w, uint64_t want)
 	if (xm_load(&rt->no_room)) {
 		uint64_t slots = xm_slots_free(rt->fam);
 
-		w->full = slots == 0;
-		want = xm_min(want, xm_max(slots, 1ull));
+		/* who holds only pages without a slot has no victim, and would never come to ask for one */
+		if (!slots && xm_remote_find_room(rt) == 0)
+			slots = xm_slots_free(rt->fam);
+		w->full = slots == 0 && xm_load(&rt->no_room);
+		if (xm_load(&rt->no_room))
+			want = xm_min(want, xm_max(slots, 1ull));
 	}
 	for (int round = 0; round < COLLECT_ROUNDS && n < (int)want; round++) {
 		int k, i;

@@ -546,22 +546,47 @@ void xm_remote_grow_unlock(struct xm_runtime *rt)
 	xm_unlock(&rt->grow_lock);
 }
 
+/* One appliance after the other. Full is what the last word of all that are not lost is; what else keeps one from answering
+ * may pass. */
+static int grow_on_any(struct xm_runtime *rt)
+{
+	int rc = -ENOMEM;
+
+	for (unsigned a = 0; a < rt->fam->cfg.appliances; a++) {
+		int one;
+
+		if (!rt->peer[a] || xm_peer_state(rt->peer[a]) < 0)
+			continue;
+		one = grow_on(rt, a);
+		if (one == 0)
+			return 0;
+		if (one != -ENOMEM && xm_peer_state(rt->peer[a]) == 0)
+			rc = one;
+	}
+	return rc;
+}
+
 int xm_remote_grow(struct xm_runtime *rt)
 {
 	int rc = xm_remote_grow_lock(rt);
 
 	if (rc < 0)
 		return rc;
-	rc = -ENOMEM;
-	if (xm_now_ns() < rt->grow_not_before_ns) {
-		xm_remote_grow_unlock(rt);
-		return rc;
+	if (xm_now_ns() >= rt->grow_not_before_ns) {
+		rt->grow_answer = grow_on_any(rt);
+		rt->grow_not_before_ns = rt->grow_answer < 0 ? xm_now_ns() + GROW_PAUSE_NS : 0;
 	}
-	for (unsigned a = 0; a < rt->fam->cfg.appliances && rc < 0; a++)
-		if (rt->peer[a] && xm_peer_state(rt->peer[a]) == 0)
-			rc = grow_on(rt, a);
-	rt->grow_not_before_ns = rc < 0 ? xm_now_ns() + GROW_PAUSE_NS : 0;
+	rc = rt->grow_answer;
 	xm_remote_grow_unlock(rt);
+	return rc;
+}
+
+int xm_remote_find_room(struct xm_runtime *rt)
+{
+	int rc = xm_remote_grow(rt);
+
+	if (rc != -EBUSY) /* else: another process asks, and nothing is known */
+		xm_store(&rt->no_room, rc == -ENOMEM);
 	return rc;
 }
 

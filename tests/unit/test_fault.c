@@ -508,6 +508,34 @@ static void test_appliance_when_full_then_sigbus_after_the_stall(void **state)
 	assert_int_equal(test_wrong(p, 256, 12, 0), 0);
 }
 
+/* What was believed when the last page left need not be so any more, and who has only pages without a slot finds out. */
+static void test_growth_when_taken_for_full_without_a_slot_then_asks(void **state)
+{
+	config.stall_ns = 500000000;
+	start("shm", "128M");
+	xm_store(&xm_rt.no_room, 1);
+	work();
+	assert_int_equal(xm_load(&xm_rt.no_room), 0);
+	assert_int_equal(xm_load(&xm_rt.me->stats.faults_lost), 0);
+}
+
+/* Another process has the right to ask for more, and does not get on: that is no word of the appliance's. */
+static void test_growth_when_another_process_is_at_it_then_not_taken_for_full(void **state)
+{
+	char *p;
+
+	config.stall_ns = 500000000;
+	start("shm", "128M");
+	xm_store(&xm_rt.fam->grow_owner, getppid());
+	p = filled(BUDGET_PAGES + 256, 1);
+	assert_int_equal(xm_load(&xm_rt.no_room), 0);
+	assert_int_equal(xm_load(&xm_rt.me->stats.faults_lost), 0);
+	xm_store(&xm_rt.fam->grow_owner, 0);
+	assert_int_equal(test_wrong(p, BUDGET_PAGES + 256, 1, 0), 0);
+	assert_int_equal(xm_map_unmap(p, (BUDGET_PAGES + 256) * PAGE), 0);
+	work();
+}
+
 static void test_appliance_when_full_then_the_second_is_used(void **state)
 {
 	test_appliance_start(&appliance[0], "8M", "shm");
@@ -558,6 +586,8 @@ int main(void)
 		T(test_appliance_when_dead_over_shm_then_right_or_sigbus),
 		T(test_appliance_when_dead_without_poison_then_sigbus_and_efault),
 		T(test_appliance_when_full_then_sigbus_after_the_stall),
+		T(test_growth_when_taken_for_full_without_a_slot_then_asks),
+		T(test_growth_when_another_process_is_at_it_then_not_taken_for_full),
 		T(test_appliance_when_full_then_the_second_is_used),
 		T(test_appliance_when_first_dies_then_evictions_go_to_the_second),
 	};
