@@ -325,8 +325,9 @@ int xm_reclaim_batch(struct xm_runtime *rt, uint64_t want);
 uint64_t xm_reclaim_range(struct xm_runtime *rt, uint64_t page, uint64_t n);
 /* The same until every page of the range has left: 0; -EBUSY pinned ones stay; -ENOLINK others could not be written. */
 int xm_reclaim_all(struct xm_runtime *rt, uint64_t page, uint64_t n);
-/* A faulting thread has charged frames and the family is over its budget: reclaims here and now. wait: for room on an
- * appliance, at most for the stall limit, then -ENOMEM (a page that comes in brings its own room: no need). */
+/* A faulting thread has charged frames and the family is over its budget: reclaims here and now. -ENOMEM when for the
+ * stall limit nothing left and every appliance was full; else 0, if need be with the budget exceeded. wait: for room on
+ * an appliance (a page that comes in brings its own room: no need). */
 int xm_reclaim_for_fault(struct xm_runtime *rt, bool wait);
 /* Wakes this process's reclaim thread, if it sleeps; or those of all members. */
 void xm_reclaim_kick(struct xm_runtime *rt);
