@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
@@ -270,6 +271,86 @@ static void test_moved_page_when_no_slot_and_no_memory_then_goes_back(void **sta
 	assert_int_equal(test_wrong(p, 3000, 1, 0), 0);
 }
 
+/* ---- pages that could not be fetched ------------------------------------------------------------------------------ */
+
+struct one_read {
+	uint64_t slot;
+	int32_t status;
+};
+
+static void read_one(void *arg)
+{
+	struct one_read *r = arg;
+	struct xm_worker *w = xm_worker_get(&xm_rt);
+
+	xm_remote_read(&xm_rt, w, &r->slot, &r->status, 1);
+	xm_worker_put(w);
+}
+
+static struct one_read remote_page(char **at)
+{
+	*at = filled(1, 1);
+	assert_int_equal(test_evict(*at, 1), 0);
+	return (struct one_read){ .slot = xm_pg_slot(xm_pg_load(&xm_rt.pt[xm_page_of(*at)])) };
+}
+
+/* The kernel says EFAULT also when it finds no memory for its tables. */
+static void test_shm_read_when_kernel_has_no_memory_then_may_pass(void **state)
+{
+	struct one_read r;
+	char *p;
+
+	start("shm", "64M");
+	r = remote_page(&p);
+	while_refused(SYS_process_vm_readv, 0, EFAULT, read_one, &r);
+	assert_int_equal(r.status, -ENOMEM);
+	read_one(&r);
+	assert_int_equal(r.status, 0);
+}
+
+/* Cuts the object short that is mapped at this address; false: it cannot be had by /proc. */
+static bool cut_short(const void *at)
+{
+	unsigned long from, to;
+	char line[300], path[100] = "";
+	FILE *maps = fopen("/proc/self/maps", "re");
+	bool done;
+	int fd;
+
+	while (maps && fgets(line, sizeof(line), maps))
+		if (sscanf(line, "%lx-%lx", &from, &to) == 2 && from <= (uintptr_t)at && (uintptr_t)at < to)
+			snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", from, to);
+	if (maps)
+		fclose(maps);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	done = fd >= 0 && ftruncate(fd, 0) == 0;
+	if (fd >= 0)
+		close(fd);
+	return done;
+}
+
+/* What a client has cut off is gone, though the appliance hands the object out again: SIGBUS, and not for ever asked. */
+static void test_shm_read_when_slab_was_cut_short_then_lost(void **state)
+{
+	struct xm_worker *w;
+	struct one_read r;
+	const void *at;
+	char *p;
+
+	start("shm", "64M");
+	r = remote_page(&p);
+	w = xm_worker_get(&xm_rt);
+	at = xm_remote_direct(&xm_rt, w, r.slot, 1);
+	xm_worker_put(w);
+	if (!cut_short(at)) {
+		print_message("skipped: no /proc/self/map_files\n");
+		skip();
+	}
+	read_one(&r);
+	assert_int_equal(r.status, -ENXIO);
+	assert_int_equal(test_signal_of(p, false), SIGBUS);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -279,6 +360,8 @@ int main(void)
 		T(test_unshare_when_page_is_absent_or_protected_then_does_not_sleep),
 		T(test_lost_page_when_told_twice_then_ordinary_when_given_up),
 		T(test_moved_page_when_no_slot_and_no_memory_then_goes_back),
+		T(test_shm_read_when_kernel_has_no_memory_then_may_pass),
+		T(test_shm_read_when_slab_was_cut_short_then_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
