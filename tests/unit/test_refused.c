@@ -276,15 +276,17 @@ static void test_moved_page_when_no_slot_and_no_memory_then_goes_back(void **sta
 struct one_read {
 	uint64_t slot;
 	int32_t status;
+	struct xm_worker *w; /* NULL: any */
 };
 
 static void read_one(void *arg)
 {
 	struct one_read *r = arg;
-	struct xm_worker *w = xm_worker_get(&xm_rt);
+	struct xm_worker *w = r->w ? r->w : xm_worker_get(&xm_rt);
 
 	xm_remote_read(&xm_rt, w, &r->slot, &r->status, 1);
-	xm_worker_put(w);
+	if (!r->w)
+		xm_worker_put(w);
 }
 
 static struct one_read remote_page(char **at)
@@ -306,6 +308,39 @@ static void test_shm_read_when_kernel_has_no_memory_then_may_pass(void **state)
 	assert_int_equal(r.status, -ENOMEM);
 	read_one(&r);
 	assert_int_equal(r.status, 0);
+}
+
+/* No memory for a link, and the appliance is well: the page is not lost. */
+static void link_cannot_be_opened(const char *link)
+{
+	struct xm_worker *used, *w;
+	struct one_read r;
+	char *p;
+
+	config.lost_timeout_ns = 300000000;
+	start(link, "64M");
+	r = remote_page(&p);
+	used = xm_worker_get(&xm_rt);
+	w = xm_worker_get(&xm_rt);
+	assert_non_null(w);
+	r.w = w->link[0] ? used : w;
+	assert_null(r.w->link[0]);
+	while_refused(SYS_mmap, 0, ENOMEM, read_one, &r);
+	assert_int_equal(r.status, -ENOMEM);
+	read_one(&r);
+	assert_int_equal(r.status, 0);
+	xm_worker_put(used);
+	xm_worker_put(w);
+}
+
+static void test_read_when_no_memory_for_a_link_over_shm_then_may_pass(void **state)
+{
+	link_cannot_be_opened("shm");
+}
+
+static void test_read_when_no_memory_for_a_link_over_tcp_then_may_pass(void **state)
+{
+	link_cannot_be_opened("tcp");
 }
 
 /* Cuts the object short that is mapped at this address; false: it cannot be had by /proc. */
@@ -361,6 +396,8 @@ int main(void)
 		T(test_lost_page_when_told_twice_then_ordinary_when_given_up),
 		T(test_moved_page_when_no_slot_and_no_memory_then_goes_back),
 		T(test_shm_read_when_kernel_has_no_memory_then_may_pass),
+		T(test_read_when_no_memory_for_a_link_over_shm_then_may_pass),
+		T(test_read_when_no_memory_for_a_link_over_tcp_then_may_pass),
 		T(test_shm_read_when_slab_was_cut_short_then_lost),
 	};
 
