@@ -414,6 +414,13 @@ static bool gives_slot(struct xm_runtime *rt, xm_pte word)
 	       xm_slots_refs(rt->fam, xm_pg_slot(word)) == 1;
 }
 
+/* What says that the only copy of a page is gone: its appliance is (also restarted: another session), its slab is, or is
+ * not ours any more. Everything else is ours to get over: a page is never given up for that. */
+static bool is_final(int32_t status)
+{
+	return status == -ENOLINK || status == -ESTALE || status == -ENXIO || status == -EACCES;
+}
+
 /* What a fetched entry's word becomes, and whether the page is there. */
 static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool demanded)
 {
@@ -432,16 +439,18 @@ static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool deman
 		xm_page_settle(rt, w->page[i], word);
 		return true;
 	}
-	/* Not mapped (any more): whoever unmaps waits for the word. Or no memory for it now (-EFAULT: for the buffer between):
-	 * the thread touches it again. A prefetch that failed was only a guess. */
-	if (!demanded || st == -ENOENT || st == -EINVAL || st == -ENOMEM || st == -EFAULT || st == -ESRCH) {
-		if (demanded && (st == -ENOMEM || st == -EFAULT))
-			xm_sys_sleep(1000000);
-		xm_page_settle(rt, w->page[i], xm_pg_with_state(word, XM_PG_REMOTE));
-	} else {
+	/* A prefetch that failed was only a guess. What is not final passes: no memory, or descriptor, for it now (-EFAULT: for
+	 * the buffer between), or it is not mapped (any more), and whoever unmaps waits for the word. The thread touches it
+	 * again, as often as it takes. */
+	if (demanded && is_final(st)) {
+		xm_say_page_lost(rt, w->page[i], st);
 		poison(rt, w->page[i]);
 		xm_sub(&rt->me->stats.remote_pages, 1);
 		xm_page_settle(rt, w->page[i], xm_pg_with_state(xm_pg_without_slot(word), XM_PG_LOST));
+	} else {
+		if (demanded && st != -ENOENT && st != -EINVAL && st != -ESRCH)
+			xm_sys_sleep(1000000);
+		xm_page_settle(rt, w->page[i], xm_pg_with_state(word, XM_PG_REMOTE));
 	}
 	if (demanded)
 		xm_uffd_wake(rt->uffd, xm_page_addr(w->page[i]), XM_PAGE_SIZE);

@@ -105,6 +105,7 @@ struct xm_runtime {
 
 	struct xm_peer *peer[XM_MAX_APPLIANCES];
 	uint32_t appliance_lost;	/* atomic bit per appliance */
+	uint64_t pages_said;		/* atomic bit per status for which a page was given up */
 	uint32_t verify;		/* bit per appliance: checksum its pages */
 	struct xm_worker worker[XM_WORKERS_MAX];
 	struct xm_peer_staging staging; /* how theirs is to be made */
@@ -352,6 +353,8 @@ int xm_mapping_after_fork(struct xm_runtime *rt);
 /* ---- runtime.c ---- */
 /* One line once per reason about an appliance that is gone for good. */
 void xm_say_lost(struct xm_runtime *rt, unsigned appliance, const char *what);
+/* One line once per status: a page is given up because fetching it failed so. */
+void xm_say_page_lost(struct xm_runtime *rt, uint64_t page, int status);
 /* One line once: a page found no room on any appliance. */
 void xm_say_full(struct xm_runtime *rt);
 int xm_runtime_threads(struct xm_runtime *rt);

@@ -7,7 +7,7 @@
  * calls. Locks: grow_lock inside this process, family.grow_owner between processes. Allocates only when a
  * link is opened (raw mmap, by the link).
  *
- * A transient failure (-EIO, a checksum that does not fit, a connection that died) is repeated here, so that
+ * A transient failure (-EIO, -EPROTO, a checksum that does not fit, a connection that died) is repeated here, so that
  * what callers see is final: 0, or the page is not to be had (-ENOLINK, -ENXIO, -EACCES, -ESTALE). Other errors are of
  * this process, which lacks something just now: callers try again when they can.
  */
@@ -336,7 +336,7 @@ static int sort_out(struct batch *b)
 			*st = check_sum(b, i);
 		if (*st == -ENOLINK)
 			b->link_died = true;
-		if (*st == -EIO || *st == -EBADMSG || *st == -ENOLINK || *st == -EAGAIN) {
+		if (*st == -EIO || *st == -EPROTO || *st == -EBADMSG || *st == -ENOLINK || *st == -EAGAIN) {
 			xm_stat_add(b->rt, link_errors, 1);
 			*st = -EINPROGRESS;
 			again++;

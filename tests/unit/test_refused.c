@@ -16,7 +16,9 @@
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
+#include "link/peer_impl.h"
 #include "runtime/uffd.h"
 #include "runtime/uffd_abi.h"
 #include "tests/harness.h"
@@ -343,6 +345,31 @@ static void test_read_when_no_memory_for_a_link_over_tcp_then_may_pass(void **st
 	link_cannot_be_opened("tcp");
 }
 
+/* No descriptor is left by which the slab could be mapped: the thread waits until there is one again. */
+static void test_page_when_no_descriptor_for_its_slab_then_waited_for(void **state)
+{
+	struct rlimit was, none;
+	struct toucher t;
+	uint64_t tries;
+	char *p;
+
+	start("shm", "64M");
+	remote_page(&p);
+	xm_peer_slabs_drop(xm_rt.peer[0], xm_rt.fam->region_id[0], 0, UINT64_MAX);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+	none = (struct rlimit){ 1, was.rlim_max }; /* not 0: no poll() either then */
+	tries = xm_load(&xm_rt.me->stats.faults_fetch);
+	t = (struct toucher){ .at = p };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(pthread_create(&t.thread, NULL, toucher_main, &t), 0);
+	while (xm_load(&xm_rt.me->stats.faults_fetch) < tries + 5)
+		usleep(1000);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+	gets_through(&t);
+	assert_int_equal(test_wrong(p, 1, 1, 0), 0);
+	assert_int_equal(xm_load(&xm_rt.me->stats.faults_lost), 0);
+}
+
 /* Cuts the object short that is mapped at this address; false: it cannot be had by /proc. */
 static bool cut_short(const void *at)
 {
@@ -398,6 +425,7 @@ int main(void)
 		T(test_shm_read_when_kernel_has_no_memory_then_may_pass),
 		T(test_read_when_no_memory_for_a_link_over_shm_then_may_pass),
 		T(test_read_when_no_memory_for_a_link_over_tcp_then_may_pass),
+		T(test_page_when_no_descriptor_for_its_slab_then_waited_for),
 		T(test_shm_read_when_slab_was_cut_short_then_lost),
 	};
 
