@@ -71,7 +71,8 @@ static int classify(struct xm_worker *w, int n)
 }
 
 /* Whether all between two pages of the batch may be write-protected with them: what is not here, and what is protected
- * already. A page that is just coming in may be protected after it became writable: its next write is a fault more. */
+ * already. A page that is just coming in may be protected after it became writable: its next write is a fault more, which
+ * must not happen to a page that is held: the kernel's own write when a thread exits would be lost. */
 static bool harmless_gap(struct xm_runtime *rt, uint64_t from, uint64_t to)
 {
 	if (to - from > JOIN_PAGES)
@@ -82,6 +83,8 @@ static bool harmless_gap(struct xm_runtime *rt, uint64_t from, uint64_t to)
 
 		if (state != XM_PG_EMPTY && state != XM_PG_REMOTE && state != XM_PG_FETCHING &&
 		    (state != XM_PG_RESIDENT || (word & XM_PG_DIRTY)))
+			return false;
+		if (word & (XM_PG_HOLD_MASK | XM_PG_PINNED))
 			return false;
 	}
 	return true;
@@ -186,7 +189,8 @@ void xm_evict_unshare(uint64_t addr)
 {
 	static uint32_t nobody;
 
-	/* or-ing 0 into the page's first word, atomically, by the kernel: breaks copy-on-write, changes nothing */
+	/* or-ing 0 into the page's first word, atomically, by the kernel: breaks copy-on-write, changes nothing. It does
+	 * not wait for a fault to be answered (EFAULT instead): a page that is gone or protected does not block us */
 	xm_sys6(SYS_futex, (long)&nobody, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0, (long)addr,
 		(long)FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, 0));
 }
@@ -212,12 +216,32 @@ static void move_out(struct xm_runtime *rt, struct xm_worker *w, int n)
 	}
 }
 
+/* The page of the move area goes back, by MOVE, which needs no memory, or by a copy where its place has changed meanwhile
+ * (protection, mlock). It is the only one that there is: what may pass is waited for. Given up only where nobody misses
+ * it: the place is mapped no more or otherwise, or has a page, all of it behind our back. */
+static void put_back(struct xm_runtime *rt, struct xm_worker *w, int i)
+{
+	uint64_t addr = xm_page_addr(w->page[i]);
+	uint64_t from = (uint64_t)(uintptr_t)rt->move_area + (uint64_t)i * XM_PAGE_SIZE;
+
+	for (;;) {
+		int64_t rc = xm_uffd_move(rt->uffd, addr, from, XM_PAGE_SIZE);
+
+		xm_stat_add(rt, evict_calls, 1);
+		if (rc <= 0)
+			rc = xm_uffd_copy(rt->uffd, addr, stage(w, i), XM_PAGE_SIZE, false);
+		if (rc > 0 || rc == -EEXIST || rc == -ENOENT || rc == -EINVAL || rc == -ESRCH)
+			return;
+		xm_sys_sleep(1000000);
+	}
+}
+
 /* A moved page that could not be written goes back where it was. */
 static void move_back(struct xm_runtime *rt, struct xm_worker *w, int n, const uint8_t *moved)
 {
 	for (int i = 0; i < n; i++)
 		if (moved[i] && w->mark[i] == FATE_STAYS)
-			xm_uffd_copy(rt->uffd, xm_page_addr(w->page[i]), stage(w, i), XM_PAGE_SIZE, false);
+			put_back(rt, w, i);
 	xm_sys_madvise(rt->move_area, XM_BATCH * XM_PAGE_SIZE, MADV_DONTNEED);
 	xm_stat_add(rt, evict_calls, 1);
 }
@@ -251,15 +275,15 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 			need++;
 	}
 	got = need ? xm_slots_alloc(rt->fam, rt->proc, &w->slot_hint, fresh, need) : 0;
-	while (got < need && (xm_remote_grow(rt) == 0 || xm_family_reap_dead(rt->fam) > 0)) {
+	while (got < need && (xm_remote_find_room(rt) == 0 || xm_family_reap_dead(rt->fam) > 0)) {
 		int more = xm_slots_alloc(rt->fam, rt->proc, &w->slot_hint, fresh + got, need - got);
 
 		if (!more)
 			break;
 		got += more;
 	}
-	if (need)
-		xm_store(&rt->no_room, got < need);
+	if (need && got == need)
+		xm_store(&rt->no_room, 0);
 	for (int i = 0; i < n; i++) {
 		if (w->mark[i] != FATE_DIRTY || w->slot[i] != XM_NO_SLOT)
 			continue;

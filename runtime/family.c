@@ -401,6 +401,20 @@ static void drop_former_images(struct xm_family *f, uint32_t index)
 	}
 }
 
+/* An exec ended a thread that held a lock of the family: the process lives on as its owner. A pid of another namespace
+ * might be anybody's. */
+void xm_family_unlock_all_of(struct xm_family *f, int32_t pid)
+{
+	uint32_t high = xm_load(&f->procs_high);
+	int32_t seen = pid;
+
+	__atomic_compare_exchange_n(&f->grow_owner, &seen, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+	for (uint32_t i = 0; i < high; i++) {
+		seen = pid;
+		__atomic_compare_exchange_n(&f->proc[i].owner, &seen, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+	}
+}
+
 int xm_family_proc_live(struct xm_family *f, uint32_t index)
 {
 	struct xm_proc *p = &f->proc[index];
@@ -408,6 +422,8 @@ int xm_family_proc_live(struct xm_family *f, uint32_t index)
 	struct xm_procid self;
 
 	xm_procid_self(&self);
+	if (self.pid && self.pidns == f->pidns) /* no other thread of this image is in here yet */
+		xm_family_unlock_all_of(f, (int32_t)self.pid);
 	/* who reaps holds the lock while it looks: an entry is either reaped or goes live */
 	for (int spins = 0; !xm_proc_lock(f, p); spins++) {
 		if (xm_load(&p->state) != XM_PROC_STARTING)

@@ -14,6 +14,9 @@
 bool xm_proc_lock(struct xm_family *f, struct xm_proc *p);
 void xm_proc_unlock(struct xm_proc *p);
 
+/* Gives up every lock of the family that a process of the family's pid namespace holds: its threads that did are gone. */
+void xm_family_unlock_all_of(struct xm_family *f, int32_t pid);
+
 /* *level = max(*level, v), atomically */
 void xm_raise_u64(uint64_t *level, uint64_t v);
 /* Subtracts at most what is there; returns what was subtracted. */

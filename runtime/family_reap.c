@@ -256,10 +256,28 @@ bool xm_family_reap(struct xm_family *f, uint32_t index)
 	return reap(f, index, &self, REAP_IF_DEAD);
 }
 
+/* Whether the entry is the only one in use of its process: a later image of it may hold locks by right. */
+static bool only_image(struct xm_family *f, uint32_t index)
+{
+	uint32_t high = xm_load(&f->procs_high);
+
+	for (uint32_t i = 0; i < high; i++) {
+		const struct xm_proc *p = &f->proc[i];
+		uint32_t state = xm_load(&p->state);
+
+		if (i != index && p->pid == f->proc[index].pid && (state == XM_PROC_STARTING || state == XM_PROC_LIVE))
+			return false;
+	}
+	return true;
+}
+
 /* Its slots rest like those of the dead: over a network its last writes may still be on their way. */
 bool xm_family_reap_image(struct xm_family *f, uint32_t index)
 {
-	__atomic_fetch_or(&f->proc[index].flags, XM_PROC_EXECED, __ATOMIC_ACQ_REL);
+	struct xm_proc *p = &f->proc[index];
+
+	if (!(__atomic_fetch_or(&p->flags, XM_PROC_EXECED, __ATOMIC_ACQ_REL) & XM_PROC_FOREIGN) && only_image(f, index))
+		xm_family_unlock_all_of(f, p->pid);
 	return xm_family_reap(f, index);
 }
 

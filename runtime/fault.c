@@ -42,21 +42,36 @@ static void stream_put(struct xm_stream *s)
 		xm_store(&s->busy, 0);
 }
 
+/* The page may be written again; refused (it was unmapped behind our back), it wakes all the same: the thread then finds
+ * what is there now. */
+static void unprotect(struct xm_runtime *rt, uint64_t page)
+{
+	uint64_t addr = xm_page_addr(page);
+
+	if (xm_uffd_writeprotect(rt->uffd, addr, XM_PAGE_SIZE, false) < 0)
+		xm_uffd_wake(rt->uffd, addr, XM_PAGE_SIZE);
+}
+
 static bool try_lock_page(xm_pte *p, xm_pte *seen, enum xm_page_state want)
 {
 	return xm_pg_state(*seen) == want && xm_pg_cas(p, seen, xm_pg_with_state(*seen, XM_PG_FETCHING));
 }
 
 /* The page can never be had again: a touch, also the one that waits now, is SIGBUS. Where the kernel cannot
- * poison, the page is replaced by one of a file that ends before it, which gives the same signal. */
+ * poison, the page is replaced by one of a file that ends before it, which gives the same signal. The caller owns the
+ * word: without it the page could be unmapped and be somebody else's by now. */
 static void poison(struct xm_runtime *rt, uint64_t page)
 {
 	uint64_t addr = xm_page_addr(page);
 	int fd;
 
 	xm_stat_add(rt, faults_lost, 1);
-	if ((rt->features & XM_FEAT_POISON) && xm_uffd_poison(rt->uffd, addr, XM_PAGE_SIZE) == 0)
+	if (rt->features & XM_FEAT_POISON) {
+		/* it has been before, or cannot be just now: then the touch comes here again */
+		if (xm_uffd_poison(rt->uffd, addr, XM_PAGE_SIZE) < 0)
+			xm_uffd_wake(rt->uffd, addr, XM_PAGE_SIZE);
 		return;
+	}
 	fd = (int)xm_sys3(SYS_memfd_create, "xmem-lost", MFD_CLOEXEC, 0);
 	if (fd >= 0) {
 		xm_sys_mmap((void *)addr, XM_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
@@ -399,12 +414,22 @@ static bool gives_slot(struct xm_runtime *rt, xm_pte word)
 	       xm_slots_refs(rt->fam, xm_pg_slot(word)) == 1;
 }
 
+/* What says that the only copy of a page is gone: its appliance is (also restarted: another session), its slab is, or is
+ * not ours any more. Everything else is ours to get over: a page is never given up for that. */
+static bool is_final(int32_t status)
+{
+	return status == -ENOLINK || status == -ESTALE || status == -ENXIO || status == -EACCES;
+}
+
 /* What a fetched entry's word becomes, and whether the page is there. */
 static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool demanded)
 {
 	xm_pte word = w->word[i] & ~(XM_PG_WAITER | XM_PG_HOLD_MASK);
 	int32_t st = w->status[i];
 
+	/* a page that was there already wakes nobody by itself */
+	if (demanded && st == -EEXIST)
+		xm_uffd_wake(rt->uffd, xm_page_addr(w->page[i]), XM_PAGE_SIZE);
 	if (st == 0 || st == -EEXIST) {
 		word = xm_pg_with_epoch(xm_pg_with_state(word, XM_PG_RESIDENT), xm_reclaim_epoch(rt));
 		if (!w->mark[i] || st == -EEXIST)
@@ -414,16 +439,18 @@ static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool deman
 		xm_page_settle(rt, w->page[i], word);
 		return true;
 	}
-	/* Not mapped (any more): whoever unmaps waits for the word. Or no memory for it now (-EFAULT: for the buffer between):
-	 * the thread touches it again. A prefetch that failed was only a guess. */
-	if (!demanded || st == -ENOENT || st == -EINVAL || st == -ENOMEM || st == -EFAULT || st == -ESRCH) {
-		if (demanded && (st == -ENOMEM || st == -EFAULT))
-			xm_sys_sleep(1000000);
-		xm_page_settle(rt, w->page[i], xm_pg_with_state(word, XM_PG_REMOTE));
-	} else {
+	/* A prefetch that failed was only a guess. What is not final passes: no memory, or descriptor, for it now (-EFAULT: for
+	 * the buffer between), or it is not mapped (any more), and whoever unmaps waits for the word. The thread touches it
+	 * again, as often as it takes. */
+	if (demanded && is_final(st)) {
+		xm_say_page_lost(rt, w->page[i], st);
 		poison(rt, w->page[i]);
 		xm_sub(&rt->me->stats.remote_pages, 1);
 		xm_page_settle(rt, w->page[i], xm_pg_with_state(xm_pg_without_slot(word), XM_PG_LOST));
+	} else {
+		if (demanded && st != -ENOENT && st != -EINVAL && st != -ESRCH)
+			xm_sys_sleep(1000000);
+		xm_page_settle(rt, w->page[i], xm_pg_with_state(word, XM_PG_REMOTE));
 	}
 	if (demanded)
 		xm_uffd_wake(rt->uffd, xm_page_addr(w->page[i]), XM_PAGE_SIZE);
@@ -541,7 +568,7 @@ static enum xm_fault_kind fault_resident(struct xm_runtime *rt, struct xm_worker
 		xm_stat_add(rt, faults_write, 1);
 		xm_track_wrote(rt, page);
 		w->spent.until_ns = xm_now_ns();
-		xm_uffd_writeprotect(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE, false);
+		unprotect(rt, page);
 		xm_page_settle(rt, page, word | XM_PG_DIRTY | XM_PG_REF);
 		return XM_FAULT_WRITE;
 	}
@@ -565,7 +592,7 @@ enum xm_fault_kind xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, 
 		switch (xm_pg_state(seen)) {
 		case XM_PG_EMPTY:
 			if (wp) { /* protected once, discarded since */
-				xm_uffd_writeprotect(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE, false);
+				unprotect(rt, page);
 				return XM_FAULT_NONE;
 			}
 			if (!try_lock_page(p, &seen, XM_PG_EMPTY))
@@ -600,8 +627,11 @@ enum xm_fault_kind xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, 
 			return XM_FAULT_WAIT;
 		case XM_PG_FREED:
 		case XM_PG_LOST:
+			if (!xm_pg_cas(p, &seen, xm_pg_with_state(seen, XM_PG_FETCHING)))
+				continue;
 			xm_stat_add(rt, faults_bad, 1);
 			poison(rt, page);
+			xm_page_settle(rt, page, seen);
 			return XM_FAULT_BAD;
 		}
 	}

@@ -193,6 +193,10 @@ static void reset_for_child(struct xm_runtime *rt)
 	rt->pinned_pages = 0;
 	rt->lock_future = 0;
 	rt->evictor_tid = 0;
+	rt->pages_said = 0;
+	/* what the parent found is not what the child will: it has other pages, and other slots */
+	rt->no_room = 0;
+	rt->no_victim_until_ns = rt->no_victim_pages = rt->grow_not_before_ns = 0;
 	rt->canary.state = 0;
 	memset(rt->waiter, 0, sizeof(rt->waiter));
 	for (int i = 0; i < XM_STREAMS; i++)

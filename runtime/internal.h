@@ -105,6 +105,7 @@ struct xm_runtime {
 
 	struct xm_peer *peer[XM_MAX_APPLIANCES];
 	uint32_t appliance_lost;	/* atomic bit per appliance */
+	uint64_t pages_said;		/* atomic bit per status for which a page was given up */
 	uint32_t verify;		/* bit per appliance: checksum its pages */
 	struct xm_worker worker[XM_WORKERS_MAX];
 	struct xm_peer_staging staging; /* how theirs is to be made */
@@ -151,10 +152,11 @@ struct xm_runtime {
 	uint64_t reserve_pages;		/* frames that background reclaim keeps free */
 	uint32_t reclaimer_sleeps;	/* atomic */
 	uint32_t evictor_tid;		/* atomic: the thread that copies pages out right now; 0: none */
-	uint32_t no_room;		/* atomic: the last batch found no slot */
+	uint32_t no_room;		/* atomic: no slot was free, and the appliances said that they are full */
 	uint64_t no_victim_until_ns;	/* atomic: nothing may leave; faults do not wait for it until then */
 	uint64_t no_victim_pages;	/* atomic: frames of the family when that was found */
 	uint64_t grow_not_before_ns;	/* a full appliance is not asked at every batch; grow lock */
+	int grow_answer;		/* what it said; grow lock */
 	int pidfd;			/* of this process, for process_madvise */
 };
 
@@ -233,8 +235,11 @@ void xm_remote_read(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *
 void xm_remote_write(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n);
 /* Memory from which n neighbouring slots can be installed directly, or NULL. */
 const void *xm_remote_direct(struct xm_runtime *rt, struct xm_worker *w, uint64_t slot, int n);
-/* Adds at least one slab to the book of slots: 0, -ENOMEM, -EBUSY (another process is at it), -ENOLINK. */
+/* Adds at least one slab to the book of slots: 0; -ENOMEM every appliance is full or lost; -EBUSY another process is at
+ * it; -ENOLINK and others: one could not be asked just now. After a failure the same for 100 ms, without asking. */
 int xm_remote_grow(struct xm_runtime *rt);
+/* The same for whoever found no free slot: notes in no_room whether there is no room anywhere. */
+int xm_remote_find_room(struct xm_runtime *rt);
 /* The right to change the book of slabs, in this process and between processes: 0, -EBUSY. */
 int xm_remote_grow_lock(struct xm_runtime *rt);
 void xm_remote_grow_unlock(struct xm_runtime *rt);
@@ -321,8 +326,9 @@ int xm_reclaim_batch(struct xm_runtime *rt, uint64_t want);
 uint64_t xm_reclaim_range(struct xm_runtime *rt, uint64_t page, uint64_t n);
 /* The same until every page of the range has left: 0; -EBUSY pinned ones stay; -ENOLINK others could not be written. */
 int xm_reclaim_all(struct xm_runtime *rt, uint64_t page, uint64_t n);
-/* A faulting thread has charged frames and the family is over its budget: reclaims here and now. wait: for room on an
- * appliance, at most for the stall limit, then -ENOMEM (a page that comes in brings its own room: no need). */
+/* A faulting thread has charged frames and the family is over its budget: reclaims here and now. -ENOMEM when for the
+ * stall limit nothing left and every appliance was full; else 0, if need be with the budget exceeded. wait: for room on
+ * an appliance (a page that comes in brings its own room: no need). */
 int xm_reclaim_for_fault(struct xm_runtime *rt, bool wait);
 /* Wakes this process's reclaim thread, if it sleeps; or those of all members. */
 void xm_reclaim_kick(struct xm_runtime *rt);
@@ -347,6 +353,8 @@ int xm_mapping_after_fork(struct xm_runtime *rt);
 /* ---- runtime.c ---- */
 /* One line once per reason about an appliance that is gone for good. */
 void xm_say_lost(struct xm_runtime *rt, unsigned appliance, const char *what);
+/* One line once per status: a page is given up because fetching it failed so. */
+void xm_say_page_lost(struct xm_runtime *rt, uint64_t page, int status);
 /* One line once: a page found no room on any appliance. */
 void xm_say_full(struct xm_runtime *rt);
 int xm_runtime_threads(struct xm_runtime *rt);

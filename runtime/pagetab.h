@@ -15,7 +15,8 @@
  *           REMOTE 2    only copy in `slot`
  *           RESIDENT 3  in a frame; HAS_SLOT without DIRTY: `slot` holds the same bytes (write-protected)
  *           FETCHING 4 / EVICTING 5 / TAKEN 7   one thread ("the owner") works on it: BUSY
- *                     (TAKEN: by a mapping call: unmap, discard, remap)
+ *                     (TAKEN: by a mapping call: unmap, discard, remap; FETCHING also while a LOST or FREED page
+ *                     is made unreadable)
  *           LOST 6      the only copy was lost with its appliance: a touch is SIGBUS
  * flags     WAITER    somebody sleeps in the kernel on this page: wake it when BUSY ends
  *           HAS_SLOT  slot is valid and referenced by this word (explicit regions: always the page's own slot,

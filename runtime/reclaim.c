@@ -34,6 +34,7 @@
 #define OTHERS_WAIT_NS 50000000ull /* until other processes, which have been asked, have had a processor */
 #define NO_VICTIM_PAUSE_NS 100000000ull
 #define BUSY_WAIT_NS 2000000000ull /* another's batch under way: it has no processor, or an appliance is slow */
+#define ROUND_NS_MAX (2 * LOCK_WAIT_NS) /* of a fault that waits for room: for the lock, a batch and a question */
 #define COLLECT_ROUNDS 16
 
 /* ---- frames ------------------------------------------------------------------------------------------------ */
@@ -183,8 +184,12 @@ static int collect(struct xm_runtime *rt, struct xm_worker *w, uint64_t want)
 	if (xm_load(&rt->no_room)) {
 		uint64_t slots = xm_slots_free(rt->fam);
 
-		w->full = slots == 0;
-		want = xm_min(want, xm_max(slots, 1ull));
+		/* who holds only pages without a slot has no victim, and would never come to ask for one */
+		if (!slots && xm_remote_find_room(rt) == 0)
+			slots = xm_slots_free(rt->fam);
+		w->full = slots == 0 && xm_load(&rt->no_room);
+		if (xm_load(&rt->no_room))
+			want = xm_min(want, xm_max(slots, 1ull));
 	}
 	for (int round = 0; round < COLLECT_ROUNDS && n < (int)want; round++) {
 		int k, i;
@@ -324,12 +329,62 @@ static uint64_t patience(struct xm_runtime *rt, int gone, uint64_t all, uint64_t
 	return all - xm_min(all, xm_load(&rt->me->resident)) > over ? OTHERS_WAIT_NS : NO_VICTIM_WAIT_NS;
 }
 
+/* What a fault that waits for room has seen so far. */
+struct stall {
+	uint64_t least;	   /* fewest frames of the family */
+	uint64_t moved_ns; /* when it last saw frames become free */
+	uint64_t since_ns; /* since when nothing left for the reason `gone` */
+	uint64_t full_ns;  /* time since moved_ns in which the appliances were full */
+	uint64_t round_ns; /* when the last round ended */
+	int gone;
+};
+
+/* A batch of ours found nothing, for there is no room for it anywhere. */
+static bool is_full(struct xm_runtime *rt, int gone)
+{
+	return gone == 0 && xm_load(&rt->no_room) && xm_slots_free(rt->fam) == 0;
+}
+
+/* Another round of reclaim is over. A round counts for no more time than it can take: a process that was stopped, or had no
+ * processor, has not waited meanwhile. Another thread's batch (-EBUSY) says nothing of the appliances. */
+static void note_round(struct stall *s, int gone, uint64_t all, bool full)
+{
+	uint64_t now = xm_now_ns();
+
+	if (gone > 0 || all < s->least) {
+		s->moved_ns = s->since_ns = now;
+		s->full_ns = 0;
+	} else if (gone != s->gone) {
+		s->since_ns = now;
+	}
+	if (full)
+		s->full_ns += xm_min(now - s->round_ns, ROUND_NS_MAX);
+	else if (gone != -EBUSY)
+		s->full_ns = 0;
+	s->least = xm_min(s->least, all);
+	s->gone = gone;
+	s->round_ns = now;
+}
+
+/* There is room, but nothing left for so long that the budget is rather exceeded by the page of this fault. */
+static bool waited_enough(struct xm_runtime *rt, const struct stall *s, uint64_t all, uint64_t over)
+{
+	if (s->round_ns - s->since_ns <= patience(rt, s->gone, all, over) &&
+	    s->round_ns - s->moved_ns <= rt->fam->cfg.stall_ns)
+		return false;
+	if (s->gone != -EBUSY) { /* else: the batch may be waiting for a handler */
+		__atomic_store_n(&rt->no_victim_pages, all, __ATOMIC_RELAXED);
+		xm_store(&rt->no_victim_until_ns, xm_now_ns() + NO_VICTIM_PAUSE_NS);
+	}
+	return true;
+}
+
 int xm_reclaim_for_fault(struct xm_runtime *rt, bool wait)
 {
-	uint64_t start = xm_now_ns(), slack = rt->reserve_pages, over, since = start;
-	uint64_t limit = rt->fam->cfg.stall_ns;
-	bool stalled = false;
-	int gone, before = 0;
+	uint64_t start = xm_now_ns(), slack = rt->reserve_pages, over;
+	struct stall s = { UINT64_MAX, start, start, 0, start, 0 };
+	bool stalled = false, full;
+	int gone, rc = 0;
 
 	for (;;) {
 		uint64_t all = xm_load(&rt->fam->resident_pages);
@@ -345,9 +400,8 @@ int xm_reclaim_for_fault(struct xm_runtime *rt, bool wait)
 		over = all - rt->fam->budget_pages;
 		xm_stat_add(rt, reclaim_direct, 1);
 		gone = xm_reclaim_batch(rt, xm_max(over, 32ull));
-		if (gone > 0 || gone != before)
-			since = xm_now_ns();
-		before = gone;
+		full = is_full(rt, gone);
+		note_round(&s, gone, all, full);
 		if (gone > 0)
 			continue;
 		/* nothing of ours could leave: others must give, or there is no room for it anywhere */
@@ -358,22 +412,17 @@ int xm_reclaim_for_fault(struct xm_runtime *rt, bool wait)
 		if (!stalled)
 			xm_stat_add(rt, stalls, 1);
 		stalled = true;
-		if (!xm_load(&rt->no_room) && xm_now_ns() - since > patience(rt, gone, all, over)) {
-			if (gone == -EBUSY)
-				break; /* this one page more; the batch may be waiting for a handler */
-			__atomic_store_n(&rt->no_victim_pages, all, __ATOMIC_RELAXED);
-			xm_store(&rt->no_victim_until_ns, xm_now_ns() + NO_VICTIM_PAUSE_NS);
+		if (!full && waited_enough(rt, &s, all, over))
 			break;
-		}
-		if (xm_now_ns() - start > limit) {
-			xm_stat_add(rt, stall_ns, xm_now_ns() - start);
-			return -ENOMEM;
+		if (s.full_ns > rt->fam->cfg.stall_ns) {
+			rc = -ENOMEM;
+			break;
 		}
 		xm_sys_sleep(200000);
 	}
 	if (stalled)
 		xm_stat_add(rt, stall_ns, xm_now_ns() - start);
-	return 0;
+	return rc;
 }
 
 /* How much this process should evict now: its share of what the family lacks. */

@@ -7,8 +7,9 @@
  * calls. Locks: grow_lock inside this process, family.grow_owner between processes. Allocates only when a
  * link is opened (raw mmap, by the link).
  *
- * A transient failure (-EIO, a checksum that does not fit, a connection that died) is repeated here, so that
- * what callers see is final: 0, or the page is not to be had.
+ * A transient failure (-EIO, -EPROTO, a checksum that does not fit, a connection that died) is repeated here, so that
+ * what callers see is final: 0, or the page is not to be had (-ENOLINK, -ENXIO, -EACCES, -ESTALE). Other errors are of
+ * this process, which lacks something just now: callers try again when they can.
  */
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -167,12 +168,14 @@ static void lend(struct xm_runtime *rt, struct xm_worker *w, struct xm_link *l)
 	}
 }
 
-static struct xm_link *link_of(struct xm_runtime *rt, struct xm_worker *w, unsigned a)
+/* NULL and *err: it cannot be opened (just now). */
+static struct xm_link *link_of(struct xm_runtime *rt, struct xm_worker *w, unsigned a, int *err)
 {
 	if (!w->link[a] && rt->peer[a]) {
 		struct xm_link *l = NULL;
 
-		if (xm_link_open(rt->peer[a], &l) < 0)
+		*err = xm_link_open(rt->peer[a], &l);
+		if (*err < 0)
 			return NULL;
 		w->link[a] = l;
 		lend(rt, w, l);
@@ -203,14 +206,23 @@ static bool is_due(const struct batch *b, int i)
 	return b->status[i] == -EINPROGRESS && appliance_of(b->rt, b->slot[i]) == b->appliance;
 }
 
-/* The worker's link, opened if need be; a short outage is waited for as that of an open link is. */
-static struct xm_link *link_wait(struct xm_runtime *rt, struct xm_worker *w, unsigned a)
+/* Not the appliance's doing: memory or descriptors, of this process or this machine. */
+static bool is_local(int err)
+{
+	return err == -ENOMEM || err == -ENOBUFS || err == -EMFILE || err == -ENFILE;
+}
+
+/* The worker's link, opened if need be; a short outage is waited for as that of an open link is. NULL and *err: -ENOLINK,
+ * or -ENOMEM, for want of something here. */
+static struct xm_link *link_wait(struct xm_runtime *rt, struct xm_worker *w, unsigned a, int *err)
 {
 	struct xm_backoff b = { .deadline_ns = xm_now_ns() + lost_timeout(rt) };
-	struct xm_link *l = link_of(rt, w, a);
+	int why = 0;
+	struct xm_link *l = link_of(rt, w, a, &why);
 
 	while (!l && rt->peer[a] && xm_peer_state(rt->peer[a]) == 0 && xm_backoff(&b))
-		l = link_of(rt, w, a);
+		l = link_of(rt, w, a, &why);
+	*err = is_local(why) && rt->peer[a] && xm_peer_state(rt->peer[a]) == 0 ? -ENOMEM : -ENOLINK;
 	return l;
 }
 
@@ -324,7 +336,7 @@ static int sort_out(struct batch *b)
 			*st = check_sum(b, i);
 		if (*st == -ENOLINK)
 			b->link_died = true;
-		if (*st == -EIO || *st == -EBADMSG || *st == -ENOLINK || *st == -EAGAIN) {
+		if (*st == -EIO || *st == -EPROTO || *st == -EBADMSG || *st == -ENOLINK || *st == -EAGAIN) {
 			xm_stat_add(b->rt, link_errors, 1);
 			*st = -EINPROGRESS;
 			again++;
@@ -338,9 +350,9 @@ static void transfer_to_one(struct batch *b)
 	struct xm_runtime *rt = b->rt;
 	struct xm_backoff pause = { .deadline_ns = xm_now_ns() + lost_timeout(rt) };
 	const char *why = "it answers, but transfers fail again and again";
-	int again = 1;
+	int again = 1, err;
 
-	b->link = link_wait(rt, b->w, b->appliance);
+	b->link = link_wait(rt, b->w, b->appliance, &err);
 	for (int tries = 0; b->link && again && tries < TRANSIENT_TRIES;) {
 		attempt(b);
 		again = sort_out(b);
@@ -359,12 +371,15 @@ static void transfer_to_one(struct batch *b)
 			tries++;
 		}
 	}
+	if (b->link)
+		err = -ENOLINK;
 	if (!b->link || xm_peer_state(rt->peer[b->appliance]) < 0)
 		why = "it does not answer";
-	xm_say_lost(rt, b->appliance, why);
+	if (err == -ENOLINK)
+		xm_say_lost(rt, b->appliance, why);
 	for (int i = 0; i < b->n; i++)
 		if (is_due(b, i))
-			b->status[i] = -ENOLINK;
+			b->status[i] = err;
 }
 
 /* Only the thread that uses the link may look at its figures, so it passes on what has been added. */
@@ -445,10 +460,11 @@ const void *xm_remote_direct(struct xm_runtime *rt, struct xm_worker *w, uint64_
 {
 	unsigned a = appliance_of(rt, slot);
 	struct xm_link *l;
+	int err;
 
 	if (rt->verify & (1u << a))
 		return NULL;
-	l = link_of(rt, w, a);
+	l = link_of(rt, w, a, &err);
 	if (!l)
 		return NULL;
 	return l->ops->direct(l, xm_slot_slab(rt->fam, slot)->region, xm_slot_offset(rt->fam, slot),
@@ -546,22 +562,47 @@ void xm_remote_grow_unlock(struct xm_runtime *rt)
 	xm_unlock(&rt->grow_lock);
 }
 
+/* One appliance after the other. Full is what the last word of all that are not lost is; what else keeps one from answering
+ * may pass. */
+static int grow_on_any(struct xm_runtime *rt)
+{
+	int rc = -ENOMEM;
+
+	for (unsigned a = 0; a < rt->fam->cfg.appliances; a++) {
+		int one;
+
+		if (!rt->peer[a] || xm_peer_state(rt->peer[a]) < 0)
+			continue;
+		one = grow_on(rt, a);
+		if (one == 0)
+			return 0;
+		if (one != -ENOMEM && xm_peer_state(rt->peer[a]) == 0)
+			rc = one;
+	}
+	return rc;
+}
+
 int xm_remote_grow(struct xm_runtime *rt)
 {
 	int rc = xm_remote_grow_lock(rt);
 
 	if (rc < 0)
 		return rc;
-	rc = -ENOMEM;
-	if (xm_now_ns() < rt->grow_not_before_ns) {
-		xm_remote_grow_unlock(rt);
-		return rc;
+	if (xm_now_ns() >= rt->grow_not_before_ns) {
+		rt->grow_answer = grow_on_any(rt);
+		rt->grow_not_before_ns = rt->grow_answer < 0 ? xm_now_ns() + GROW_PAUSE_NS : 0;
 	}
-	for (unsigned a = 0; a < rt->fam->cfg.appliances && rc < 0; a++)
-		if (rt->peer[a] && xm_peer_state(rt->peer[a]) == 0)
-			rc = grow_on(rt, a);
-	rt->grow_not_before_ns = rc < 0 ? xm_now_ns() + GROW_PAUSE_NS : 0;
+	rc = rt->grow_answer;
 	xm_remote_grow_unlock(rt);
+	return rc;
+}
+
+int xm_remote_find_room(struct xm_runtime *rt)
+{
+	int rc = xm_remote_grow(rt);
+
+	if (rc != -EBUSY) /* else: another process asks, and nothing is known */
+		xm_store(&rt->no_room, rc == -ENOMEM);
 	return rc;
 }
 

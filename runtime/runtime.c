@@ -58,6 +58,16 @@ void xm_say_lost(struct xm_runtime *rt, unsigned a, const char *what)
 	       rt->pid, rt->me->comm, rt->fam->cfg.appliance[a].uri, what);
 }
 
+void xm_say_page_lost(struct xm_runtime *rt, uint64_t page, int status)
+{
+	uint64_t bit = 1ull << (-status & 63);
+
+	if (__atomic_fetch_or(&rt->pages_said, bit, __ATOMIC_RELAXED) & bit)
+		return;
+	xm_err("process %d (%s): the page at 0x%llx cannot be fetched and is given up: %s (%d); the touching thread gets SIGBUS",
+	       rt->pid, rt->me->comm, (unsigned long long)xm_page_addr(page), xm_strerror(status), status);
+}
+
 void xm_say_full(struct xm_runtime *rt)
 {
 	static uint32_t said;

@@ -27,7 +27,8 @@
  *
  * Status values: 0; -ENXIO range not present (freed, beyond the end); -EACCES not permitted; -ENOLINK the
  * connection died (the operation may or may not have happened; reads and writes may be repeated, atomics
- * may not); -EFAULT the local buffer went away; -EIO the peer answered nonsense; -EBADMSG checksum error.
+ * may not); -EFAULT the local buffer went away; -EIO the peer answered nonsense; -EBADMSG checksum error; -ENOMEM,
+ * -EMFILE this process lacks something just now: to be repeated.
  */
 #ifndef XM_LINK_H
 #define XM_LINK_H

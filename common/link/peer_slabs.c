@@ -11,6 +11,7 @@
 
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #define SLABS_MAX ((uint64_t)XM_CHUNK_SLABS * XM_REGION_CHUNKS)
 
@@ -145,11 +146,15 @@ static int map_one(struct xm_peer *p, struct xm_slab_table *t, uint64_t slab, in
 {
 	struct xm_chunk *c = &t->chunks[slab / XM_CHUNK_SLABS];
 	uint64_t bytes = 1ull << p->slab_shift;
+	struct stat st;
 	uint8_t *addr;
 	int ret = reserve_chunk(p, c);
 
 	if (ret < 0)
 		return ret;
+	/* one that somebody has cut short is there no more, however often it is handed out */
+	if (xm_sys2(SYS_fstat, fd, &st) < 0 || (uint64_t)st.st_size < bytes)
+		return -ENXIO;
 	addr = c->base + ((slab % XM_CHUNK_SLABS) << p->slab_shift);
 	if (!xm_sys_mmap(addr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0))
 		return -ENOMEM;

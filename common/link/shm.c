@@ -5,7 +5,9 @@
  * Every copy is made by the kernel (process_vm_readv/writev on ourselves), so that memory that goes away
  * on either side is an error code and no signal. Which side it was is found by reading one byte of the slab:
  * truncation is for ever, so a slab that answers was not the reason. A slab that does not answer may have
- * been replaced (shrunk and grown again by another process of the session): it is asked for once more.
+ * been replaced (shrunk and grown again by another process of the session): it is asked for once more. One that
+ * the appliance has just handed out, whole, and that still does not answer, is not to be had for want of memory: the
+ * kernel says EFAULT for that too. That passes: -ENOMEM.
  *
  * Atomics run on the mapping itself. The page is probed first; the window between probe and access remains:
  * an appliance that frees the slab just then raises SIGBUS here. Only the session's own requests free its
@@ -144,7 +146,7 @@ static int copy(struct xm_link *l, const struct iovec *local, int n, struct rang
 		if (ret < 0)
 			return ret;
 	}
-	return -ENXIO;
+	return -ENOMEM;
 }
 
 static int shm_read(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off, uint64_t cookie)
@@ -200,7 +202,7 @@ static int word_at(struct xm_link *l, uint64_t region, uint64_t off, uint64_t **
 		if (ret < 0)
 			return ret;
 	}
-	return -ENXIO;
+	return -ENOMEM;
 }
 
 static int shm_cas(struct xm_link *l, uint64_t region, uint64_t off, uint64_t expect, uint64_t desired,

@@ -183,6 +183,32 @@ static void test_batch_when_dirty_pages_between_then_those_stay_writable(void **
 	look(p, 2 * BATCH, 2);
 }
 
+/* A page between them that is held and just coming in, writable: it must not be protected after it is there. */
+static void test_batch_when_held_page_comes_in_between_then_it_stays_writable(void **state)
+{
+	uint64_t faults;
+	xm_pte *word;
+	char *p;
+
+	config.prefetch = "none";
+	start("shm");
+	p = new_map(3);
+	test_fill(p, 1, 1);
+	test_fill(p + 2 * PAGE, 1, 1);
+	assert_int_equal(test_pages_become(p, 3, XM_PG_RESIDENT, 2), 2);
+	word = &xm_rt.pt[xm_page_of(p) + 1];
+	xm_store(word, XM_PG_FETCHING | XM_PG_PINNED);
+	assert_int_equal(xm_uffd_copy(xm_rt.uffd, (uint64_t)(uintptr_t)p + PAGE, xm_rt.zeros, PAGE, false), PAGE);
+	xm_frame_charge(&xm_rt, 1);
+	xm_gate_enter(&xm_rt);
+	assert_int_equal(xm_reclaim_range(&xm_rt, xm_page_of(p), 3), 2);
+	xm_gate_leave(&xm_rt);
+	xm_page_settle(&xm_rt, xm_page_of(p) + 1, XM_PG_RESIDENT | XM_PG_DIRTY);
+	faults = COUNT(faults_write);
+	test_fill(p + PAGE, 1, 2);
+	assert_int_equal(COUNT(faults_write), faults);
+}
+
 static void need_move(void)
 {
 	uint32_t features = 0;
@@ -362,6 +388,7 @@ int main(void)
 		T(test_batch_when_all_features_then_four_calls),
 		T(test_batch_when_no_vectored_drop_then_a_call_a_run),
 		T(test_batch_when_dirty_pages_between_then_those_stay_writable),
+		T(test_batch_when_held_page_comes_in_between_then_it_stays_writable),
 		T(test_batch_when_pages_are_moved_then_a_call_a_page),
 		T(test_batch_when_neighbours_then_three_calls),
 		T(test_fetch_when_pages_are_here_then_none),

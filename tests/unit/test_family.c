@@ -287,6 +287,42 @@ static void test_live_after_exec_drops_the_former_image(void **state)
 	assert_int_equal(f->committed_pages, 0);
 }
 
+/* Another thread was inside when one called exec: the pid lives on, and nobody else could ever have its locks. */
+static void test_live_after_exec_gives_up_what_the_former_image_locked(void **state)
+{
+	struct xm_family *f = *state;
+	uint32_t new = (uint32_t)xm_family_proc_claim(f), locked = (uint32_t)xm_family_proc_claim(f);
+
+	f->grow_owner = getpid();
+	f->proc[locked].owner = getpid();
+	assert_int_equal(xm_family_proc_live(f, new), 0);
+	assert_int_equal(f->grow_owner, 0);
+	assert_int_equal(f->proc[locked].owner, 0);
+	f->grow_owner = f->proc[locked].owner = getppid();
+	xm_family_proc_drop(f, new);
+	new = (uint32_t)xm_family_proc_claim(f);
+	assert_int_equal(xm_family_proc_live(f, new), 0);
+	assert_int_equal(f->grow_owner, getppid()); /* others keep theirs */
+	assert_int_equal(f->proc[locked].owner, getppid());
+}
+
+/* It exec'd a program that does not use the family. Not so where a later image of it does: that may hold them by right. */
+static void test_reap_of_an_image_gives_up_its_locks(void **state)
+{
+	struct xm_family *f = *state;
+	uint32_t old = (uint32_t)xm_family_proc_claim(f), new;
+
+	assert_int_equal(xm_family_proc_live(f, old), 0);
+	new = (uint32_t)xm_family_proc_claim(f);
+	f->grow_owner = getpid();
+	assert_true(xm_family_reap_image(f, old));
+	assert_int_equal(f->grow_owner, getpid());
+	assert_int_equal(xm_family_proc_live(f, new), 0);
+	f->grow_owner = getpid();
+	assert_true(xm_family_reap_image(f, new));
+	assert_int_equal(f->grow_owner, 0);
+}
+
 static void test_live_after_exec_over_a_network_lets_slots_rest(void **state)
 {
 	struct xm_family *f = *state;
@@ -571,6 +607,8 @@ int main(void)
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(test_sums_when_off_for_a_while_then_put_right, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_live_after_exec_drops_the_former_image, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_live_after_exec_gives_up_what_the_former_image_locked, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_reap_of_an_image_gives_up_its_locks, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_live_after_exec_over_a_network_lets_slots_rest, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit_beyond_limit_is_enomem_and_uncommit_makes_room,
 						setup, teardown),

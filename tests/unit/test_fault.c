@@ -508,6 +508,112 @@ static void test_appliance_when_full_then_sigbus_after_the_stall(void **state)
 	assert_int_equal(test_wrong(p, 256, 12, 0), 0);
 }
 
+/* Pages of another process: a fork has made as many as the parent has. They do not leave by themselves. */
+static struct xm_proc *burden(uint64_t pages)
+{
+	int i = xm_family_proc_claim(xm_rt.fam);
+
+	assert_true(i >= 0);
+	xm_store(&xm_rt.fam->proc[i].resident, pages);
+	xm_add(&xm_rt.fam->resident_pages, pages);
+	return &xm_rt.fam->proc[i];
+}
+
+/* Batch after batch leaves, for longer than the stall limit, then nothing more of ours: no reason for SIGBUS. */
+static void test_stall_when_pages_left_all_the_time_then_budget_is_exceeded(void **state)
+{
+	struct xm_proc *other;
+
+	config.stall_ns = 20000000;
+	config.inject = "seed=1,delay=5ms:1";
+	start("tcp", "128M");
+	filled(BUDGET_PAGES / 2, 1);
+	other = burden(2 * BUDGET_PAGES);
+	xm_gate_enter(&xm_rt);
+	xm_in_runtime++;
+	assert_int_equal(xm_reclaim_for_fault(&xm_rt, true), 0);
+	xm_in_runtime--;
+	xm_gate_leave(&xm_rt);
+	xm_family_proc_drop(xm_rt.fam, (uint32_t)(other - xm_rt.fam->proc));
+}
+
+struct full {
+	int rc;
+	uint64_t ns;
+};
+
+static void *full_main(void *arg)
+{
+	struct full *f = arg;
+	uint64_t before = xm_now_ns();
+
+	xm_in_runtime++;
+	xm_gate_enter(&xm_rt);
+	f->rc = xm_reclaim_for_fault(&xm_rt, true);
+	xm_gate_leave(&xm_rt);
+	xm_in_runtime--;
+	f->ns = xm_now_ns() - before;
+	return NULL;
+}
+
+/* Full: the time in which the process was stopped is none that it has waited. */
+static void test_stall_when_stopped_meanwhile_then_waits_by_its_own_time(void **state)
+{
+	const uint64_t stopped_ns = 1500000000;
+	struct xm_proc *other;
+	struct full f;
+	pthread_t t;
+	pid_t pid, parent = getpid();
+
+	config.stall_ns = 1000000000;
+	start("shm", "8M");
+	filled((8 << 20) / PAGE + 256, 1);
+	other = burden(2 * BUDGET_PAGES);
+	assert_int_equal(pthread_create(&t, NULL, full_main, &f), 0);
+	while (!xm_load(&xm_rt.me->stats.stalls))
+		usleep(1000);
+	pid = fork();
+	if (pid == 0) {
+		kill(parent, SIGSTOP);
+		xm_sys_sleep(stopped_ns);
+		kill(parent, SIGCONT);
+		_exit(0);
+	}
+	pthread_join(t, NULL);
+	assert_int_equal(test_wait(pid), 0);
+	assert_int_equal(f.rc, -ENOMEM);
+	assert_true(f.ns > stopped_ns + config.stall_ns - 300000000);
+	xm_family_proc_drop(xm_rt.fam, (uint32_t)(other - xm_rt.fam->proc));
+}
+
+/* What was believed when the last page left need not be so any more, and who has only pages without a slot finds out. */
+static void test_growth_when_taken_for_full_without_a_slot_then_asks(void **state)
+{
+	config.stall_ns = 500000000;
+	start("shm", "128M");
+	xm_store(&xm_rt.no_room, 1);
+	work();
+	assert_int_equal(xm_load(&xm_rt.no_room), 0);
+	assert_int_equal(xm_load(&xm_rt.me->stats.faults_lost), 0);
+}
+
+/* Another process has the right to ask for more, and does not get on: that is no word of the appliance's. */
+static void test_growth_when_another_process_is_at_it_then_not_taken_for_full(void **state)
+{
+	char *p;
+
+	config.stall_ns = 500000000;
+	start("shm", "128M");
+	xm_store(&xm_rt.fam->grow_owner, getppid());
+	p = filled(BUDGET_PAGES + 256, 1);
+	assert_int_equal(xm_load(&xm_rt.no_room), 0);
+	assert_int_equal(xm_load(&xm_rt.me->stats.faults_lost), 0);
+	xm_store(&xm_rt.fam->grow_owner, 0);
+	assert_int_equal(test_wrong(p, BUDGET_PAGES + 256, 1, 0), 0);
+	assert_int_equal(xm_map_unmap(p, (BUDGET_PAGES + 256) * PAGE), 0);
+	work();
+}
+
 static void test_appliance_when_full_then_the_second_is_used(void **state)
 {
 	test_appliance_start(&appliance[0], "8M", "shm");
@@ -558,6 +664,10 @@ int main(void)
 		T(test_appliance_when_dead_over_shm_then_right_or_sigbus),
 		T(test_appliance_when_dead_without_poison_then_sigbus_and_efault),
 		T(test_appliance_when_full_then_sigbus_after_the_stall),
+		T(test_stall_when_pages_left_all_the_time_then_budget_is_exceeded),
+		T(test_stall_when_stopped_meanwhile_then_waits_by_its_own_time),
+		T(test_growth_when_taken_for_full_without_a_slot_then_asks),
+		T(test_growth_when_another_process_is_at_it_then_not_taken_for_full),
 		T(test_appliance_when_full_then_the_second_is_used),
 		T(test_appliance_when_first_dies_then_evictions_go_to_the_second),
 	};

@@ -136,6 +136,21 @@ static void test_child_when_parent_writes_on_then_sees_the_fork(void **state)
 	unmap(p, PAGES);
 }
 
+/* That it found no room, or no victim, is the parent's own affair. */
+static void test_child_when_parent_had_no_room_then_finds_out_for_itself(void **state)
+{
+	pid_t pid;
+
+	xm_store(&xm_rt.no_room, 1);
+	xm_store(&xm_rt.no_victim_until_ns, UINT64_MAX);
+	pid = test_fork();
+	if (pid == 0)
+		_exit(xm_load(&xm_rt.no_room) || xm_load(&xm_rt.no_victim_until_ns));
+	xm_store(&xm_rt.no_room, 0);
+	xm_store(&xm_rt.no_victim_until_ns, 0);
+	child_ends_well(pid);
+}
+
 static void test_parent_when_child_writes_then_unharmed(void **state)
 {
 	char *p = filled(PAGES, 3);
@@ -506,6 +521,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_teardown(name, nothing_left)
 		T(test_child_when_parent_writes_on_then_sees_the_fork),
+		T(test_child_when_parent_had_no_room_then_finds_out_for_itself),
 		T(test_parent_when_child_writes_then_unharmed),
 		T(test_child_when_parent_unmaps_then_still_sees),
 		T(test_parent_when_child_unmaps_and_ends_then_slots_stay_its_own),

@@ -73,10 +73,10 @@ static void test_taken_when_undone_then_former_state_known(void **state)
 static void test_legal_when_all_pairs_then_as_designed(void **state)
 {
 	static const char *const may[8] = {
-		[XM_PG_EMPTY] = "y.yyy..y",    [XM_PG_FREED] = "yy.....y",
+		[XM_PG_EMPTY] = "y.yyy..y",    [XM_PG_FREED] = "yy..y..y",
 		[XM_PG_REMOTE] = "..y.y.yy",   [XM_PG_RESIDENT] = "...yyy.y",
-		[XM_PG_FETCHING] = "y.yyy.y.", [XM_PG_EVICTING] = "y.yy.y..",
-		[XM_PG_LOST] = "......yy",     [XM_PG_TAKEN] = "yyyyyyyy",
+		[XM_PG_FETCHING] = "yyyyy.y.", [XM_PG_EVICTING] = "y.yy.y..",
+		[XM_PG_LOST] = "....y.yy",     [XM_PG_TAKEN] = "yyyyyyyy",
 	};
 
 	for (unsigned from = 0; from < 8; from++)
