@@ -162,7 +162,7 @@ int xm_peer_open(const struct xm_peer_config *cfg, struct xm_peer **out, char *w
 void xm_peer_close(struct xm_peer *p);
 /* In the child of fork(), single-threaded: drops the inherited sockets without telling the appliance,
  * keeps mappings, connects anew to the same session. Links of the parent must be dropped with
- * xm_link_forget() first. Same errors as open. */
+ * xm_link_forget() first. Tries again until the lost timeout where that may help. Same errors as open. */
 int xm_peer_after_fork(struct xm_peer *p, char *why);
 /* Whether a process can open so many links and lend each so much memory: opens one and closes it again, with its
  * device. For the one who can still refuse to start; only over verbs can it be otherwise. 0 and *path; 1 the same, but

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * peer.c - the public calls of a peer: a session with one appliance.
- * Any thread; each call holds the peer's one mutex, blocks at most connect_timeout, and allocates nothing
- * (the peer is one mapping made at open). What travels is in peer_conn.c, slab mappings in peer_slabs.c.
+ * Any thread; each call holds the peer's one mutex, blocks at most connect_timeout (in a child of fork: until the
+ * lost timeout), and allocates nothing (the peer is one mapping made at open). What travels is in peer_conn.c, slab mappings in peer_slabs.c.
  */
 #include "link/peer_impl.h"
 #include "link/rdma_lib.h"
@@ -11,6 +11,7 @@
 #include "log.h"
 #include "sys.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -201,6 +202,41 @@ void xm_peer_staging(struct xm_peer *p, struct xm_peer_staging *out)
 	out->node = o->numa >= 0 || !o->device[0] ? o->numa : xm_rdma_node(o->device);
 }
 
+/* Whether another attempt may end otherwise: the network, or an appliance that has no processor just now. */
+static bool may_pass(int err)
+{
+	switch (-err) {
+	case EAGAIN:
+	case ECONNABORTED:
+	case ECONNRESET:
+	case EHOSTUNREACH:
+	case ENETDOWN:
+	case ENETUNREACH:
+	case ENOBUFS:
+	case ENOMEM:
+	case EPIPE:
+	case ETIMEDOUT:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* A child without a connection cannot live, so it is as patient as its parent would be. */
+static int connect_child(struct xm_peer *p, char *why)
+{
+	uint64_t end_ns = xm_now_ns() + p->lost_timeout_ns;
+	int ret;
+
+	for (p->backoff_ns = 1000000;; p->backoff_ns = xm_min(p->backoff_ns * 2, RETRY_NS_MAX)) {
+		ret = xm_peer_connect(p, &p->info.session, xm_now_ns() + p->connect_timeout_ns, &p->fd, why);
+		if (ret == 0 || !may_pass(ret) || xm_now_ns() + p->backoff_ns >= end_ns ||
+		    xm_procid_check(&p->self, &p->appliance) == XM_PROC_DEAD)
+			return ret;
+		xm_sys_sleep(p->backoff_ns);
+	}
+}
+
 int xm_peer_after_fork(struct xm_peer *p, char *why)
 {
 	int inherited = p->fd;
@@ -215,7 +251,7 @@ int xm_peer_after_fork(struct xm_peer *p, char *why)
 		return -ENOLINK;
 	}
 	p->fd = -1;
-	ret = xm_peer_connect(p, &p->info.session, xm_now_ns() + p->connect_timeout_ns, &p->fd, why);
+	ret = connect_child(p, why);
 	/* only now: as long as the inherited copy is open the session cannot end, even if the parent dies */
 	if (inherited >= 0)
 		xm_sys_close(inherited);

@@ -511,6 +511,77 @@ static void test_open_explains_what_is_wrong(void **unused)
 	assert_int_equal(xm_peer_open(&cfg, &p, why), -EINVAL);
 }
 
+/* ---- the child of a fork -------------------------------------------------------------------------------- */
+
+static int attempts; /* a byte for each connection that is tried */
+
+static int count_attempt(int fd)
+{
+	return write(attempts, "x", 1) == 1 ? fd : -EIO;
+}
+
+/* A child that has a connection, or not: 0 or 1. */
+static pid_t fork_child_of(struct xm_peer *p)
+{
+	char why[XM_WHY_MAX];
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0)
+		_exit(xm_peer_after_fork(p, why) < 0);
+	return pid;
+}
+
+static int exit_of(pid_t pid)
+{
+	int status = 0;
+
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void test_fork_child_when_appliance_slow_then_tries_again(void **unused)
+{
+	struct xm_peer_config cfg = { .place_fd = count_attempt, .connect_timeout_ns = SECOND / 5,
+				      .lost_timeout_ns = 20 * SECOND };
+	struct rig_options o = rig_defaults();
+	struct xm_peer *p;
+	struct rig own;
+	char byte;
+	int fds[2];
+	pid_t pid;
+
+	rig_start(&own, &o); /* before the pipe, which it would keep open */
+	assert_int_equal(pipe(fds), 0);
+	attempts = fds[1];
+	p = rig_peer_with(uri_of(&own), cfg);
+	stop_appliance(&own);
+	pid = fork_child_of(p);
+	close(fds[1]); /* the pipe ends with the child */
+	for (int i = 0; i < 3 && read(fds[0], &byte, 1) == 1; i++)
+		; /* the parent's, and two of the child's: the first one was given up */
+	kill(own.pid, SIGCONT);
+	assert_int_equal(exit_of(pid), 0);
+	xm_peer_close(p);
+	rig_kill(&own);
+	close(fds[0]);
+}
+
+static void test_fork_child_when_appliance_dead_then_ends_at_once(void **unused)
+{
+	struct xm_peer_config cfg = { .lost_timeout_ns = 1000 * SECOND };
+	struct rig_options o = rig_defaults();
+	struct xm_peer *p;
+	struct rig own;
+
+	rig_start(&own, &o);
+	p = rig_peer_with(uri_of(&own), cfg);
+	rig_kill(&own);
+	assert_int_equal(exit_of(fork_child_of(p)), 1); /* else the test runs into its time limit */
+	xm_peer_close(p);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_reconnect_within_lease_keeps_data),
 	cmocka_unit_test(test_lease_over_frees_and_client_is_told),
@@ -526,6 +597,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_inject_specification_is_checked),
 	cmocka_unit_test(test_trace_remembers_operations),
 	cmocka_unit_test(test_open_explains_what_is_wrong),
+	cmocka_unit_test(test_fork_child_when_appliance_slow_then_tries_again),
+	cmocka_unit_test(test_fork_child_when_appliance_dead_then_ends_at_once),
 };
 
 int main(void)
