@@ -263,20 +263,33 @@ static void protect_again(struct xm_runtime *rt, uint64_t at, uint64_t len)
 	}
 }
 
+/* As long as others may need theirs for an appliance that is away. NULL: longer, or no memory for its staging. */
+static struct xm_worker *wait_for_worker(struct xm_runtime *rt)
+{
+	uint64_t end_ns = xm_now_ns() + rt->fam->cfg.lost_timeout_ns + 1000000000ull;
+	struct xm_worker *w;
+
+	while (!(w = xm_worker_get(rt)) && xm_now_ns() < end_ns)
+		xm_sys_sleep(100000);
+	return w;
+}
+
 /* Moves len bytes; the old addresses become reserved again, or stay mapped and empty. On failure all is as before. */
 static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t len, bool keep_old)
 {
 	struct motion m = { .rt = rt, .from = xm_page_of((void *)from), .to = xm_page_of((void *)to), .n = len >> XM_PAGE_SHIFT,
 			    .keep_old = keep_old };
 	struct motion back = { .rt = rt, .from = m.to, .to = m.from, .n = m.n, .back = true };
-	/* not accessible until it is registered: the kernel would put zeros where absent pages belong */
-	int rc = xm_map_put(rt, to, len, PROT_NONE, 0);
+	int rc;
 
-	if (rc < 0)
+	m.w = back.w = wait_for_worker(rt);
+	if (!m.w)
 		return -ENOMEM;
-	while (!(m.w = xm_worker_get(rt))) /* all in use: for moments */
-		xm_sys_sleep(100000);
-	back.w = m.w;
+	/* not accessible until it is registered: the kernel would put zeros where absent pages belong */
+	if (xm_map_put(rt, to, len, PROT_NONE, 0) < 0) {
+		xm_worker_put(m.w);
+		return -ENOMEM;
+	}
 	rc = mirror(rt, from, to, len);
 	if (rc == 0)
 		rc = move_pass(&m);
