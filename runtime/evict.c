@@ -169,18 +169,22 @@ static void copy_dirty(struct xm_runtime *rt, struct xm_worker *w, int n)
 	xm_store(&rt->evictor_tid, 0);
 }
 
-void xm_evict_stage(struct xm_runtime *rt, struct xm_worker *w, int n)
+int xm_evict_stage(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
+	int refused = 0;
+
 	xm_worker_stage(rt, w, n);
 	memset(w->mark, FATE_DIRTY, XM_BATCH);
 	if (rt->features & XM_FEAT_WP)
 		protect_dirty(rt, w, n);
 	copy_dirty(rt, w, n);
 	for (int i = 0; i < n; i++) {
-		if (w->mark[i] == FATE_STAYS)
-			memset(stage(w, i), 0, XM_PAGE_SIZE);
-		w->mark[i] = FATE_DIRTY;
+		if (w->mark[i] != FATE_STAYS)
+			continue;
+		memset(stage(w, i), 0, XM_PAGE_SIZE);
+		refused++;
 	}
+	return refused;
 }
 
 /* ---- the way of processes that pin pages ------------------------------------------------------------------ */

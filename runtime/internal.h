@@ -307,8 +307,9 @@ void xm_canary_stop(struct xm_runtime *rt);
  * dropped, words settled. Returns how many left; the others are resident again and told to the policy. */
 int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n);
 /* Pieces of that, for pages that the caller has locked (reclaim lock held): the n pages w->page[], ascending, are
- * write-protected and copied to staging (zeros for one that is not there); drop takes them from the kernel. */
-void xm_evict_stage(struct xm_runtime *rt, struct xm_worker *w, int n);
+ * write-protected and copied to staging; returns how many could not be: zeros are staged for them, their mark[] is not
+ * 0, and drop, which takes the others from the kernel, leaves them. */
+int xm_evict_stage(struct xm_runtime *rt, struct xm_worker *w, int n);
 void xm_evict_drop(struct xm_runtime *rt, struct xm_worker *w, int n);
 /* The page's frame becomes its own, where a fork child shares it; contents as they are. */
 void xm_evict_unshare(uint64_t addr);
