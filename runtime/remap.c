@@ -19,12 +19,16 @@
  *
  * Runs on program threads, under the map lock; staging under the reclaim lock.
  */
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "runtime/internal.h"
 #include "runtime/mapping_internal.h"
 #include "runtime/uffd.h"
+
+#define PAUSE_NS 1000000ull /* the kernel has no memory just now, or the address space changes */
+#define TRIES 1000
 
 struct motion {
 	struct xm_runtime *rt;
@@ -97,13 +101,50 @@ static void install_run(struct xm_runtime *rt, uint64_t dest, const char *src, u
 			done += (uint64_t)rc;
 		else if (rc == -EEXIST)
 			xm_sys_madvise((void *)(dest + done), XM_PAGE_SIZE, MADV_DONTNEED);
-		else if (rc == -ENOMEM)
-			xm_sys_sleep(1000000); /* the kernel has no frame just now */
+		else if (rc != -ENOENT && rc != -EINVAL && rc != -ESRCH)
+			xm_sys_sleep(PAUSE_NS);
 		else if (piece > XM_PAGE_SIZE)
 			piece = XM_PAGE_SIZE; /* across a border of protections */
 		else
 			done += XM_PAGE_SIZE; /* unmapped by a raw system call meanwhile: nothing is to be there */
 	}
+}
+
+/* Whether the kernel has nothing there, on its swap either, of which mincore would not know. */
+static bool is_absent(uint64_t addr)
+{
+	int fd = (int)xm_sys_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry = 0;
+	long rc;
+
+	if (fd < 0)
+		return false;
+	rc = xm_sys6(SYS_pread64, fd, (long)&entry, sizeof(entry), (long)(addr / XM_PAGE_SIZE * sizeof(entry)), 0, 0);
+	xm_sys_close(fd);
+	return rc == (long)sizeof(entry) && !(entry >> 62); /* bits: present, swapped */
+}
+
+/* Pages w->page[] protected and in staging, zeros for what was unmapped behind our back. -ENOMEM: one that is there
+ * could not be; but what comes back while a call is undone has nowhere else to go. */
+static int stage(struct motion *m, int n)
+{
+	struct xm_worker *w = m->w;
+
+	for (int tries = 0; xm_evict_stage(m->rt, w, n) > 0; tries++) {
+		int here = 0;
+
+		for (int i = 0; i < n; i++) {
+			if (w->mark[i] && is_absent(xm_page_addr(w->page[i])))
+				w->mark[i] = 0; /* zeros */
+			here += w->mark[i] != 0;
+		}
+		if (!here)
+			return 0;
+		if (tries >= TRIES && !m->back)
+			return -ENOMEM;
+		xm_sys_sleep(PAUSE_NS);
+	}
+	return 0;
 }
 
 static void install(struct motion *m, int n)
@@ -154,8 +195,20 @@ static int move_frame(struct motion *m, uint64_t page, uint64_t dest)
 	return m->keep_old ? -EBUSY : move_pinned(rt, from, to);
 }
 
-/* The batch w->page[], w->word[], ascending, all TAKEN and formerly RESIDENT. 0 or -EBUSY: page[i] and what follows
- * have not moved, and their words are as they were. */
+/* The first n pages of w->page[]: by way of the staging. 0; -ENOMEM: none. */
+static int copy_pages(struct motion *m, int n)
+{
+	int rc = stage(m, n);
+
+	if (rc < 0)
+		return rc;
+	install(m, n);
+	xm_evict_drop(m->rt, m->w, n);
+	return 0;
+}
+
+/* The batch w->page[], w->word[], ascending, all TAKEN and formerly RESIDENT. 0; -EBUSY, -ENOMEM: some have not moved, and
+ * their words are as they were. */
 static int move_resident(struct motion *m, int n)
 {
 	struct xm_runtime *rt = m->rt;
@@ -173,11 +226,9 @@ static int move_resident(struct motion *m, int n)
 	}
 	if (!by_move || rc == -EINVAL) { /* from where frames could not be moved on */
 		memmove(w->page, w->page + moved, (size_t)(n - moved) * sizeof(w->page[0]));
-		xm_evict_stage(rt, w, n - moved);
-		install(m, n - moved);
-		xm_evict_drop(rt, w, n - moved);
-		rc = 0;
-		moved = n;
+		rc = copy_pages(m, n - moved);
+		if (rc == 0)
+			moved = n;
 	}
 	xm_unlock(&rt->reclaim_lock);
 	for (int i = 0; i < n; i++)
@@ -194,7 +245,7 @@ static int move_resident(struct motion *m, int n)
 	return rc;
 }
 
-/* Moves everything that has a word. 0, or -EBUSY: some pages have not moved. */
+/* Moves everything that has a word. 0; -EBUSY, -ENOMEM: some pages have not moved. */
 static int move_pass(struct motion *m)
 {
 	struct xm_runtime *rt = m->rt;

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_mapping_refused.c - mapping calls that the kernel refuses something, for a moment or for good: contents survive,
+ * and a call that fails has changed nothing.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <sys/mman.h>
+
+#include "runtime/uffd_abi.h"
+#include "tests/unit/refuse.h"
+
+#define RW (PROT_READ | PROT_WRITE)
+#define PAGE XM_PAGE_SIZE
+
+static struct test_appliance appliance;
+
+static void start(uint32_t masked)
+{
+	struct test_config c = { .budget_bytes = 8 << 20, .lost_timeout_ns = 500000000, .masked_features = masked };
+
+	test_appliance_start(&appliance, "64M", "shm");
+	test_runtime_start(&c, &appliance, 1);
+}
+
+static int group_setup(void **state)
+{
+	start(0);
+	return 0;
+}
+
+/* No write protection: pages move by MOVE. */
+static int group_setup_moving(void **state)
+{
+	start(XM_FEAT_WP);
+	return 0;
+}
+
+static int group_teardown(void **state)
+{
+	test_runtime_stop();
+	return test_appliance_stop(&appliance);
+}
+
+static int nothing_left(void **state)
+{
+	return test_left_over() ? -1 : 0;
+}
+
+static char *map(uint64_t pages, int prot)
+{
+	char *p = xm_map_new(pages * PAGE, 0, prot, 0);
+
+	assert_false(test_is_error(p));
+	return p;
+}
+
+static char *filled(uint64_t pages, uint64_t seed)
+{
+	char *p = map(pages, RW);
+
+	test_fill(p, pages, seed);
+	assert_int_equal(test_pages_become(p, pages, XM_PG_RESIDENT, pages), pages);
+	return p;
+}
+
+static void unmap(void *p, uint64_t pages)
+{
+	assert_int_equal(xm_map_unmap(p, pages * PAGE), 0);
+}
+
+/* ---- mremap ------------------------------------------------------------------------------------------------- */
+
+struct remap_call {
+	char *p, *to;
+	uint64_t pages;
+	int flags;
+	void *result;
+};
+
+static void do_remap(void *ctx)
+{
+	struct remap_call *c = ctx;
+
+	c->result = xm_map_remap(c->p, c->pages * PAGE, c->pages * PAGE, c->flags, c->to);
+}
+
+static struct remap_call moving(char *p, char *to, uint64_t pages, int more)
+{
+	return (struct remap_call){ p, to, pages, MREMAP_MAYMOVE | MREMAP_FIXED | more, NULL };
+}
+
+/* The handlers have theirs: each asks once, when it starts. */
+static void wait_for_handlers(void)
+{
+	int have;
+
+	do {
+		have = 0;
+		for (int i = 0; i < XM_WORKERS_MAX; i++)
+			have += xm_load(&xm_rt.worker[i].busy) != 0;
+		usleep(1000);
+	} while (have < xm_rt.nhandlers);
+}
+
+static void test_remap_when_no_worker_then_enomem_and_contents_stay(void **state)
+{
+	struct xm_worker *w[XM_WORKERS_MAX];
+	char *p = filled(8, 1);
+	int n = 0;
+
+	wait_for_handlers();
+	while ((w[n] = xm_worker_get(&xm_rt)))
+		n++;
+	assert_int_equal((intptr_t)xm_map_remap(p, 8 * PAGE, 16 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, p + 64 * PAGE),
+			 -ENOMEM);
+	while (n)
+		xm_worker_put(w[--n]);
+	assert_int_equal(test_wrong(p, 8, 1, 0), 0);
+	unmap(p, 8);
+}
+
+static struct refuse refused_ioctl(unsigned long request, int skip, int times, int err)
+{
+	return (struct refuse){ .nr = SYS_ioctl, .arg = 1, .value = request, .skip = skip, .times = times, .err = err };
+}
+
+/* The call of 8 pages meets refusals that pass: all arrives. */
+static void check_moves(struct refuse r, uint64_t seed)
+{
+	char *p = filled(8, seed);
+	struct remap_call c = moving(p, p + 64 * PAGE, 8, 0);
+
+	refuse_run(&r, do_remap, &c);
+	assert_true(r.seen > r.skip + r.times);
+	assert_false(test_is_error(c.result));
+	assert_int_equal(test_wrong(c.result, 8, seed, 0), 0);
+	assert_int_equal(test_evict(c.result, 8), 0);
+	assert_int_equal(test_wrong(c.result, 8, seed, 0), 0);
+	unmap(c.result, 8);
+}
+
+/* Refusals that do not pass: ENOMEM, and what was there is there, and leaves as always. */
+static void check_stays(struct refuse r, uint64_t seed, int flags)
+{
+	char *p = filled(8, seed);
+	struct remap_call c = moving(p, p + 64 * PAGE, 8, flags);
+
+	refuse_run(&r, do_remap, &c);
+	assert_true(r.seen > r.skip);
+	assert_int_equal((intptr_t)c.result, -ENOMEM);
+	assert_int_equal(test_wrong(p, 8, seed, 0), 0);
+	assert_int_equal(test_evict(p, 8), 0);
+	assert_int_equal(test_wrong(p, 8, seed, 0), 0);
+	unmap(p, 8);
+}
+
+static void test_remap_when_protection_refused_for_a_moment_then_contents_arrive(void **state)
+{
+	check_moves(refused_ioctl(UFFDIO_WRITEPROTECT, 0, 12, ENOMEM), 2);
+}
+
+static void test_remap_when_protection_refused_then_enomem_and_contents_stay(void **state)
+{
+	check_stays(refused_ioctl(UFFDIO_WRITEPROTECT, 0, REFUSE_ALWAYS, ENOMEM), 3, 0);
+	check_stays(refused_ioctl(UFFDIO_WRITEPROTECT, 0, REFUSE_ALWAYS, ENOMEM), 4, MREMAP_DONTUNMAP);
+}
+
+static void test_remap_when_copy_refused_for_a_moment_then_contents_arrive(void **state)
+{
+	check_moves(refused_ioctl(UFFDIO_COPY, 0, 3, EFAULT), 5);
+}
+
+static void test_remap_when_pages_unmapped_behind_our_back_then_the_others_arrive(void **state)
+{
+	char *p = filled(8, 6), *q;
+
+	assert_int_equal(xm_sys_munmap(p + 3 * PAGE, 2 * PAGE), 0);
+	q = xm_map_remap(p, 8 * PAGE, 8 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, p + 64 * PAGE);
+	assert_ptr_equal(q, p + 64 * PAGE);
+	assert_int_equal(test_wrong(q, 3, 6, 0) + test_wrong(q + 5 * PAGE, 3, 6, 5), 0);
+	assert_int_equal(test_not_zero(q + 3 * PAGE, 2), 0);
+	unmap(q, 8);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_teardown(name, nothing_left)
+		T(test_remap_when_no_worker_then_enomem_and_contents_stay),
+		T(test_remap_when_protection_refused_for_a_moment_then_contents_arrive),
+		T(test_remap_when_protection_refused_then_enomem_and_contents_stay),
+		T(test_remap_when_copy_refused_for_a_moment_then_contents_arrive),
+		T(test_remap_when_pages_unmapped_behind_our_back_then_the_others_arrive),
+	};
+	const struct CMUnitTest moving_tests[] = {
+		T(test_remap_when_no_worker_then_enomem_and_contents_stay),
+	};
+
+	return cmocka_run_group_tests_name("copied", tests, group_setup, group_teardown) +
+	       cmocka_run_group_tests_name("moved", moving_tests, group_setup_moving, group_teardown);
+}
