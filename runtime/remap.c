@@ -15,6 +15,7 @@
  *
  * In a process that lets the kernel pin pages (xm_pins_seen) frames are moved, never copied: by MOVE; one that stays
  * pinned, or cannot be told from such (no MOVE), by the kernel's mremap of that one page, unregistered for the moment.
+ * Only a page that nobody can write to, by its protection, is copied there: MOVE refuses it.
  * With DONTUNMAP, where the old address stays in use, that would not be safe: ENOMEM, and what was moved moves back.
  *
  * Runs on program threads, under the map lock; staging under the reclaim lock.
@@ -34,9 +35,26 @@ struct motion {
 	struct xm_runtime *rt;
 	struct xm_worker *w;
 	uint64_t from, to, n; /* pages */
-	bool back;	      /* undoing: pages that came by moving are not pinned */
+	bool back;	      /* undoing: must not fail */
 	bool keep_old;
 };
+
+static int book_prot(struct xm_runtime *rt, uint64_t addr)
+{
+	return xm_value_prot(xm_rangemap_get(&rt->maps, addr)->value[0]);
+}
+
+/* The protections that the book says. */
+static void protect_again(struct xm_runtime *rt, uint64_t at, uint64_t len)
+{
+	for (uint64_t end = at + len; at < end;) {
+		const struct xm_range *r = xm_rangemap_get(&rt->maps, at);
+		uint64_t stop = xm_min(r->end, end);
+
+		xm_sys3(SYS_mprotect, at, stop - at, xm_value_prot(r->value[0]));
+		at = stop;
+	}
+}
 
 /* ---- words ---------------------------------------------------------------------------------------------------- */
 
@@ -171,10 +189,26 @@ static int move_pinned(struct xm_runtime *rt, uint64_t from, uint64_t to)
 		return -EBUSY;
 	}
 	xm_map_reserve(from, XM_PAGE_SIZE);
-	return xm_uffd_register(rt->uffd, to, XM_PAGE_SIZE, wp);
+	xm_uffd_register(rt->uffd, to, XM_PAGE_SIZE, wp); /* refused: the page is there, and stays */
+	protect_again(rt, to, XM_PAGE_SIZE); /* the old range may have been closed */
+	return 0;
 }
 
-/* One page's frame: 0; -EINVAL where only a copy will do (not writable); -EBUSY pinned. */
+static int64_t move_patiently(struct motion *m, uint64_t from, uint64_t to)
+{
+	for (int tries = 0;; tries++) {
+		int64_t rc = xm_uffd_move(m->rt->uffd, to, from, XM_PAGE_SIZE);
+
+		if ((rc != -ENOMEM && rc != -EAGAIN && rc != -EEXIST) || tries == TRIES || m->back)
+			return rc;
+		if (rc == -EEXIST) /* put there behind our back */
+			xm_sys_madvise((void *)to, XM_PAGE_SIZE, MADV_DONTNEED);
+		else
+			xm_sys_sleep(PAUSE_NS);
+	}
+}
+
+/* One page's frame: 0; -EINVAL where a copy does as well (nobody can write to it, or it is not there); -EBUSY, -ENOMEM. */
 static int move_frame(struct motion *m, uint64_t page, uint64_t dest)
 {
 	struct xm_runtime *rt = m->rt;
@@ -182,29 +216,56 @@ static int move_frame(struct motion *m, uint64_t page, uint64_t dest)
 	int64_t rc = -EBUSY;
 
 	if (rt->features & XM_FEAT_MOVE) {
-		rc = xm_uffd_move(rt->uffd, to, from, XM_PAGE_SIZE);
+		rc = move_patiently(m, from, to);
 		if (rc == -EBUSY) {
 			xm_evict_unshare(from);
-			rc = xm_uffd_move(rt->uffd, to, from, XM_PAGE_SIZE);
+			rc = move_patiently(m, from, to);
 		}
 	}
 	if (rc == (int64_t)XM_PAGE_SIZE)
 		return 0;
-	if (rc != -EBUSY)
+	if (rc == -ENOENT || (rc == -EINVAL && !(book_prot(rt, from) & PROT_WRITE)))
 		return -EINVAL;
+	if (rc == -ENOMEM || rc == -EAGAIN || rc == -EEXIST)
+		return -ENOMEM;
+	/* pinned; or MOVE does not take it where it is (the old range is closed, a raw mlock), and it might be */
 	return m->keep_old ? -EBUSY : move_pinned(rt, from, to);
 }
 
-/* The first n pages of w->page[]: by way of the staging. 0; -ENOMEM: none. */
-static int copy_pages(struct motion *m, int n)
+/* n neighbours or single pages, ascending: by way of the staging. 0; -ENOMEM: none. */
+static int copy_pages(struct motion *m, const uint64_t *page, int n)
 {
-	int rc = stage(m, n);
+	int rc;
 
+	memcpy(m->w->page, page, (size_t)n * sizeof(page[0]));
+	rc = stage(m, n);
 	if (rc < 0)
 		return rc;
 	install(m, n);
 	xm_evict_drop(m->rt, m->w, n);
 	return 0;
+}
+
+/* How many of the batch have moved; *rc: why not all, or 0. */
+static int move_batch(struct motion *m, const uint64_t *page, const uint64_t *dest, int n, int *rc)
+{
+	bool by_move = xm_load(&m->rt->pins) != 0 || !(m->rt->features & XM_FEAT_WP);
+	int moved = 0;
+
+	*rc = 0;
+	if (!by_move) {
+		*rc = copy_pages(m, page, n);
+		return *rc ? 0 : n;
+	}
+	for (; moved < n; moved++) {
+		*rc = move_frame(m, page[moved], dest[moved]);
+		/* exactly this one; on the way back nothing may stay behind */
+		if (*rc == -EINVAL || (*rc < 0 && m->back))
+			*rc = copy_pages(m, page + moved, 1);
+		if (*rc < 0)
+			break;
+	}
+	return moved;
 }
 
 /* The batch w->page[], w->word[], ascending, all TAKEN and formerly RESIDENT. 0; -EBUSY, -ENOMEM: some have not moved, and
@@ -213,31 +274,20 @@ static int move_resident(struct motion *m, int n)
 {
 	struct xm_runtime *rt = m->rt;
 	struct xm_worker *w = m->w;
-	bool by_move = !m->back && (xm_load(&rt->pins) != 0 || !(rt->features & XM_FEAT_WP));
-	uint64_t dest[XM_BATCH];
-	int rc = 0, moved = 0;
+	uint64_t page[XM_BATCH], dest[XM_BATCH];
+	int rc, moved;
 
+	memcpy(page, w->page, (size_t)n * sizeof(page[0]));
 	for (int i = 0; i < n; i++)
-		dest[i] = take_dest(m, w->page[i]);
+		dest[i] = take_dest(m, page[i]);
 	xm_lock(&rt->reclaim_lock);
-	if (by_move) {
-		while (rc == 0 && moved < n && (rc = move_frame(m, w->page[moved], dest[moved])) == 0)
-			moved++;
-	}
-	if (!by_move || rc == -EINVAL) { /* from where frames could not be moved on */
-		memmove(w->page, w->page + moved, (size_t)(n - moved) * sizeof(w->page[0]));
-		rc = copy_pages(m, n - moved);
-		if (rc == 0)
-			moved = n;
-	}
+	moved = move_batch(m, page, dest, n, &rc);
 	xm_unlock(&rt->reclaim_lock);
-	for (int i = 0; i < n; i++)
-		w->page[i] = dest[i] - m->to + m->from;
 	for (int i = 0; i < moved; i++)
-		move_word(m, w->page[i], dest[i], w->word[i] | XM_PG_DIRTY);
+		move_word(m, page[i], dest[i], w->word[i] | XM_PG_DIRTY);
 	for (int i = moved; i < n; i++) {
-		xm_page_settle(rt, w->page[i], xm_pg_with_state((w->word[i] & ~XM_PG_PREV_MASK) | XM_PG_DIRTY,
-							       XM_PG_RESIDENT));
+		xm_page_settle(rt, page[i], xm_pg_with_state((w->word[i] & ~XM_PG_PREV_MASK) | XM_PG_DIRTY,
+							    XM_PG_RESIDENT));
 		xm_page_settle(rt, dest[i], XM_PG_EMPTY);
 	}
 	if (moved)
@@ -302,18 +352,6 @@ static int mirror(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t le
 	return 0;
 }
 
-/* The protections that the book says. */
-static void protect_again(struct xm_runtime *rt, uint64_t at, uint64_t len)
-{
-	for (uint64_t end = at + len; at < end;) {
-		const struct xm_range *r = xm_rangemap_get(&rt->maps, at);
-		uint64_t stop = xm_min(r->end, end);
-
-		xm_sys3(SYS_mprotect, at, stop - at, xm_value_prot(r->value[0]));
-		at = stop;
-	}
-}
-
 /* As long as others may need theirs for an appliance that is away. NULL: longer, or no memory for its staging. */
 static struct xm_worker *wait_for_worker(struct xm_runtime *rt)
 {
@@ -345,8 +383,7 @@ static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_
 	if (rc == 0)
 		rc = move_pass(&m);
 	if (rc == 0 && !keep_old) {
-		xm_sys3(SYS_mprotect, from, len, PROT_NONE);
-		rc = move_pass(&m);
+		rc = xm_sys3(SYS_mprotect, from, len, PROT_NONE) < 0 ? -ENOMEM : move_pass(&m);
 		if (rc < 0)
 			protect_again(rt, from, len);
 	}

@@ -176,16 +176,78 @@ static void test_remap_when_copy_refused_for_a_moment_then_contents_arrive(void 
 	check_moves(refused_ioctl(UFFDIO_COPY, 0, 3, EFAULT), 5);
 }
 
-static void test_remap_when_pages_unmapped_behind_our_back_then_the_others_arrive(void **state)
+static void test_remap_when_pages_mapped_anew_behind_our_back_then_zeros_there(void **state)
 {
 	char *p = filled(8, 6), *q;
 
-	assert_int_equal(xm_sys_munmap(p + 3 * PAGE, 2 * PAGE), 0);
+	q = xm_sys_mmap(p + 3 * PAGE, 2 * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	assert_ptr_equal(q, p + 3 * PAGE);
 	q = xm_map_remap(p, 8 * PAGE, 8 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, p + 64 * PAGE);
 	assert_ptr_equal(q, p + 64 * PAGE);
 	assert_int_equal(test_wrong(q, 3, 6, 0) + test_wrong(q + 5 * PAGE, 3, 6, 5), 0);
 	assert_int_equal(test_not_zero(q + 3 * PAGE, 2), 0);
 	unmap(q, 8);
+}
+
+/* MOVE has been tried for each page: one that was refused, or had to be copied, does not decide for the others. */
+static void test_move_when_refused_for_a_moment_then_all_move(void **state)
+{
+	struct refuse r = refused_ioctl(UFFDIO_MOVE, 2, 3, ENOMEM);
+	char *p = filled(8, 7);
+	struct remap_call c = moving(p, p + 64 * PAGE, 8, 0);
+
+	refuse_run(&r, do_remap, &c);
+	assert_ptr_equal(c.result, c.to);
+	assert_int_equal(r.seen, 8 + 3);
+	assert_int_equal(test_wrong(c.to, 8, 7, 0), 0);
+	unmap(c.to, 8);
+}
+
+static void test_move_when_one_page_is_read_only_then_the_others_move(void **state)
+{
+	struct refuse r = refused_ioctl(UFFDIO_MOVE, 0, 0, 0);
+	char *p = filled(8, 8);
+	struct remap_call c = moving(p, p + 64 * PAGE, 8, 0);
+
+	assert_int_equal(xm_map_protect(p + 2 * PAGE, PAGE, PROT_READ), 0);
+	refuse_run(&r, do_remap, &c);
+	assert_ptr_equal(c.result, c.to);
+	assert_int_equal(r.seen, 8);
+	assert_int_equal(test_wrong(c.to, 8, 8, 0), 0);
+	unmap(c.to, 8);
+}
+
+static void test_move_when_one_page_was_dropped_behind_our_back_then_zeros_and_the_others_move(void **state)
+{
+	struct refuse r = refused_ioctl(UFFDIO_MOVE, 0, 0, 0);
+	char *p = filled(8, 9);
+	struct remap_call c = moving(p, p + 64 * PAGE, 8, 0);
+
+	assert_int_equal(xm_sys_madvise(p + 2 * PAGE, PAGE, MADV_DONTNEED), 0);
+	refuse_run(&r, do_remap, &c);
+	assert_ptr_equal(c.result, c.to);
+	assert_int_equal(r.seen, 8);
+	assert_int_equal(test_wrong(c.to, 2, 9, 0) + test_wrong(c.to + 3 * PAGE, 5, 9, 3), 0);
+	assert_int_equal(test_not_zero(c.to + 2 * PAGE, 1), 0);
+	unmap(c.to, 8);
+}
+
+static void test_move_when_refused_then_enomem_and_contents_stay(void **state)
+{
+	check_stays(refused_ioctl(UFFDIO_MOVE, 4, REFUSE_ALWAYS, ENOMEM), 10, 0);
+	check_stays(refused_ioctl(UFFDIO_MOVE, 4, REFUSE_ALWAYS, ENOMEM), 11, MREMAP_DONTUNMAP);
+}
+
+static void test_remap_when_old_range_cannot_be_closed_then_enomem_and_contents_stay(void **state)
+{
+	char *p = filled(8, 12);
+	struct refuse r = { .nr = SYS_mprotect, .arg = 2, .value = PROT_NONE, .times = REFUSE_ALWAYS, .err = ENOMEM };
+	struct remap_call c = moving(p, p + 64 * PAGE, 8, 0);
+
+	refuse_run(&r, do_remap, &c);
+	assert_int_equal((intptr_t)c.result, -ENOMEM);
+	assert_int_equal(test_wrong(p, 8, 12, 0), 0);
+	unmap(p, 8);
 }
 
 int main(void)
@@ -196,10 +258,16 @@ int main(void)
 		T(test_remap_when_protection_refused_for_a_moment_then_contents_arrive),
 		T(test_remap_when_protection_refused_then_enomem_and_contents_stay),
 		T(test_remap_when_copy_refused_for_a_moment_then_contents_arrive),
-		T(test_remap_when_pages_unmapped_behind_our_back_then_the_others_arrive),
+		T(test_remap_when_pages_mapped_anew_behind_our_back_then_zeros_there),
+		T(test_remap_when_old_range_cannot_be_closed_then_enomem_and_contents_stay),
 	};
 	const struct CMUnitTest moving_tests[] = {
 		T(test_remap_when_no_worker_then_enomem_and_contents_stay),
+		T(test_move_when_refused_for_a_moment_then_all_move),
+		T(test_move_when_one_page_is_read_only_then_the_others_move),
+		T(test_move_when_one_page_was_dropped_behind_our_back_then_zeros_and_the_others_move),
+		T(test_move_when_refused_then_enomem_and_contents_stay),
+		T(test_remap_when_old_range_cannot_be_closed_then_enomem_and_contents_stay),
 	};
 
 	return cmocka_run_group_tests_name("copied", tests, group_setup, group_teardown) +
