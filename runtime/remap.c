@@ -292,6 +292,8 @@ static int move_resident(struct motion *m, int n)
 	}
 	if (moved)
 		xm_reclaim_inserted(rt, dest, moved, false);
+	if (moved < n) /* those that the policy asked for meanwhile it has forgotten */
+		xm_reclaim_inserted(rt, page + moved, n - moved, false);
 	return rc;
 }
 

@@ -250,6 +250,46 @@ static void test_remap_when_old_range_cannot_be_closed_then_enomem_and_contents_
 	unmap(p, 8);
 }
 
+static enum xm_page_fact gone(void *ctx, uint64_t page)
+{
+	__atomic_fetch_and(&xm_rt.pt[page], ~XM_PG_QUEUED, __ATOMIC_ACQ_REL);
+	return XM_PAGE_GONE;
+}
+
+static void *refuse_in_thread(void *arg)
+{
+	struct remap_call *c = arg;
+	struct refuse r = refused_ioctl(UFFDIO_WRITEPROTECT, 0, REFUSE_ALWAYS, ENOMEM);
+
+	refuse_run(&r, do_remap, c);
+	return NULL;
+}
+
+/* The policy asks about pages that a mapping call holds just then, and forgets them, as reclaim has it. */
+static void test_remap_when_it_fails_then_policy_knows_the_pages(void **state)
+{
+	struct xm_evict_view view = { gone, NULL };
+	char *p = filled(8, 13);
+	struct remap_call c = moving(p, p + 64 * PAGE, 8, 0);
+	uint64_t page = xm_page_of(p);
+	pthread_t thread;
+
+	xm_lock(&xm_rt.reclaim_lock);
+	assert_int_equal(pthread_create(&thread, NULL, refuse_in_thread, &c), 0);
+	while (xm_pg_state(xm_pg_load(&xm_rt.pt[page + 7])) != XM_PG_TAKEN)
+		usleep(100);
+	xm_lock(&xm_rt.policy_lock);
+	for (uint64_t victim; xm_rt.evict->pick(xm_rt.evict_state, &view, &victim, 1, 1000) > 0;)
+		;
+	xm_unlock(&xm_rt.policy_lock);
+	xm_unlock(&xm_rt.reclaim_lock);
+	pthread_join(thread, NULL);
+	assert_int_equal((intptr_t)c.result, -ENOMEM);
+	for (int i = 0; i < 8; i++)
+		assert_true(xm_pg_load(&xm_rt.pt[page + i]) & XM_PG_QUEUED);
+	unmap(p, 8);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -260,6 +300,7 @@ int main(void)
 		T(test_remap_when_copy_refused_for_a_moment_then_contents_arrive),
 		T(test_remap_when_pages_mapped_anew_behind_our_back_then_zeros_there),
 		T(test_remap_when_old_range_cannot_be_closed_then_enomem_and_contents_stay),
+		T(test_remap_when_it_fails_then_policy_knows_the_pages),
 	};
 	const struct CMUnitTest moving_tests[] = {
 		T(test_remap_when_no_worker_then_enomem_and_contents_stay),
