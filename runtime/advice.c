@@ -23,7 +23,6 @@
 
 /* How one advice is answered. */
 enum answer {
-	ANSWER_KERNEL,	/* the kernel's own effect on the range is what is meant */
 	ANSWER_IGNORE,	/* success without effect, as the kernel may */
 	ANSWER_DISCARD, /* content dropped: zeros from now on */
 	ANSWER_FLAG,	/* a property of the mapping */
@@ -57,15 +56,14 @@ static enum answer answer_for(int advice)
 	case MADV_SEQUENTIAL:
 	case MADV_RANDOM:
 	case MADV_NORMAL:
+	case MADV_DONTDUMP:
+	case MADV_DODUMP:
 		return ANSWER_FLAG;
 	case MADV_HUGEPAGE:
 	case MADV_NOHUGEPAGE:
 	case MADV_MERGEABLE:
 	case MADV_UNMERGEABLE:
 		return ANSWER_IGNORE; /* pages are 4 KiB here, and never merged */
-	case MADV_DONTDUMP:
-	case MADV_DODUMP:
-		return ANSWER_KERNEL;
 	default:
 		return ANSWER_INVALID;
 	}
@@ -124,7 +122,8 @@ static int advise_flag(struct xm_runtime *rt, uint64_t addr, uint64_t len, int a
 	uint64_t end = addr + len;
 	int rc = 0;
 
-	if (advice == MADV_WIPEONFORK || advice == MADV_KEEPONFORK) /* inheritance itself is fork.c's */
+	if (advice == MADV_WIPEONFORK || advice == MADV_KEEPONFORK || /* inheritance itself is fork.c's */
+	    advice == MADV_DONTDUMP || advice == MADV_DODUMP)
 		rc = xm_sys_madvise((void *)addr, len, advice);
 	if (rc < 0)
 		return rc;
@@ -140,6 +139,12 @@ static int advise_flag(struct xm_runtime *rt, uint64_t addr, uint64_t len, int a
 		break;
 	case MADV_KEEPONFORK:
 		set_flags(rt, addr, end, 0, XM_MAP_WIPEONFORK);
+		break;
+	case MADV_DONTDUMP:
+		set_flags(rt, addr, end, XM_MAP_DONTDUMP, 0);
+		break;
+	case MADV_DODUMP:
+		set_flags(rt, addr, end, 0, XM_MAP_DONTDUMP);
 		break;
 	case MADV_SEQUENTIAL:
 		set_flags(rt, addr, end, XM_MAP_SEQUENTIAL, XM_MAP_RANDOM);
@@ -215,8 +220,6 @@ int xm_map_advise(void *at, size_t len, int advice)
 		discard_locked(rt, addr, bytes);
 	else if (what == ANSWER_FLAG && rc == 0)
 		rc = advise_flag(rt, addr, bytes, advice);
-	else if (what == ANSWER_KERNEL && rc == 0)
-		rc = xm_sys_madvise(at, len, advice);
 	else if (what == ANSWER_COLD)
 		advise_cold(rt, (addr - xm_ext_lo) >> XM_PAGE_SHIFT, (addr + bytes - xm_ext_lo) >> XM_PAGE_SHIFT);
 	xm_map_end();

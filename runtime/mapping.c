@@ -68,15 +68,30 @@ static void give_back(struct xm_runtime *rt, xm_pte word)
 		xm_stat_add(rt, freed_pages, 1);
 }
 
+int xm_map_dress(uint64_t addr, uint64_t len, uint64_t flags)
+{
+	int rc;
+
+	xm_sys_madvise((void *)addr, len, MADV_NOHUGEPAGE); /* faults and evictions are by 4 KiB */
+	rc = xm_sys_madvise((void *)addr, len, MADV_DONTFORK); /* but across a fork that we know of: fork.c */
+	if (rc == 0 && (flags & XM_MAP_WIPEONFORK))
+		rc = xm_sys_madvise((void *)addr, len, MADV_WIPEONFORK);
+	if (rc == 0 && (flags & XM_MAP_DONTDUMP))
+		rc = xm_sys_madvise((void *)addr, len, MADV_DONTDUMP);
+	return rc;
+}
+
 /* A lost page was replaced by one of a file that ends before it (fault.c): ordinary zeros again. */
 void xm_map_mend_lost(struct xm_runtime *rt, uint64_t page)
 {
 	const struct xm_range *r = xm_rangemap_get(&rt->maps, xm_page_addr(page));
 	int prot = r ? xm_value_prot(r->value[0]) : PROT_NONE;
 
-	if (xm_sys_mmap((void *)xm_page_addr(page), XM_PAGE_SIZE, prot,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0))
-		xm_uffd_register(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE, (rt->features & XM_FEAT_WP) != 0);
+	if (!xm_sys_mmap((void *)xm_page_addr(page), XM_PAGE_SIZE, prot,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0))
+		return;
+	xm_map_dress(xm_page_addr(page), XM_PAGE_SIZE, r ? xm_value_flags(r->value[0]) : 0);
+	xm_uffd_register(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE, (rt->features & XM_FEAT_WP) != 0);
 }
 
 void xm_map_release(struct xm_runtime *rt, uint64_t page, uint64_t n, bool unmapped)
@@ -146,9 +161,9 @@ int xm_map_put(struct xm_runtime *rt, uint64_t addr, uint64_t len, int prot, uin
 		return -ENOMEM;
 	if (!xm_sys_mmap((void *)addr, len, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0))
 		return -ENOMEM;
-	xm_sys_madvise((void *)addr, len, MADV_NOHUGEPAGE); /* faults and evictions are by 4 KiB */
-	xm_sys_madvise((void *)addr, len, MADV_DONTFORK); /* but across a fork that we know of: fork.c */
-	rc = xm_uffd_register(rt->uffd, addr, len, (rt->features & XM_FEAT_WP) != 0);
+	rc = xm_map_dress(addr, len, flags);
+	if (rc == 0)
+		rc = xm_uffd_register(rt->uffd, addr, len, (rt->features & XM_FEAT_WP) != 0);
 	if (rc < 0) {
 		xm_map_reserve(addr, len);
 		return rc == -ENOMEM ? -ENOMEM : -EINVAL;

@@ -45,6 +45,7 @@ enum xm_map_flags {
 	XM_MAP_CHARGED = 1 << 8, /* internal: counted in committed_pages */
 	XM_MAP_REGION = 1 << 9,	 /* explicit mapping of a region: slots are fixed */
 	XM_MAP_FOREIGN = 1 << 10, /* internal: a file or shared mapping inside the range, the kernel's own */
+	XM_MAP_DONTDUMP = 1 << 11, /* internal, by madvise */
 };
 
 /* New mapping of len bytes (rounded up to pages), anywhere in the range, aligned to align (power of two, 0:

@@ -42,6 +42,8 @@ void xm_map_count(struct xm_runtime *rt, int64_t pages);
 uint64_t xm_map_pages_with(struct xm_runtime *rt, uint64_t start, uint64_t end, uint64_t flags);
 /* The range is reserved again: not present. */
 bool xm_map_reserve(uint64_t addr, uint64_t len);
+/* Gives the kernel's mapping the advice that all of ours have, and what flags say. 0 or -errno */
+int xm_map_dress(uint64_t addr, uint64_t len, uint64_t flags);
 /* Fresh zeros at [addr, addr+len), registered, in the book. The charge has been made. 0, -ENOMEM, -EINVAL */
 int xm_map_put(struct xm_runtime *rt, uint64_t addr, uint64_t len, int prot, uint64_t flags);
 /* Unmaps; uncommit: and gives the charge of the range back. */

@@ -337,7 +337,7 @@ static int move_pass(struct motion *m)
 
 /* ---- mappings ------------------------------------------------------------------------------------------------- */
 
-/* What the book says of [from, from+len), protections included, holds of `to` as well. The book's entries have been
+/* What the book says of [from, from+len), protections and advice included, holds of `to` as well. The book's entries have been
  * reserved. */
 static int mirror(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t len)
 {
@@ -347,6 +347,8 @@ static int mirror(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_t le
 		int prot = xm_value_prot(value[0]);
 
 		if (prot != PROT_NONE && xm_sys3(SYS_mprotect, to + (at - from), end - at, prot) < 0)
+			return -ENOMEM;
+		if (xm_map_dress(to + (at - from), end - at, xm_value_flags(value[0])) < 0)
 			return -ENOMEM;
 		xm_rangemap_set(&rt->maps, to + (at - from), to + (end - from), value);
 		at = end;
@@ -475,13 +477,25 @@ static int remap_move(struct xm_runtime *rt, struct remap *m, int flags)
 /* Out of the range: into ordinary local memory, by a copy (the faults are served meanwhile). */
 static void *remap_outside(const struct remap *m, bool keep_old)
 {
+	static const struct {
+		uint64_t flag;
+		int advice;
+	} advice[] = { { XM_MAP_DONTFORK, MADV_DONTFORK },
+		       { XM_MAP_WIPEONFORK, MADV_WIPEONFORK },
+		       { XM_MAP_DONTDUMP, MADV_DONTDUMP } };
 	void *to = (void *)m->to;
 	size_t len = xm_min(m->old_len, m->new_len);
 
 	if (!xm_sys_mmap(to, m->new_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0))
 		return (void *)(intptr_t)-ENOMEM;
-	xm_sys3(SYS_mprotect, m->old, len, PROT_READ | PROT_WRITE); /* whatever it was: to be read */
+	if (xm_sys3(SYS_mprotect, m->old, len, PROT_READ | PROT_WRITE) < 0) { /* whatever it was: to be read */
+		xm_sys_munmap(to, m->new_len);
+		return (void *)(intptr_t)-ENOMEM;
+	}
 	memcpy(to, (void *)m->old, len);
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(advice); i++)
+		if (m->flags & advice[i].flag)
+			xm_sys_madvise(to, m->new_len, advice[i].advice);
 	xm_sys3(SYS_mprotect, to, m->new_len, m->prot);
 	if (keep_old) {
 		xm_map_discard((void *)m->old, m->old_len);

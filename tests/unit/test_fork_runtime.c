@@ -272,6 +272,28 @@ static void test_advice_when_wipe_or_dont_then_child_sees_zeros_or_nothing(void 
 	unmap(kept, 64);
 }
 
+/* The advice goes with the mapping: to what it becomes, to where it moves, into local memory. */
+static void test_wipe_when_remapped_then_child_sees_zeros(void **state)
+{
+	char *local = mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *p = filled(64, 19), *q = filled(16, 20);
+	pid_t pid;
+
+	assert_int_equal(xm_map_advise(p, 64 * PAGE, MADV_WIPEONFORK) + xm_map_advise(q, 16 * PAGE, MADV_WIPEONFORK), 0);
+	p = xm_map_remap(p, 64 * PAGE, 64 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, filled(64, 22));
+	p = xm_map_remap(p, 64 * PAGE, 96 * PAGE, MREMAP_MAYMOVE, NULL);
+	assert_false(test_is_error(p));
+	test_fill(p, 96, 21);
+	assert_ptr_equal(xm_map_remap(q, 16 * PAGE, 16 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, local), local);
+	pid = test_fork();
+	if (pid == 0)
+		_exit(test_not_zero(p, 96) ? 2 : test_not_zero(local, 16) ? 3 : 0);
+	assert_int_equal(test_wait(pid), 0);
+	assert_int_equal(test_wrong(p, 96, 21, 0), 0);
+	unmap(p, 96);
+	munmap(local, 16 * PAGE);
+}
+
 /* The kernel does not inherit memory locks. */
 static void test_locks_when_forked_then_not_inherited(void **state)
 {
@@ -528,6 +550,7 @@ int main(void)
 		T(test_slots_when_shared_then_written_apart),
 		T(test_child_when_of_a_child_then_each_sees_its_own),
 		T(test_advice_when_wipe_or_dont_then_child_sees_zeros_or_nothing),
+		T(test_wipe_when_remapped_then_child_sees_zeros),
 		T(test_locks_when_forked_then_not_inherited),
 		T(test_protected_when_forked_then_contents_follow),
 		T(test_fork_when_it_failed_then_nothing_is_charged),

@@ -527,6 +527,38 @@ static void test_remap_when_it_fails_then_later_writes_count(void **state)
 	unmap(p, 64);
 }
 
+/* Whether the kernel would leave the address out of a core dump. */
+static bool left_out_of_dumps(const void *at)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	unsigned long lo, hi;
+	bool here = false, out = false;
+	char line[400];
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &lo, &hi) == 2)
+			here = (uintptr_t)at >= lo && (uintptr_t)at < hi;
+		else if (here && strncmp(line, "VmFlags:", 8) == 0)
+			out = strstr(line, " dd") != NULL;
+	}
+	if (f)
+		fclose(f);
+	return out;
+}
+
+static void test_remap_when_not_to_be_dumped_then_still_not(void **state)
+{
+	char *p = mixed(16, 33), *to = map(64, RW);
+
+	assert_int_equal(xm_map_advise(p, 16 * PAGE, MADV_DONTDUMP), 0);
+	assert_ptr_equal(xm_map_remap(p, 16 * PAGE, 32 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to), to);
+	assert_true(left_out_of_dumps(to) && left_out_of_dumps(to + 31 * PAGE));
+	assert_false(left_out_of_dumps(to + 32 * PAGE));
+	assert_int_equal(xm_map_advise(to, 32 * PAGE, MADV_DODUMP), 0);
+	assert_false(left_out_of_dumps(to));
+	unmap(to, 64);
+}
+
 static void test_remap_when_a_file_is_in_it_then_efault(void **state)
 {
 	char *p = mixed(32, 8);
@@ -607,6 +639,7 @@ int main(void)
 		T(test_remap_when_target_read_meanwhile_then_contents_arrive),
 		T(test_remap_when_beside_itself_then_both_places_stay_external),
 		T(test_remap_when_it_fails_then_later_writes_count),
+		T(test_remap_when_not_to_be_dumped_then_still_not),
 		T(test_remap_when_a_file_is_in_it_then_efault),
 		T(test_remap_when_target_outside_then_ordinary_memory),
 		T(test_remap_when_arguments_bad_then_as_the_kernel),
