@@ -100,23 +100,6 @@ static void discard_locked(struct xm_runtime *rt, uint64_t addr, uint64_t len)
 	}
 }
 
-static void set_flags(struct xm_runtime *rt, uint64_t addr, uint64_t end, uint64_t set, uint64_t clear)
-{
-	while (addr < end) {
-		const struct xm_range *r = xm_rangemap_find(&rt->maps, addr);
-		uint64_t from, to, value[2];
-
-		if (!r || r->start >= end)
-			return;
-		from = xm_max(r->start, addr);
-		to = xm_min(r->end, end);
-		value[0] = xm_value(xm_value_prot(r->value[0]), (xm_value_flags(r->value[0]) | set) & ~clear);
-		value[1] = r->value[1];
-		xm_rangemap_set(&rt->maps, from, to, value);
-		addr = to;
-	}
-}
-
 static int advise_flag(struct xm_runtime *rt, uint64_t addr, uint64_t len, int advice)
 {
 	uint64_t end = addr + len;
@@ -129,31 +112,31 @@ static int advise_flag(struct xm_runtime *rt, uint64_t addr, uint64_t len, int a
 		return rc;
 	switch (advice) {
 	case MADV_DONTFORK:
-		set_flags(rt, addr, end, XM_MAP_DONTFORK, 0);
+		xm_map_set_flags(rt, addr, end, XM_MAP_DONTFORK, 0);
 		break;
 	case MADV_DOFORK:
-		set_flags(rt, addr, end, 0, XM_MAP_DONTFORK);
+		xm_map_set_flags(rt, addr, end, 0, XM_MAP_DONTFORK);
 		break;
 	case MADV_WIPEONFORK:
-		set_flags(rt, addr, end, XM_MAP_WIPEONFORK, 0);
+		xm_map_set_flags(rt, addr, end, XM_MAP_WIPEONFORK, 0);
 		break;
 	case MADV_KEEPONFORK:
-		set_flags(rt, addr, end, 0, XM_MAP_WIPEONFORK);
+		xm_map_set_flags(rt, addr, end, 0, XM_MAP_WIPEONFORK);
 		break;
 	case MADV_DONTDUMP:
-		set_flags(rt, addr, end, XM_MAP_DONTDUMP, 0);
+		xm_map_set_flags(rt, addr, end, XM_MAP_DONTDUMP, 0);
 		break;
 	case MADV_DODUMP:
-		set_flags(rt, addr, end, 0, XM_MAP_DONTDUMP);
+		xm_map_set_flags(rt, addr, end, 0, XM_MAP_DONTDUMP);
 		break;
 	case MADV_SEQUENTIAL:
-		set_flags(rt, addr, end, XM_MAP_SEQUENTIAL, XM_MAP_RANDOM);
+		xm_map_set_flags(rt, addr, end, XM_MAP_SEQUENTIAL, XM_MAP_RANDOM);
 		break;
 	case MADV_RANDOM:
-		set_flags(rt, addr, end, XM_MAP_RANDOM, XM_MAP_SEQUENTIAL);
+		xm_map_set_flags(rt, addr, end, XM_MAP_RANDOM, XM_MAP_SEQUENTIAL);
 		break;
 	default:
-		set_flags(rt, addr, end, 0, XM_MAP_RANDOM | XM_MAP_SEQUENTIAL);
+		xm_map_set_flags(rt, addr, end, 0, XM_MAP_RANDOM | XM_MAP_SEQUENTIAL);
 	}
 	return 0;
 }

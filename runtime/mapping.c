@@ -140,6 +140,23 @@ uint64_t xm_map_pages_with(struct xm_runtime *rt, uint64_t start, uint64_t end, 
 	return bytes >> XM_PAGE_SHIFT;
 }
 
+void xm_map_set_flags(struct xm_runtime *rt, uint64_t addr, uint64_t end, uint64_t set, uint64_t clear)
+{
+	while (addr < end) {
+		const struct xm_range *r = xm_rangemap_find(&rt->maps, addr);
+		uint64_t from, to, value[2];
+
+		if (!r || r->start >= end)
+			return;
+		from = xm_max(r->start, addr);
+		to = xm_min(r->end, end);
+		value[0] = xm_value(xm_value_prot(r->value[0]), (xm_value_flags(r->value[0]) | set) & ~clear);
+		value[1] = r->value[1];
+		xm_rangemap_set(&rt->maps, from, to, value);
+		addr = to;
+	}
+}
+
 static bool wants_charge(int prot, uint64_t flags)
 {
 	return (prot & PROT_WRITE) && !(flags & (XM_MAP_NORESERVE | XM_MAP_REGION));
@@ -173,18 +190,54 @@ int xm_map_put(struct xm_runtime *rt, uint64_t addr, uint64_t len, int prot, uin
 	return 0;
 }
 
-void xm_map_drop(struct xm_runtime *rt, uint64_t addr, uint64_t len, bool uncommit)
+/* Taken words are as before; the policy is told, which may have asked meanwhile and forgotten. */
+static void untake(struct xm_runtime *rt, uint64_t page, uint64_t n)
+{
+	uint64_t end = page + n;
+
+	for (page = xm_pte_skip(rt, page, end); page < end; page = xm_pte_skip(rt, page + 1, end)) {
+		xm_pte word = xm_pg_load(&rt->pt[page]);
+
+		if (xm_pg_state(word) != XM_PG_TAKEN)
+			continue;
+		xm_page_settle(rt, page, xm_pg_with_state(word & ~XM_PG_PREV_MASK, xm_pg_prev(word)));
+		if (xm_pg_prev(word) == XM_PG_RESIDENT)
+			xm_reclaim_inserted(rt, &page, 1, false);
+	}
+}
+
+int xm_map_drop(struct xm_runtime *rt, uint64_t addr, uint64_t len, bool uncommit)
 {
 	uint64_t mapped = xm_map_pages_with(rt, addr, addr + len, 0);
 	uint64_t charged = xm_map_pages_with(rt, addr, addr + len, XM_MAP_CHARGED);
+	uint64_t page = (addr - xm_ext_lo) >> XM_PAGE_SHIFT, n = len >> XM_PAGE_SHIFT;
 
-	xm_map_take(rt, (addr - xm_ext_lo) >> XM_PAGE_SHIFT, len >> XM_PAGE_SHIFT);
-	xm_map_reserve(addr, len);
+	xm_map_take(rt, page, n);
+	if (!xm_map_reserve(addr, len)) {
+		untake(rt, page, n);
+		return -ENOMEM;
+	}
 	/* pages that came to life in between: nothing new can come any more */
-	xm_map_take(rt, (addr - xm_ext_lo) >> XM_PAGE_SHIFT, len >> XM_PAGE_SHIFT);
-	xm_map_release(rt, (addr - xm_ext_lo) >> XM_PAGE_SHIFT, len >> XM_PAGE_SHIFT, true);
+	xm_map_take(rt, page, n);
+	xm_map_release(rt, page, n, true);
 	xm_rangemap_clear(&rt->maps, addr, addr + len);
 	xm_map_count(rt, -(int64_t)mapped);
+	if (uncommit)
+		xm_family_uncommit(rt->fam, rt->proc, charged);
+	return 0;
+}
+
+void xm_map_drop_late(struct xm_runtime *rt, uint64_t addr, uint64_t len, bool uncommit)
+{
+	uint64_t charged = xm_map_pages_with(rt, addr, addr + len, XM_MAP_CHARGED);
+	uint64_t page = (addr - xm_ext_lo) >> XM_PAGE_SHIFT, n = len >> XM_PAGE_SHIFT;
+
+	if (xm_map_drop(rt, addr, len, uncommit) == 0)
+		return;
+	xm_map_take(rt, page, n);
+	xm_sys_madvise((void *)addr, len, MADV_DONTNEED);
+	xm_map_release(rt, page, n, false);
+	xm_map_set_flags(rt, addr, addr + len, 0, XM_MAP_CHARGED);
 	if (uncommit)
 		xm_family_uncommit(rt->fam, rt->proc, charged);
 }
@@ -284,14 +337,14 @@ void *xm_map_fixed(void *at, size_t len, int prot, unsigned flags, bool noreplac
 			xm_map_end();
 		return (void *)(intptr_t)-EINVAL;
 	}
-	if (xm_map_pages_with(rt, addr, addr + bytes, 0)) {
-		if (noreplace) {
-			xm_map_end();
-			return (void *)(intptr_t)-EEXIST;
-		}
-		xm_map_drop(rt, addr, bytes, true);
-	}
-	rc = xm_map_charge(rt, bytes, prot, &f);
+	if (!xm_map_pages_with(rt, addr, addr + bytes, 0))
+		rc = 0;
+	else if (noreplace)
+		rc = -EEXIST;
+	else
+		rc = xm_rangemap_reserve(&rt->maps, 3) < 0 ? -ENOMEM : xm_map_drop(rt, addr, bytes, true);
+	if (rc == 0)
+		rc = xm_map_charge(rt, bytes, prot, &f);
 	if (rc == 0) {
 		rc = xm_map_put(rt, addr, bytes, prot, f);
 		if (rc < 0)
@@ -311,8 +364,11 @@ int xm_map_foreign(void *at, size_t len)
 
 	if (rc < 0)
 		return rc;
-	xm_map_drop(rt, addr, bytes, true);
-	rc = xm_rangemap_set(&rt->maps, addr, addr + bytes, value);
+	rc = xm_rangemap_reserve(&rt->maps, 2);
+	if (rc == 0)
+		rc = xm_map_drop(rt, addr, bytes, true);
+	if (rc == 0)
+		rc = xm_rangemap_set(&rt->maps, addr, addr + bytes, value);
 	if (rc == 0)
 		xm_map_count(rt, (int64_t)(bytes >> XM_PAGE_SHIFT));
 	xm_map_end();
@@ -329,7 +385,7 @@ int xm_map_unmap(void *at, size_t len)
 	if (xm_rangemap_reserve(&xm_rt.maps, 1) < 0)
 		rc = -ENOMEM;
 	else
-		xm_map_drop(&xm_rt, addr, bytes, true);
+		rc = xm_map_drop(&xm_rt, addr, bytes, true);
 	xm_map_end();
 	return rc;
 }

@@ -46,8 +46,13 @@ bool xm_map_reserve(uint64_t addr, uint64_t len);
 int xm_map_dress(uint64_t addr, uint64_t len, uint64_t flags);
 /* Fresh zeros at [addr, addr+len), registered, in the book. The charge has been made. 0, -ENOMEM, -EINVAL */
 int xm_map_put(struct xm_runtime *rt, uint64_t addr, uint64_t len, int prot, uint64_t flags);
-/* Unmaps; uncommit: and gives the charge of the range back. */
-void xm_map_drop(struct xm_runtime *rt, uint64_t addr, uint64_t len, bool uncommit);
+/* Sets and clears flags of what is in the book there; it can change without memory where ends are reserved. */
+void xm_map_set_flags(struct xm_runtime *rt, uint64_t addr, uint64_t end, uint64_t set, uint64_t clear);
+/* Unmaps; uncommit: and gives the charge of the range back. 0; -ENOMEM, nothing has changed: the kernel cannot split a
+ * mapping. Room in the book for one change has been reserved. */
+int xm_map_drop(struct xm_runtime *rt, uint64_t addr, uint64_t len, bool uncommit);
+/* The same for a call that has gone too far to fail: what cannot be unmapped stays in the book, empty, without a charge. */
+void xm_map_drop_late(struct xm_runtime *rt, uint64_t addr, uint64_t len, bool uncommit);
 /* Charges a range against --size if it is of the kind; sets or clears XM_MAP_CHARGED in *flags. 0, -ENOMEM */
 int xm_map_charge(struct xm_runtime *rt, uint64_t len, int prot, uint64_t *flags);
 void xm_map_uncharge(struct xm_runtime *rt, uint64_t len, uint64_t flags);

@@ -395,9 +395,9 @@ static int move_pages(struct xm_runtime *rt, uint64_t from, uint64_t to, uint64_
 		move_pass(&back);
 	xm_worker_put(m.w);
 	if (rc < 0)
-		xm_map_drop(rt, to, len, false);
+		xm_map_drop_late(rt, to, len, false);
 	else if (!keep_old)
-		xm_map_drop(rt, from, len, false);
+		xm_map_drop_late(rt, from, len, false);
 	return rc < 0 ? -ENOMEM : 0;
 }
 
@@ -427,11 +427,8 @@ static int remap_in_place(struct xm_runtime *rt, const struct remap *m)
 {
 	uint64_t end = m->old + m->old_len, want = m->old + m->new_len;
 
-	if (m->new_len <= m->old_len) {
-		if (m->new_len < m->old_len)
-			xm_map_drop(rt, want, end - want, true);
-		return 0;
-	}
+	if (m->new_len <= m->old_len)
+		return m->new_len < m->old_len ? xm_map_drop(rt, want, end - want, true) : 0;
 	if (want > xm_ext_hi || xm_map_pages_with(rt, end, want, 0))
 		return -ENOMEM;
 	return extend(rt, m, end, want - end);
@@ -446,7 +443,7 @@ static int remap_move(struct xm_runtime *rt, struct remap *m, int flags)
 	if (flags & MREMAP_FIXED) {
 		if (m->to < m->old + m->old_len && m->old < m->to + m->new_len)
 			return -EINVAL;
-		xm_map_drop(rt, m->to, m->new_len, true);
+		rc = xm_map_drop(rt, m->to, m->new_len, true);
 	} else {
 		rc = xm_rangemap_fit(&rt->maps, xm_ext_lo, xm_ext_hi, m->new_len, XM_PAGE_SIZE, &rt->fit_cursor,
 				     &m->to);
@@ -466,11 +463,11 @@ static int remap_move(struct xm_runtime *rt, struct remap *m, int flags)
 	}
 	if (rc < 0) {
 		if (m->new_len > len)
-			xm_map_drop(rt, m->to + len, m->new_len - len, true);
+			xm_map_drop_late(rt, m->to + len, m->new_len - len, true);
 		return rc;
 	}
 	if (!keep && m->old_len > len)
-		xm_map_drop(rt, m->old + len, m->old_len - len, true);
+		xm_map_drop_late(rt, m->old + len, m->old_len - len, true);
 	return 0;
 }
 
@@ -546,7 +543,7 @@ void *xm_map_remap(void *old, size_t old_len, size_t new_len, int flags, void *n
 		rc = must_move ? -ENOMEM : remap_in_place(rt, &m);
 		if (rc == 0)
 			m.to = m.old;
-		else if (flags & MREMAP_MAYMOVE)
+		else if ((flags & MREMAP_MAYMOVE) && (must_move || m.new_len > m.old_len))
 			rc = remap_move(rt, &m, flags);
 	}
 	xm_map_end();

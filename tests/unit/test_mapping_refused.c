@@ -69,6 +69,12 @@ static char *filled(uint64_t pages, uint64_t seed)
 	return p;
 }
 
+/* Pages of the range that a handler has not settled within two seconds. */
+static uint64_t test_left_busy(const void *at, uint64_t pages)
+{
+	return test_pages_become(at, pages, XM_PG_FETCHING, 0);
+}
+
 static void unmap(void *p, uint64_t pages)
 {
 	assert_int_equal(xm_map_unmap(p, pages * PAGE), 0);
@@ -290,6 +296,93 @@ static void test_remap_when_it_fails_then_policy_knows_the_pages(void **state)
 	unmap(p, 8);
 }
 
+/* ---- unmapping ---------------------------------------------------------------------------------------------- */
+
+struct range_call {
+	char *at;
+	uint64_t pages;
+	intptr_t result;
+};
+
+static void do_unmap(void *ctx)
+{
+	struct range_call *c = ctx;
+
+	c->result = xm_map_unmap(c->at, c->pages * PAGE);
+}
+
+static void do_map_fixed(void *ctx)
+{
+	struct range_call *c = ctx;
+
+	c->result = (intptr_t)xm_map_fixed(c->at, c->pages * PAGE, RW, 0, false);
+}
+
+static void do_shrink(void *ctx)
+{
+	struct range_call *c = ctx;
+
+	c->result = (intptr_t)xm_map_remap(c->at - 4 * PAGE, (4 + c->pages) * PAGE, 4 * PAGE, MREMAP_MAYMOVE, NULL);
+}
+
+/* The kernel cannot split a mapping: ENOMEM, and every page is what it was: resident, clean, on the appliance. */
+static void check_no_split(void (*call)(void *), uint64_t seed)
+{
+	char *p = filled(32, seed);
+	struct range_call c = { p + 4 * PAGE, 28, 0 };
+	struct refuse r = { .nr = SYS_mmap, .value = (uintptr_t)c.at, .times = 1, .err = ENOMEM };
+	uint64_t resident;
+
+	assert_int_equal(test_evict(p, 32), 0);
+	for (uint64_t i = 0; i < 32; i += 3)
+		(void)*(volatile char *)(p + i * PAGE);
+	test_fill(p + 6 * PAGE, 1, seed + 100);
+	assert_int_equal(test_left_busy(p, 32), 0);
+	resident = xm_load(&xm_rt.me->resident) - test_own_pages();
+	refuse_run(&r, call, &c);
+	assert_int_equal(r.seen, 1);
+	assert_int_equal(c.result, -ENOMEM);
+	assert_int_equal(xm_load(&xm_rt.me->resident) - test_own_pages(), resident);
+	assert_int_equal(test_wrong(p, 6, seed, 0) + test_wrong(p + 7 * PAGE, 25, seed, 7), 0);
+	assert_int_equal(test_wrong(p + 6 * PAGE, 1, seed + 100, 0), 0);
+	assert_int_equal(test_evict(p, 32), 0);
+	assert_int_equal(test_wrong(p, 6, seed, 0) + test_wrong(p + 7 * PAGE, 25, seed, 7), 0);
+	assert_int_equal(xm_load(&xm_rt.fam->committed_pages), 32);
+	unmap(p, 32);
+}
+
+static void test_unmap_when_it_cannot_be_split_then_enomem_and_nothing_changed(void **state)
+{
+	check_no_split(do_unmap, 14);
+}
+
+static void test_fixed_when_it_cannot_be_split_then_enomem_and_nothing_changed(void **state)
+{
+	check_no_split(do_map_fixed, 15);
+}
+
+static void test_remap_when_it_cannot_shrink_then_enomem_and_nothing_changed(void **state)
+{
+	check_no_split(do_shrink, 16);
+}
+
+/* All has moved when the old range cannot be unmapped: it stays as a mapping without contents, which munmap ends. */
+static void test_remap_when_old_range_stays_then_empty_and_accounts_right(void **state)
+{
+	char *p = filled(8, 17);
+	struct refuse r = { .nr = SYS_mmap, .value = (uintptr_t)p, .times = 1, .err = ENOMEM };
+	struct remap_call c = moving(p, p + 64 * PAGE, 8, 0);
+
+	refuse_run(&r, do_remap, &c);
+	assert_int_equal(r.seen, 1);
+	assert_ptr_equal(c.result, c.to);
+	assert_int_equal(test_wrong(c.to, 8, 17, 0), 0);
+	assert_int_equal(xm_load(&xm_rt.fam->committed_pages), 8);
+	assert_int_equal(test_pages_in(p, 8, XM_PG_EMPTY), 8);
+	unmap(p, 8);
+	unmap(c.to, 8);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -301,6 +394,10 @@ int main(void)
 		T(test_remap_when_pages_mapped_anew_behind_our_back_then_zeros_there),
 		T(test_remap_when_old_range_cannot_be_closed_then_enomem_and_contents_stay),
 		T(test_remap_when_it_fails_then_policy_knows_the_pages),
+		T(test_unmap_when_it_cannot_be_split_then_enomem_and_nothing_changed),
+		T(test_fixed_when_it_cannot_be_split_then_enomem_and_nothing_changed),
+		T(test_remap_when_it_cannot_shrink_then_enomem_and_nothing_changed),
+		T(test_remap_when_old_range_stays_then_empty_and_accounts_right),
 	};
 	const struct CMUnitTest moving_tests[] = {
 		T(test_remap_when_no_worker_then_enomem_and_contents_stay),
