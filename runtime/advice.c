@@ -103,8 +103,10 @@ static void discard_locked(struct xm_runtime *rt, uint64_t addr, uint64_t len)
 static int advise_flag(struct xm_runtime *rt, uint64_t addr, uint64_t len, int advice)
 {
 	uint64_t end = addr + len;
-	int rc = 0;
+	int rc = xm_rangemap_reserve(&rt->maps, 2);
 
+	if (rc < 0)
+		return rc;
 	if (advice == MADV_WIPEONFORK || advice == MADV_KEEPONFORK || /* inheritance itself is fork.c's */
 	    advice == MADV_DONTDUMP || advice == MADV_DODUMP)
 		rc = xm_sys_madvise((void *)addr, len, advice);

@@ -421,7 +421,9 @@ int xm_map_protect(void *at, size_t len, int prot)
 		rc = -ENOMEM;
 		goto out;
 	}
-	rc = charge_protect(rt, addr, addr + bytes, prot, &charged);
+	rc = xm_rangemap_reserve(&rt->maps, 2); /* both ends; what is between keeps its entries */
+	if (rc == 0)
+		rc = charge_protect(rt, addr, addr + bytes, prot, &charged);
 	if (rc < 0)
 		goto out;
 	rc = (int)xm_sys3(SYS_mprotect, addr, bytes, prot);
