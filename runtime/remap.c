@@ -503,6 +503,12 @@ static void *remap_outside(const struct remap *m, bool keep_old)
 	return to;
 }
 
+/* Whether what has grown from end on is locked, as what is before it. */
+static bool wants_lock(struct xm_runtime *rt, uint64_t end)
+{
+	return rt->lock_future || (xm_pg_load(&rt->pt[xm_page_of((void *)end) - 1]) & XM_PG_PINNED);
+}
+
 /* Partly inside the external range: no such mapping can be. */
 static bool straddles(uint64_t at, uint64_t len)
 {
@@ -514,7 +520,7 @@ void *xm_map_remap(void *old, size_t old_len, size_t new_len, int flags, void *n
 	struct xm_runtime *rt = &xm_rt;
 	struct remap m = { .new_len = xm_round_up(new_len, XM_PAGE_SIZE), .to = (uint64_t)(uintptr_t)new_addr };
 	const struct xm_range *r;
-	bool must_move = (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) != 0;
+	bool must_move = (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) != 0, lock = false;
 	int rc;
 
 	if (!m.new_len || m.new_len < new_len || (must_move && !(flags & MREMAP_MAYMOVE)) || !old_len ||
@@ -545,7 +551,10 @@ void *xm_map_remap(void *old, size_t old_len, size_t new_len, int flags, void *n
 			m.to = m.old;
 		else if ((flags & MREMAP_MAYMOVE) && (must_move || m.new_len > m.old_len))
 			rc = remap_move(rt, &m, flags);
+		lock = rc == 0 && m.new_len > m.old_len && wants_lock(rt, m.to + m.old_len);
 	}
 	xm_map_end();
+	if (lock) /* what does not fit into the budget any more is not locked: too late to fail */
+		xm_map_lock((void *)(m.to + m.old_len), m.new_len - m.old_len);
 	return rc < 0 ? (void *)(intptr_t)rc : (void *)m.to;
 }

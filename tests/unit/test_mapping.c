@@ -559,6 +559,19 @@ static void test_remap_when_not_to_be_dumped_then_still_not(void **state)
 	unmap(to, 64);
 }
 
+static void test_remap_when_locked_and_grown_then_the_new_part_is_locked(void **state)
+{
+	char *p = map(8, RW);
+
+	assert_int_equal(xm_map_lock(p, 8 * PAGE), 0);
+	p = xm_map_remap(p, 8 * PAGE, 16 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, map(16, RW));
+	assert_false(test_is_error(p));
+	assert_int_equal(test_pages_become(p, 16, XM_PG_RESIDENT, 16), 16);
+	for (uint64_t i = 0; i < 16; i++)
+		assert_true(xm_pg_load(&xm_rt.pt[xm_page_of(p) + i]) & XM_PG_PINNED);
+	unmap(p, 16);
+}
+
 static void test_remap_when_a_file_is_in_it_then_efault(void **state)
 {
 	char *p = mixed(32, 8);
@@ -640,6 +653,7 @@ int main(void)
 		T(test_remap_when_beside_itself_then_both_places_stay_external),
 		T(test_remap_when_it_fails_then_later_writes_count),
 		T(test_remap_when_not_to_be_dumped_then_still_not),
+		T(test_remap_when_locked_and_grown_then_the_new_part_is_locked),
 		T(test_remap_when_a_file_is_in_it_then_efault),
 		T(test_remap_when_target_outside_then_ordinary_memory),
 		T(test_remap_when_arguments_bad_then_as_the_kernel),
