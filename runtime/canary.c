@@ -48,8 +48,14 @@ bool xm_canary_register(struct xm_runtime *rt)
 
 void xm_canary_unregister(struct xm_runtime *rt)
 {
-	if (rt->canary.page)
-		xm_uffd_unregister(rt->uffd, (uint64_t)(uintptr_t)rt->canary.page, XM_PAGE_SIZE);
+	uint64_t page = (uint64_t)(uintptr_t)rt->canary.page;
+
+	if (!page)
+		return;
+	xm_uffd_unregister(rt->uffd, page, XM_PAGE_SIZE);
+	/* The kernel wakes before it takes the registration: a fault that is under way by the mapping's own lock (Linux 6.4)
+	 * goes to sleep in between. By now it sleeps. */
+	xm_uffd_wake(rt->uffd, page, XM_PAGE_SIZE);
 }
 
 void xm_canary_nudge(struct xm_runtime *rt)
