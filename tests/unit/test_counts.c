@@ -33,6 +33,7 @@ static int fresh(void **state)
 
 static int stop(void **state)
 {
+	kill(appliance.pid, SIGCONT); /* a test that failed may have left it stopped */
 	test_runtime_stop();
 	test_appliance_stop(&appliance);
 	return 0;
