@@ -322,10 +322,11 @@ void xm_peer_slabs_drop(struct xm_peer *p, uint64_t region, uint64_t first, uint
 
 	for (uint64_t slab = first; t && slab < SLABS_MAX && slab - first < count; slab++) {
 		struct xm_chunk *c = &t->chunks[slab / XM_CHUNK_SLABS];
+		uint64_t mapped = xm_load(&c->mapped);
 
-		if (!c->mapped)
+		if (!mapped)
 			slab |= XM_CHUNK_SLABS - 1; /* nothing in this chunk */
-		else if (c->mapped >> (slab % XM_CHUNK_SLABS) & 1)
+		else if (mapped >> (slab % XM_CHUNK_SLABS) & 1)
 			drop_one(p, c, slab);
 	}
 }

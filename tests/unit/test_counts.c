@@ -350,7 +350,7 @@ static void test_fetch_when_page_is_written_while_written_back_then_none(void **
 {
 	struct eviction e = { NULL, BATCH };
 	pthread_t evictor, writer;
-	uint64_t waits;
+	uint64_t waits, calls;
 
 	config.lost_timeout_ns = 60000000000ull;
 	start("tcp");
@@ -363,9 +363,12 @@ static void test_fetch_when_page_is_written_while_written_back_then_none(void **
 	assert_int_equal(fetched_become(BATCH), BATCH);
 	assert_int_equal(test_pages_become(e.at, BATCH, XM_PG_RESIDENT, BATCH), BATCH);
 	waits = COUNT(faults_wait);
+	calls = COUNT(evict_calls);
 	kill(appliance.pid, SIGSTOP);
 	pthread_create(&evictor, NULL, evict_once_main, &e);
 	assert_int_equal(test_pages_become(e.at, BATCH, XM_PG_EVICTING, BATCH), BATCH);
+	while (COUNT(evict_calls) < calls + 2) /* protected, copied: until then a write is just a write */
+		usleep(1000);
 	pthread_create(&writer, NULL, write_main, e.at + 5 * PAGE);
 	while (COUNT(faults_wait) == waits)
 		usleep(1000);
