@@ -354,6 +354,8 @@ int xm_mapping_after_fork(struct xm_runtime *rt);
 /* ---- runtime.c ---- */
 /* One line once per reason about an appliance that is gone for good. */
 void xm_say_lost(struct xm_runtime *rt, unsigned appliance, const char *what);
+/* One line once per appliance: faults wait for a link that this process cannot open. */
+void xm_say_waits(struct xm_runtime *rt, unsigned appliance);
 /* One line once per status: a page is given up because fetching it failed so. */
 void xm_say_page_lost(struct xm_runtime *rt, uint64_t page, int status);
 /* One line once: a page found no room on any appliance. */

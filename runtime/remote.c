@@ -377,6 +377,8 @@ static void transfer_to_one(struct batch *b)
 		why = "it does not answer";
 	if (err == -ENOLINK)
 		xm_say_lost(rt, b->appliance, why);
+	else
+		xm_say_waits(rt, b->appliance);
 	for (int i = 0; i < b->n; i++)
 		if (is_due(b, i))
 			b->status[i] = err;

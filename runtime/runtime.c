@@ -58,6 +58,18 @@ void xm_say_lost(struct xm_runtime *rt, unsigned a, const char *what)
 	       rt->pid, rt->me->comm, rt->fam->cfg.appliance[a].uri, what);
 }
 
+void xm_say_waits(struct xm_runtime *rt, unsigned a)
+{
+	static uint32_t said;
+	uint32_t bit = 1u << a;
+
+	if (__atomic_fetch_or(&said, bit, __ATOMIC_RELAXED) & bit)
+		return;
+	xm_warn("process %d (%s): no link to appliance %s can be opened for want of memory or descriptors here; threads wait "
+		"for it: see ulimit -n, ulimit -v and, for verbs, ulimit -l",
+		rt->pid, rt->me->comm, rt->fam->cfg.appliance[a].uri);
+}
+
 void xm_say_page_lost(struct xm_runtime *rt, uint64_t page, int status)
 {
 	uint64_t bit = 1ull << (-status & 63);
