@@ -313,7 +313,7 @@ static void test_fetch_when_pages_are_being_written_back_then_none(void **state)
 	test_fill(e.at, pages, 1);
 	assert_int_equal(test_pages_become(e.at, pages, XM_PG_RESIDENT, pages), pages);
 	assert_int_equal(fetched_become(pages), pages);
-	test_appliance_pause(&appliance);
+	assert_true(test_appliance_pause(&appliance));
 	pthread_create(&thread, NULL, evict_main, &e);
 	assert_int_equal(test_pages_become(e.at, pages, XM_PG_EVICTING, pages), pages);
 	for (int i = 0; i < 3; i++)
@@ -364,7 +364,7 @@ static void test_fetch_when_page_is_written_while_written_back_then_none(void **
 	assert_int_equal(test_pages_become(e.at, BATCH, XM_PG_RESIDENT, BATCH), BATCH);
 	waits = COUNT(faults_wait);
 	calls = COUNT(evict_calls);
-	test_appliance_pause(&appliance);
+	assert_true(test_appliance_pause(&appliance));
 	pthread_create(&evictor, NULL, evict_once_main, &e);
 	assert_int_equal(test_pages_become(e.at, BATCH, XM_PG_EVICTING, BATCH), BATCH);
 	while (COUNT(evict_calls) < calls + 2) /* protected, copied: until then a write is just a write */

@@ -286,7 +286,7 @@ static void test_appliance_when_stopped_for_a_moment_then_nobody_notices(void **
 	start("tcp", "128M");
 	p = filled(PAGES, 9);
 	for (int i = 0; i < 3; i++) {
-		test_appliance_pause(&appliance[0]);
+		assert_true(test_appliance_pause(&appliance[0]));
 		if (fork() == 0) { /* somebody lets it go on while we wait for a page */
 			usleep(300000);
 			kill(appliance[0].pid, SIGCONT);
@@ -316,7 +316,7 @@ static void test_budget_when_eviction_is_slow_then_kept(void **state)
 	p = filled(PAGES, 9);
 	xm_rt.reserve_pages = 16; /* which may be exceeded; the sooner it is used up */
 	more = xm_map_new(PAGES * PAGE, 0, RW, 0);
-	test_appliance_pause(&appliance[0]);
+	assert_true(test_appliance_pause(&appliance[0]));
 	for (unsigned i = 0; i < 4; i++)
 		pthread_create(&t[i], NULL, filler_main, more + i * (PAGES / 4) * PAGE);
 	usleep(1500000); /* for as long as the eviction is to take */
