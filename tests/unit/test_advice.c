@@ -12,39 +12,24 @@
 
 #include <sys/mman.h>
 
-#include "tests/harness.h"
+#include "tests/unit/runtime_fixture.h"
 
 #define RW (PROT_READ | PROT_WRITE)
 #define PAGE XM_PAGE_SIZE
 #define BUDGET_PAGES 2048u
 
-static struct test_appliance appliance;
-
 static int group_setup(void **state)
 {
 	struct test_config c = { .budget_bytes = BUDGET_PAGES * PAGE };
 
-	test_appliance_start(&appliance, "128M", "shm");
-	test_runtime_start(&c, &appliance, 1);
+	group_start(&c, "128M");
 	return 0;
-}
-
-static int group_teardown(void **state)
-{
-	test_runtime_stop();
-	return test_appliance_stop(&appliance);
-}
-
-static int nothing_left(void **state)
-{
-	return test_left_over() ? -1 : 0;
 }
 
 static char *filled(uint64_t pages, uint64_t seed)
 {
-	char *p = xm_map_new(pages * PAGE, 0, RW, 0);
+	char *p = map(pages, RW);
 
-	assert_false(test_is_error(p));
 	test_fill(p, pages, seed);
 	return p;
 }

@@ -15,40 +15,18 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
-#include "tests/harness.h"
+#include "tests/unit/runtime_fixture.h"
 
 #define RW (PROT_READ | PROT_WRITE)
 #define PAGE XM_PAGE_SIZE
 #define SIZE_PAGES 4096u /* --size */
 
-static struct test_appliance appliance;
-
 static int group_setup(void **state)
 {
 	struct test_config c = { .budget_bytes = 8 << 20, .size_bytes = SIZE_PAGES * PAGE };
 
-	test_appliance_start(&appliance, "128M", "shm");
-	test_runtime_start(&c, &appliance, 1);
+	group_start(&c, "128M");
 	return 0;
-}
-
-static int group_teardown(void **state)
-{
-	test_runtime_stop();
-	return test_appliance_stop(&appliance);
-}
-
-static int nothing_left(void **state)
-{
-	return test_left_over() ? -1 : 0;
-}
-
-static char *map(uint64_t pages, int prot)
-{
-	char *p = xm_map_new(pages * PAGE, 0, prot, 0);
-
-	assert_false(test_is_error(p));
-	return p;
 }
 
 /* Pages with contents, every second one on the appliance only. */

@@ -14,18 +14,16 @@
 
 #include "runtime/uffd_abi.h"
 #include "tests/unit/refuse.h"
+#include "tests/unit/runtime_fixture.h"
 
 #define RW (PROT_READ | PROT_WRITE)
 #define PAGE XM_PAGE_SIZE
-
-static struct test_appliance appliance;
 
 static void start(uint32_t masked)
 {
 	struct test_config c = { .budget_bytes = 8 << 20, .lost_timeout_ns = 500000000, .masked_features = masked };
 
-	test_appliance_start(&appliance, "64M", "shm");
-	test_runtime_start(&c, &appliance, 1);
+	group_start(&c, "64M");
 }
 
 static int group_setup(void **state)
@@ -39,25 +37,6 @@ static int group_setup_moving(void **state)
 {
 	start(XM_FEAT_WP);
 	return 0;
-}
-
-static int group_teardown(void **state)
-{
-	test_runtime_stop();
-	return test_appliance_stop(&appliance);
-}
-
-static int nothing_left(void **state)
-{
-	return test_left_over() ? -1 : 0;
-}
-
-static char *map(uint64_t pages, int prot)
-{
-	char *p = xm_map_new(pages * PAGE, 0, prot, 0);
-
-	assert_false(test_is_error(p));
-	return p;
 }
 
 static char *filled(uint64_t pages, uint64_t seed)
