@@ -83,6 +83,8 @@ RUN_TESTS := BUILD=$(BUILD) tools/run-tests
 unit_of = $(UNIT_NAMES:%=$(BUILD)/$(1)/tests/unit/%)
 stress_of = $(patsubst %,$(BUILD)/$(1)/tests/stress/%,$(call names,tests/stress/*.c))
 replay_of = $(FUZZ_NAMES:fuzz_%=$(BUILD)/$(1)/tests/fuzz/replay_%)
+# unit tests two at a time: much of their time they wait
+AT_A_TIME := -j 2
 tsan_of = $(filter-out $(TSAN_SKIP:%=$(BUILD)/tsan/tests/unit/%),$(call unit_of,tsan))
 
 # sub-makes use every processor unless a -j was given
@@ -108,11 +110,11 @@ check:  ## install what is missing, build, and run the tests (under 20 minutes)
 	$(SUBMAKE) VARIANT=tsan tests
 	$(SUBMAKE) compile_commands.json
 	@XMEM_LEVEL=check $(RUN_TESTS) \
-		-b $(BUILD)/release tools/lint \
+		$(AT_A_TIME) -b $(BUILD)/release tools/lint \
 		$(call unit_of,release) $(call replay_of,release) \
 		-b $(BUILD)/asan $(call unit_of,asan) $(call replay_of,asan) \
 		-b $(BUILD)/tsan $(tsan_of) \
-		-b $(BUILD)/release -t 300 $(call stress_of,release) -t 120 $(IT_SCRIPTS)
+		-j 1 -b $(BUILD)/release -t 300 $(call stress_of,release) -t 120 $(IT_SCRIPTS)
 
 check-all:  ## everything: every variant, every combination, long stress, fuzzing, RDMA
 	@tools/setup
@@ -123,12 +125,12 @@ check-all:  ## everything: every variant, every combination, long stress, fuzzin
 	$(SUBMAKE) VARIANT=tsan tests
 	$(SUBMAKE) compile_commands.json fuzz
 	@XMEM_LEVEL=all $(RUN_TESTS) \
-		-b $(BUILD)/release tools/lint \
+		$(AT_A_TIME) -b $(BUILD)/release tools/lint \
 		$(call unit_of,release) $(call replay_of,release) \
 		-b $(BUILD)/checked $(call unit_of,checked) \
 		-b $(BUILD)/asan $(call unit_of,asan) $(call replay_of,asan) \
 		-b $(BUILD)/tsan $(tsan_of) \
-		-t 3600 -b $(BUILD)/release $(call stress_of,release) \
+		-j 1 -t 3600 -b $(BUILD)/release $(call stress_of,release) \
 		-b $(BUILD)/checked $(call stress_of,checked) \
 		-b $(BUILD)/asan $(call stress_of,asan) -b $(BUILD)/tsan $(call stress_of,tsan) \
 		-t 1200 -b $(BUILD)/release $(IT_SCRIPTS) \
