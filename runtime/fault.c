@@ -283,13 +283,14 @@ static int lock_advised(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	return n;
 }
 
-/* Whether the pages that are prefetched now should come in writable: when most of the last run was written too. One
- * page of a writable run stays protected to see by; a program that loads before it stores shows it there. */
+/* Whether the pages that are prefetched now should come in writable: when most of the protected ones of the last run, and
+ * this one, were written. A page of a writable run stays protected to see by; a program that loads before it stores shows
+ * it there. */
 static bool stream_writes(const struct xm_stream *s, bool write)
 {
-	uint32_t writes = s->run_writes + write;
+	uint32_t seen = s->run_protected + write;
 
-	return s->run_writable ? writes >= 2 : writes * 2 > s->run_pages + 1;
+	return seen ? (s->run_writes + write) * 2 > seen : s->run_writable;
 }
 
 static bool in_run(const struct xm_stream *s, uint64_t page)
@@ -508,6 +509,9 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	w->mark[demand] = (rt->features & XM_FEAT_WP) && !write && !swap && !xm_track_writable(rt, page);
 	if (s) {
 		s->run_writes = 0;
+		s->run_protected = 0;
+		for (int i = 0; i < n; i++)
+			s->run_protected += w->mark[i];
 		s->run_writable = writable;
 		s->run_pages = (uint64_t)(n - 1);
 		s->run_stride = a.stride ? a.stride : 1;

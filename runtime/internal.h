@@ -82,7 +82,8 @@ struct xm_stream {
 	uint64_t run_first, run_next;	/* last run: from the demanded page to the one after it ... */
 	uint64_t run_pages;		/* ... and how many pages were prefetched in it */
 	int64_t run_stride;
-	uint32_t run_writes;		/* how many of its pages this thread has begun to write */
+	uint32_t run_protected;		/* how many of its pages, the demanded one included, came in write-protected */
+	uint32_t run_writes;		/* how many of these this thread has begun to write */
 	bool run_writable;		/* it came in writable and dirty, but for one page to see by */
 	uint64_t prefetch[512 / 8];	/* state of the prefetch policy */
 };

@@ -437,8 +437,9 @@ struct habit {
 	uint64_t fetched, faults_write, evicted, clean;
 };
 
-/* Touches pages in random order, by a load and, `store`, a store behind it: what that cost in its second half. */
-static struct habit random_touches(volatile uint64_t *at, bool store, unsigned touches)
+/* Touches pages in random order or in theirs, by a load and, `store`, a store behind it: what that cost in its second
+ * half. */
+static struct habit touch_pages(volatile uint64_t *at, bool random, bool store, unsigned touches)
 {
 	const struct xm_proc_stats *st = &xm_rt.me->stats;
 	struct habit before = { 0 };
@@ -451,7 +452,7 @@ static struct habit random_touches(volatile uint64_t *at, bool store, unsigned t
 			before = (struct habit){ xm_load(&st->faults_fetch), xm_load(&st->faults_write),
 						 xm_load(&st->evicted_pages), xm_load(&st->evicted_clean_pages) };
 		x = x * 6364136223846793005ull + 1442695040888963407ull;
-		word = &at[(x >> 33) % PAGES * (PAGE / 8)];
+		word = &at[(random ? x >> 33 : i) % PAGES * (PAGE / 8)];
 		assert_int_not_equal(*word, 0);
 		if (store)
 			*word += 2; /* they start odd */
@@ -462,24 +463,35 @@ static struct habit random_touches(volatile uint64_t *at, bool store, unsigned t
 }
 
 /* What is read and then written comes in writable after a while; when that is over pages are known clean again. */
-static void test_tracking_when_habits_change_then_follows(void **state)
+static void check_habits(bool random, const char *prefetch)
 {
 	uint64_t *p;
 	struct habit h;
 
-	config.prefetch = "none";
+	config.prefetch = prefetch;
 	start("shm", "128M");
 	p = xm_map_new(PAGES * PAGE, 0, RW, 0);
 	for (uint64_t i = 0; i < PAGES; i++)
 		p[i * (PAGE / 8)] = 1;
-	h = random_touches(p, true, 40000);
-	print_message("written: %" PRIu64 " fetches, %" PRIu64 " writes to clean pages\n", h.fetched, h.faults_write);
-	assert_true(h.fetched > 10000);
-	assert_true(h.faults_write * 4 < h.fetched);
-	h = random_touches(p, false, 80000);
+	h = touch_pages(p, random, true, 40000);
+	print_message("written: %" PRIu64 " evicted, %" PRIu64 " writes to clean pages\n", h.evicted, h.faults_write);
+	assert_true(h.evicted > 10000);
+	assert_true(h.faults_write * (random ? 4 : 16) < h.evicted);
+	h = touch_pages(p, random, false, 80000);
 	print_message("read: %" PRIu64 " evicted, %" PRIu64 " clean\n", h.evicted, h.clean);
 	assert_true(h.evicted > 10000);
 	assert_true(h.clean * 20 > h.evicted * 19);
+}
+
+static void test_tracking_when_habits_change_then_follows(void **state)
+{
+	check_habits(true, "none");
+}
+
+/* In order with few faults, of which each decides on a run. */
+static void test_stream_when_habits_change_then_follows(void **state)
+{
+	check_habits(false, "majority");
 }
 
 /* Full: the page that finds no room waits, then the thread that wants it gets SIGBUS; what was there stays. */
@@ -656,6 +668,7 @@ int main(void)
 		T(test_page_when_dropped_under_the_evictor_then_no_write_is_lost),
 		T(test_page_when_direct_copy_is_refused_then_by_the_link),
 		T(test_tracking_when_habits_change_then_follows),
+		T(test_stream_when_habits_change_then_follows),
 		T(test_appliance_when_stopped_for_a_moment_then_nobody_notices),
 		T(test_budget_when_eviction_is_slow_then_kept),
 		T(test_links_when_they_break_again_and_again_then_nobody_notices),
