@@ -26,20 +26,12 @@
 #define STREAM_MIN 8 /* pages ahead that are worth making room for */
 #define ZERO_RUN_MAX 64
 
-static struct xm_stream *stream_get(struct xm_runtime *rt, uint32_t tid)
+/* NULL: another thread's fault has it */
+static struct xm_streams *streams_get(struct xm_runtime *rt, uint32_t tid)
 {
-	struct xm_stream *s = &rt->stream[(tid * 2654435761u >> 16) % XM_STREAMS];
-	uint32_t free = 0;
+	struct xm_streams *set = &rt->streams[(tid * 2654435761u >> 16) % XM_STREAMS];
 
-	if (!__atomic_compare_exchange_n(&s->busy, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
-		return NULL;
-	return s;
-}
-
-static void stream_put(struct xm_stream *s)
-{
-	if (s)
-		xm_store(&s->busy, 0);
+	return xm_streams_try(set) ? set : NULL;
 }
 
 /* The page may be written again; refused (it was unmapped behind our back), it wakes all the same: the thread then finds
@@ -135,21 +127,16 @@ static int make_room(struct xm_runtime *rt, struct xm_worker *w, bool wait, bool
 
 /* ---- first touch --------------------------------------------------------------------------------------- */
 
-/* How many pages to fill: doubles while this thread's first touches follow each other. */
+/* How many pages to fill. */
 static uint64_t zero_run(struct xm_runtime *rt, uint32_t tid, uint64_t page)
 {
-	struct xm_stream *s = stream_get(rt, tid);
-	uint64_t run = 1, free = xm_frame_free(rt);
+	struct xm_streams *set = streams_get(rt, tid);
+	uint64_t run;
 
-	if (!s)
+	if (!set)
 		return 1;
-	if (page == s->zero_next)
-		run = xm_min(s->zero_run * 2, (uint64_t)ZERO_RUN_MAX);
-	if (run > free / 8)
-		run = xm_max(free / 8, 1ull);
-	s->zero_run = run;
-	s->zero_next = page + run;
-	stream_put(s);
+	run = xm_stream_zero(set, page, xm_min((uint64_t)ZERO_RUN_MAX, xm_frame_free(rt) / 8));
+	xm_streams_put(set);
 	return run;
 }
 
@@ -222,37 +209,6 @@ static enum xm_fault_kind fault_zero(struct xm_runtime *rt, struct xm_worker *w,
 
 /* ---- fetch ---------------------------------------------------------------------------------------------- */
 
-/* Whether a fault on page means that the last prefetched run was used up. Between its end and the page there may be
- * pages that were resident already. */
-static bool run_was_used(const struct xm_stream *s, uint64_t page)
-{
-	int64_t ahead = (int64_t)(page - s->run_next);
-
-	return ahead % s->run_stride == 0 && ahead / s->run_stride >= 0 &&
-	       ahead / s->run_stride <= XM_PREFETCH_MAX;
-}
-
-static struct xm_prefetch_advice advise(struct xm_runtime *rt, struct xm_stream *s, uint64_t page)
-{
-	struct xm_prefetch_advice a = { 0, 0 };
-
-	if (!s)
-		return a;
-	if (s->run_pages) {
-		bool used = run_was_used(s, page);
-		uint64_t first = s->run_next - s->run_pages;
-
-		for (uint64_t i = 0; i < s->run_pages; i++)
-			(used ? rt->prefetch->hit : rt->prefetch->waste)(s->prefetch, first + i);
-		if (used)
-			xm_stat_add(rt, prefetch_hit_pages, s->run_pages);
-		else
-			xm_stat_add(rt, prefetch_waste_pages, s->run_pages);
-	}
-	a = rt->prefetch->fault(s->prefetch, page);
-	return a;
-}
-
 /* Locks the advised pages that are remote; w->page[0] is the demanded one. Returns the total; a->count becomes how
  * far it looked. */
 static int lock_advised(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, struct xm_prefetch_advice *a)
@@ -281,22 +237,6 @@ static int lock_advised(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	}
 	a->count = k - 1;
 	return n;
-}
-
-/* Whether the pages that are prefetched now should come in writable: when most of the protected ones of the last run, and
- * this one, were written. A page of a writable run stays protected to see by; a program that loads before it stores shows
- * it there. */
-static bool stream_writes(const struct xm_stream *s, bool write)
-{
-	uint32_t seen = s->run_protected + write;
-
-	return seen ? (s->run_writes + write) * 2 > seen : s->run_writable;
-}
-
-static bool in_run(const struct xm_stream *s, uint64_t page)
-{
-	return s->run_stride > 0 ? page >= s->run_first && page < s->run_next :
-				   page <= s->run_first && page > s->run_next;
 }
 
 /* Installs batch entries [i, end), neighbours in address; status[] gets 0 or -errno each. */
@@ -490,11 +430,15 @@ static int mark_prefetched(struct xm_runtime *rt, struct xm_worker *w, int n, ui
 static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, xm_pte word, uint32_t tid,
 			bool write)
 {
-	struct xm_stream *s = stream_get(rt, tid);
-	struct xm_prefetch_advice a = advise(rt, s, page);
-	bool writable = s && a.count > 0 && stream_writes(s, write), swap;
+	struct xm_streams *set = streams_get(rt, tid);
+	struct xm_prefetch_advice a = { 0, 0 };
+	struct xm_stream_judged judged = { 0, 0 };
+	struct xm_stream *s = set ? xm_stream_fetch(set, rt->prefetch, page, &a, &judged) : NULL;
+	bool writable = a.count > 0 && xm_stream_writes(s, write), swap;
 	int n, demand;
 
+	xm_stat_add(rt, prefetch_hit_pages, judged.hit);
+	xm_stat_add(rt, prefetch_waste_pages, judged.waste);
 	if (!xm_frame_charge(rt, 1))
 		make_room(rt, w, false, false);
 	swap = gives_slot(rt, word); /* this page comes in first, then another leaves by its slot */
@@ -508,17 +452,13 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	/* written now, or soon by all experience: dirty at once */
 	w->mark[demand] = (rt->features & XM_FEAT_WP) && !write && !swap && !xm_track_writable(rt, page);
 	if (s) {
-		s->run_writes = 0;
-		s->run_protected = 0;
+		int protected = 0;
+
 		for (int i = 0; i < n; i++)
-			s->run_protected += w->mark[i];
-		s->run_writable = writable;
-		s->run_pages = (uint64_t)(n - 1);
-		s->run_stride = a.stride ? a.stride : 1;
-		s->run_first = page;
-		s->run_next = page + (uint64_t)(s->run_stride * (a.count + 1));
+			protected += w->mark[i];
+		xm_stream_began(s, page, &a, n, protected, writable);
+		xm_streams_put(set);
 	}
-	stream_put(s);
 	xm_frame_charge(rt, (uint64_t)(n - 1)); /* there was room for those: lock_advised */
 	xm_stat_add(rt, faults_fetch, 1);
 	xm_stat_add(rt, prefetched_pages, (uint64_t)(n - 1));
@@ -561,14 +501,15 @@ uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t 
 static enum xm_fault_kind fault_resident(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, xm_pte word,
 					 uint32_t tid, bool wp)
 {
-	struct xm_stream *s;
+	struct xm_streams *set;
 	int64_t rc;
 
 	if (wp) {
-		s = stream_get(rt, tid);
-		if (s && in_run(s, page))
-			s->run_writes++;
-		stream_put(s);
+		set = streams_get(rt, tid);
+		if (set) {
+			xm_stream_wrote(set, page);
+			xm_streams_put(set);
+		}
 		xm_stat_add(rt, faults_write, 1);
 		xm_track_wrote(rt, page);
 		w->spent.until_ns = xm_now_ns();

@@ -25,6 +25,7 @@
 #include "runtime/policy/policy.h"
 #include "runtime/runtime.h"
 #include "runtime/slots.h"
+#include "runtime/stream.h"
 
 #define XM_NO_SLOT UINT64_MAX
 #define XM_HANDLERS_MAX 8
@@ -75,19 +76,6 @@ struct xm_worker {
 	bool lent;			/* a link has registered the staging: none of it can be given back */
 };
 
-/* Per faulting thread (hashed by tid): sequence detection. busy is a try-lock: a collision skips detection. */
-struct xm_stream {
-	uint32_t busy;
-	uint64_t zero_next, zero_run;	/* first-touch runs */
-	uint64_t run_first, run_next;	/* last run: from the demanded page to the one after it ... */
-	uint64_t run_pages;		/* ... and how many pages were prefetched in it */
-	int64_t run_stride;
-	uint32_t run_protected;		/* how many of its pages, the demanded one included, came in write-protected */
-	uint32_t run_writes;		/* how many of these this thread has begun to write */
-	bool run_writable;		/* it came in writable and dirty, but for one page to see by */
-	uint64_t prefetch[512 / 8];	/* state of the prefetch policy */
-};
-
 struct xm_runtime {
 	int state;			/* atomic: 0, 1 running, -errno */
 	struct xm_family *fam;
@@ -122,7 +110,7 @@ struct xm_runtime {
 	void *evict_state;
 	uint64_t inserted;		/* insertion clock; policy lock */
 	const struct xm_prefetch_ops *prefetch;
-	struct xm_stream stream[XM_STREAMS];
+	struct xm_streams streams[XM_STREAMS]; /* by a hash of the thread's id */
 
 	uint32_t gate_closed, gate_active; /* fork.c */
 	int nhandlers;

@@ -153,14 +153,13 @@ static int choose_policies(struct xm_runtime *rt)
 
 	rt->evict = xm_evict_find(cfg->evict[0] ? cfg->evict : xm_evict_names[0]);
 	rt->prefetch = xm_prefetch_find(cfg->prefetch[0] ? cfg->prefetch : xm_prefetch_names[0]);
-	if (!rt->evict || !rt->prefetch || rt->prefetch->state_bytes() > sizeof(rt->stream[0].prefetch))
+	if (!rt->evict || !rt->prefetch || rt->prefetch->state_bytes() > sizeof(rt->streams[0].way[0].prefetch))
 		return -EINVAL;
 	rt->evict_state = xm_local_alloc(rt->evict->state_bytes(capacity));
 	if (!rt->evict_state)
 		return -ENOMEM;
 	rt->evict->init(rt->evict_state, capacity);
-	for (int i = 0; i < XM_STREAMS; i++)
-		rt->prefetch->init(rt->stream[i].prefetch);
+	memset(rt->streams, 0, sizeof(rt->streams));
 	return 0;
 }
 

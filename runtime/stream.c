@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* stream.c - which stream a fault belongs to: stream.h. */
+#include "runtime/stream.h"
+
+#include <string.h>
+
+/* ---- fetches ------------------------------------------------------------------------------------------------ */
+
+/* Whether a fault on page means that the last prefetched run was used up. Between its end and the page there may be
+ * pages that were resident already. */
+static bool run_was_used(const struct xm_stream *s, uint64_t page)
+{
+	int64_t ahead = (int64_t)(page - s->run_next);
+
+	return ahead % s->run_stride == 0 && ahead / s->run_stride >= 0 &&
+	       ahead / s->run_stride <= XM_PREFETCH_MAX;
+}
+
+static bool in_run(const struct xm_stream *s, uint64_t page)
+{
+	return s->run_stride > 0 ? page >= s->run_first && page < s->run_next :
+				   page <= s->run_first && page > s->run_next;
+}
+
+/* How far page is from the last run, either way; 0: in it. */
+static uint64_t distance(const struct xm_stream *s, uint64_t page)
+{
+	uint64_t low = xm_min(s->run_first, s->run_next), high = xm_max(s->run_first, s->run_next);
+
+	return page < low ? low - page : page > high ? page - high : 0;
+}
+
+static struct xm_stream *find(struct xm_streams *set, uint64_t page)
+{
+	struct xm_stream *best = NULL;
+	uint64_t least = XM_STREAM_NEAR + 1;
+
+	for (struct xm_stream *s = set->way; s < set->way + XM_STREAM_WAYS; s++) {
+		uint64_t d;
+
+		if (!s->fetches)
+			continue;
+		if (run_was_used(s, page))
+			return s;
+		d = distance(s, page);
+		if (d < least) {
+			least = d;
+			best = s;
+		}
+	}
+	return best;
+}
+
+/* How good a stream is to replace; the least is replaced. */
+static uint64_t worth(const struct xm_streams *set, const struct xm_stream *s)
+{
+	uint32_t idle = set->clock - s->used;
+
+	if (!s->fetches)
+		return 0;
+	return (s->fetches > 1 && idle < XM_STREAM_STALE ? 2ull << 32 : 1ull << 32) - idle;
+}
+
+static void tell(void (*what)(void *, uint64_t), void *state, uint64_t first, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++)
+		what(state, first + i);
+}
+
+static struct xm_stream *begin(struct xm_streams *set, const struct xm_prefetch_ops *ops, uint64_t page,
+			       struct xm_stream_judged *judged)
+{
+	struct xm_stream *last = set->last, *s = set->way;
+	uint64_t outstanding = last ? last->run_pages : 0;
+
+	for (struct xm_stream *o = s + 1; o < set->way + XM_STREAM_WAYS; o++)
+		if (worth(set, o) < worth(set, s))
+			s = o;
+	judged->waste += s->run_pages;
+	if (!last)
+		ops->init(s->prefetch);
+	else if (s != last)
+		memcpy(s->prefetch, last->prefetch, sizeof(s->prefetch));
+	s->run_first = page;
+	s->run_next = page + 1;
+	s->run_stride = 1;
+	s->run_pages = 0;
+	s->run_protected = s->run_writes = 0;
+	s->run_writable = false;
+	s->fetches = 0;
+	tell(ops->waste, s->prefetch, page, outstanding);
+	return s;
+}
+
+static void judge(struct xm_stream *s, const struct xm_prefetch_ops *ops, uint64_t page, struct xm_stream_judged *judged)
+{
+	bool used = run_was_used(s, page);
+
+	tell(used ? ops->hit : ops->waste, s->prefetch, s->run_first + 1, s->run_pages);
+	*(used ? &judged->hit : &judged->waste) += s->run_pages;
+}
+
+struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefetch_ops *ops, uint64_t page,
+				  struct xm_prefetch_advice *advice, struct xm_stream_judged *judged)
+{
+	struct xm_stream *s = find(set, page);
+
+	if (s)
+		judge(s, ops, page, judged);
+	else
+		s = begin(set, ops, page, judged);
+	*advice = ops->fault(s->prefetch, page);
+	s->used = ++set->clock;
+	s->fetches++;
+	set->last = s;
+	return s;
+}
+
+bool xm_stream_writes(const struct xm_stream *s, bool write)
+{
+	/* of the protected pages of the last run, and this one; a writable run has one, and shows there a program that
+	 * loads before it stores */
+	uint32_t seen = s->run_protected + write;
+
+	return seen ? (s->run_writes + write) * 2 > seen : s->run_writable;
+}
+
+void xm_stream_began(struct xm_stream *s, uint64_t page, const struct xm_prefetch_advice *advice, int n, int protected,
+		     bool writable)
+{
+	s->run_writes = 0;
+	s->run_protected = (uint32_t)protected;
+	s->run_writable = writable;
+	s->run_pages = (uint64_t)(n - 1);
+	s->run_stride = advice->stride ? advice->stride : 1;
+	s->run_first = page;
+	s->run_next = page + (uint64_t)(s->run_stride * (advice->count + 1));
+}
+
+void xm_stream_wrote(struct xm_streams *set, uint64_t page)
+{
+	for (struct xm_stream *s = set->way; s < set->way + XM_STREAM_WAYS; s++) {
+		if (!s->fetches || !in_run(s, page))
+			continue;
+		s->run_writes++;
+		return;
+	}
+}
+
+/* ---- first touches ------------------------------------------------------------------------------------------ */
+
+uint64_t xm_stream_zero(struct xm_streams *set, uint64_t page, uint64_t most)
+{
+	struct xm_zero_stream *z = set->zero;
+	uint64_t run = 1;
+
+	for (struct xm_zero_stream *o = set->zero; o < set->zero + XM_STREAM_ZEROS; o++) {
+		if (o->run && o->next == page) {
+			run = o->run * 2;
+			z = o;
+			break;
+		}
+		/* those go first that were seen only once */
+		if ((o->run > 1) < (z->run > 1) || ((o->run > 1) == (z->run > 1) && set->clock - o->used > set->clock - z->used))
+			z = o;
+	}
+	z->run = xm_max(xm_min(run, most), 1ull);
+	z->next = page + z->run;
+	z->used = ++set->clock;
+	return z->run;
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stream.h - where a thread reads on: several runs of pages at a time, each with the prefetch policy's state.
+ *
+ * A program that adds one array to another, merges, or works from both ends of a range faults in several places in turn. Seen
+ * as one sequence such faults have no trend. So a fault belongs to the stream that expected it, or to the one whose last
+ * run ended nearest to it (within XM_STREAM_NEAR pages), and only else begins a stream: with the habits, but not the
+ * window, of the one before, so that faults a long stride apart are still seen as one sequence.
+ *
+ * Of XM_STREAM_WAYS streams that one goes which was seen only once (as each fault of a random reader is), else the one
+ * that was not used for longest.
+ *
+ * One set for a faulting thread, found by a hash of its id. No locks, but `busy`: who does not get it goes on without.
+ */
+#ifndef XM_STREAM_H
+#define XM_STREAM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runtime/policy/policy.h"
+#include "util.h"
+
+#define XM_STREAM_WAYS 8
+#define XM_STREAM_NEAR (2 * XM_PREFETCH_MAX) /* pages: how far the policies, too, follow a run over pages that are there */
+#define XM_STREAM_STALE 1024u		     /* faults of the thread; a stream not used for so long is as good as none */
+#define XM_STREAM_ZEROS 4
+
+struct xm_stream {
+	uint64_t run_first, run_next; /* last run: from the demanded page to the one after it ... */
+	uint64_t run_pages;	      /* ... and how many pages were prefetched in it */
+	int64_t run_stride;
+	uint32_t run_protected; /* how many of its pages, the demanded one included, came in write-protected */
+	uint32_t run_writes;	/* how many of these the thread has begun to write */
+	bool run_writable;	/* it came in writable and dirty, but for one page to see by */
+	uint32_t fetches;	/* 0: unused */
+	uint32_t used;		/* the set's clock at the last of them */
+	uint64_t prefetch[512 / 8];
+};
+
+/* First touches in order: the next page, and how many the last of them filled. */
+struct xm_zero_stream {
+	uint64_t next, run;
+	uint32_t used;
+};
+
+/* All zeros before the first use. */
+struct xm_streams {
+	uint32_t busy; /* atomic */
+	uint32_t clock;
+	struct xm_stream *last;
+	struct xm_stream way[XM_STREAM_WAYS];
+	struct xm_zero_stream zero[XM_STREAM_ZEROS];
+};
+
+/* What became of pages that were prefetched before, for the statistics. */
+struct xm_stream_judged {
+	uint64_t hit, waste;
+};
+
+static inline bool xm_streams_try(struct xm_streams *set)
+{
+	uint32_t free = 0;
+
+	return __atomic_compare_exchange_n(&set->busy, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+
+static inline void xm_streams_put(struct xm_streams *set)
+{
+	xm_store(&set->busy, 0);
+}
+
+/* The stream that a fetch of page belongs to, and what to prefetch along. */
+struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefetch_ops *ops, uint64_t page,
+				  struct xm_prefetch_advice *advice, struct xm_stream_judged *judged);
+
+/* Whether what is prefetched now should come in writable; write: the fault was a write. */
+bool xm_stream_writes(const struct xm_stream *s, bool write);
+
+/* The run that is fetched now: from page on, as far as advice says, of which n - 1 pages were not there. */
+void xm_stream_began(struct xm_stream *s, uint64_t page, const struct xm_prefetch_advice *advice, int n, int protected,
+		     bool writable);
+
+/* A page that came in write-protected is written. */
+void xm_stream_wrote(struct xm_streams *set, uint64_t page);
+
+/* How many pages to fill from page on, the first touch of which it is: doubles to `most` while they follow each other. */
+uint64_t xm_stream_zero(struct xm_streams *set, uint64_t page, uint64_t most);
+
+#endif

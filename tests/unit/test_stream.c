@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_stream.c - faults in several places in turn are told apart, and stray ones end nothing: stream.h. */
+#include "runtime/stream.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define FAR 1000000ull /* pages between what is read */
+#define FOR_EACH_POLICY(name) for (const char *const *name = xm_prefetch_names; *name; name++)
+
+static const struct xm_prefetch_ops *ops;
+static struct xm_streams set;
+static uint64_t faults, fetched; /* fetched: ahead */
+static struct xm_stream_judged judged;
+static uint64_t seed = 88172645463325252ull;
+
+/* Somebody who reads page after page, or backwards: `next` is not there, all before it is. */
+struct reader {
+	uint64_t next;
+	int64_t step;
+	uint64_t there; /* so many more pages are there, fetched ahead */
+};
+
+static void begin(const char *name)
+{
+	ops = xm_prefetch_find(name);
+	assert_non_null(ops);
+	memset(&set, 0, sizeof(set));
+	faults = fetched = 0;
+	judged = (struct xm_stream_judged){ 0, 0 };
+}
+
+static int32_t fetch(uint64_t page, int64_t step, bool write)
+{
+	struct xm_prefetch_advice a;
+	struct xm_stream *s = xm_stream_fetch(&set, ops, page, &a, &judged);
+	bool writable;
+
+	assert_non_null(s);
+	writable = a.count > 0 && xm_stream_writes(s, write);
+	xm_stream_began(s, page, &a, a.count + 1, writable ? 1 : a.count + !write, writable);
+	faults++;
+	fetched += (uint64_t)a.count;
+	if (a.count && step)
+		assert_int_equal(a.stride, step);
+	return a.count;
+}
+
+static void read_next(struct reader *r)
+{
+	if (r->there)
+		r->there--;
+	else
+		r->there = (uint64_t)fetch(r->next, r->step, false);
+	r->next += (uint64_t)r->step;
+}
+
+static uint64_t random_page(void)
+{
+	seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+	return 1000 * FAR + (seed >> 33) % (1 << 20);
+}
+
+/* Where readers begin: their distances are no trend. */
+static uint64_t place(int k)
+{
+	return FAR * (uint64_t)(k * k + 1);
+}
+
+/* n readers in turn, each 10000 pages; returns the faults of all. */
+static uint64_t read_in_turn(struct reader *r, int n, int strays)
+{
+	for (int i = 0; i < 10000; i++) {
+		for (int k = 0; k < n; k++)
+			read_next(&r[k]);
+		for (int k = 0; k < strays; k++)
+			fetch(random_page(), 0, false);
+	}
+	return faults - 10000 * (uint64_t)strays;
+}
+
+/* What n streams of 10000 pages cost at most, each by itself: 64 at a time, and the beginning. */
+#define COST(n) ((n) * (10000ull / 65 + 12))
+
+static void test_readers_when_in_turn_then_each_is_followed(void **unused)
+{
+	FOR_EACH_POLICY(name)
+	{
+		for (int n = 1; n <= XM_STREAM_WAYS; n++) {
+			struct reader r[XM_STREAM_WAYS];
+
+			for (int k = 0; k < n; k++)
+				r[k] = (struct reader){ place(k), k % 2 ? -1 : 1, 0 };
+			begin(*name);
+			read_in_turn(r, n, 0);
+			if (ops == &xm_prefetch_none)
+				assert_int_equal(fetched, 0);
+			else
+				assert_in_range(faults, 1, COST((uint64_t)n));
+			assert_int_equal(judged.waste, 0);
+		}
+	}
+}
+
+static void test_readers_when_more_than_ways_then_sound(void **unused)
+{
+	struct reader r[2 * XM_STREAM_WAYS];
+
+	for (int k = 0; k < 2 * XM_STREAM_WAYS; k++)
+		r[k] = (struct reader){ place(k), 1, 0 };
+	begin("majority");
+	read_in_turn(r, 2 * XM_STREAM_WAYS, 0);
+	assert_true(judged.hit + judged.waste <= fetched);
+}
+
+static void test_reader_when_others_stray_then_keeps_its_window(void **unused)
+{
+	struct reader r[2] = { { FAR, 1, 0 }, { 2 * FAR, 1, 0 } };
+
+	begin("majority");
+	/* between two faults of a reader lie 65 * 3 stray ones */
+	assert_in_range(read_in_turn(r, 2, 3), 1, COST(2ull));
+	assert_true(judged.waste < fetched / 100);
+}
+
+static void test_random_when_read_then_nothing_ahead(void **unused)
+{
+	begin("majority");
+	for (int i = 0; i < 100000; i++)
+		fetch(random_page(), 0, false);
+	assert_int_equal(fetched, 0);
+}
+
+/* Farther apart than what counts as near: found as the faults that follow each other. */
+static void test_stride_when_long_then_seen(void **unused)
+{
+	FOR_EACH_POLICY(name)
+	{
+		struct reader r = { FAR, 3000, 0 };
+
+		begin(*name);
+		read_in_turn(&r, 1, 0);
+		if (ops != &xm_prefetch_none)
+			assert_in_range(faults, 1, COST(1ull));
+	}
+}
+
+/* A reader that goes on elsewhere: what it had fetched is waste, once, and is told. */
+static void test_reader_when_it_stops_then_waste_is_counted_once(void **unused)
+{
+	struct reader r = { FAR, 1, 0 };
+	uint64_t rest;
+
+	begin("majority");
+	read_in_turn(&r, 1, 0);
+	assert_int_equal(judged.hit + XM_PREFETCH_MAX, fetched); /* but for the last run */
+	rest = fetched - judged.hit;
+	for (int i = 0; i < (int)XM_STREAM_STALE + 100; i++)
+		fetch(random_page(), 0, false);
+	assert_int_equal(judged.waste, rest);
+	assert_int_equal(judged.hit + judged.waste, fetched);
+}
+
+/* One is only read, the other read and written: each comes in as it is used. */
+static void test_writes_when_of_one_stream_then_only_it_comes_in_writable(void **unused)
+{
+	struct reader r[2] = { { FAR, 1, 0 }, { 2 * FAR, 1, 0 } };
+
+	begin("majority");
+	for (int i = 0; i < 10000; i++) {
+		read_next(&r[0]);
+		read_next(&r[1]);
+		/* a load, then a store; of a writable run only the last page is protected */
+		if (!set.last->run_writable || r[1].there == 0)
+			xm_stream_wrote(&set, r[1].next - 1);
+	}
+	for (int k = 0; k < 2; k++) {
+		bool writable = false;
+
+		for (int i = 0; i < XM_STREAM_WAYS; i++)
+			if (set.way[i].fetches && set.way[i].run_first / FAR == (uint64_t)k + 1)
+				writable = set.way[i].run_writable;
+		assert_int_equal(writable, k == 1);
+	}
+}
+
+static void test_first_touches_when_in_turn_then_runs_double(void **unused)
+{
+	uint64_t next[XM_STREAM_ZEROS], got = 0;
+
+	begin("none");
+	for (int k = 0; k < XM_STREAM_ZEROS; k++)
+		next[k] = place(k);
+	for (int i = 0; i < 20; i++) {
+		for (int k = 0; k < XM_STREAM_ZEROS; k++) {
+			got = xm_stream_zero(&set, next[k], 64);
+			assert_int_equal(got, 1ull << xm_min(i, 6));
+			next[k] += got;
+		}
+	}
+	assert_int_equal(xm_stream_zero(&set, next[0], 5), 5);
+	assert_int_equal(xm_stream_zero(&set, next[0] + 5, 0), 1); /* no frame is free: the page itself */
+}
+
+/* One stray touch between two runs each time. */
+static void test_first_touches_when_others_stray_then_runs_go_on(void **unused)
+{
+	uint64_t next = FAR;
+
+	begin("none");
+	for (int i = 0; i < 100; i++) {
+		next += xm_stream_zero(&set, next, 64);
+		for (int k = 0; k < 10 && i > 0; k++)
+			assert_int_equal(xm_stream_zero(&set, random_page(), 64), 1);
+	}
+	assert_in_range(next - FAR, 64 * 90, 64 * 100);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_readers_when_in_turn_then_each_is_followed),
+		cmocka_unit_test(test_readers_when_more_than_ways_then_sound),
+		cmocka_unit_test(test_reader_when_others_stray_then_keeps_its_window),
+		cmocka_unit_test(test_random_when_read_then_nothing_ahead),
+		cmocka_unit_test(test_stride_when_long_then_seen),
+		cmocka_unit_test(test_reader_when_it_stops_then_waste_is_counted_once),
+		cmocka_unit_test(test_writes_when_of_one_stream_then_only_it_comes_in_writable),
+		cmocka_unit_test(test_first_touches_when_in_turn_then_runs_double),
+		cmocka_unit_test(test_first_touches_when_others_stray_then_runs_go_on),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
