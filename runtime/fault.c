@@ -24,7 +24,7 @@
 #include "runtime/uffd.h"
 
 #define STREAM_MIN 8 /* pages ahead that are worth making room for */
-#define ZERO_RUN_MAX 64
+#define RUN_MAX 64 /* pages that are filled with zeros, or made writable, by one call */
 
 /* NULL: another thread's fault has it */
 static struct xm_streams *streams_get(struct xm_runtime *rt, uint32_t tid)
@@ -127,31 +127,37 @@ static int make_room(struct xm_runtime *rt, struct xm_worker *w, bool wait, bool
 
 /* ---- first touch --------------------------------------------------------------------------------------- */
 
-/* How many pages to fill. */
-static uint64_t zero_run(struct xm_runtime *rt, uint32_t tid, uint64_t page)
+/* How many pages to fill: xm_stream_touch. */
+static int64_t zero_run(struct xm_runtime *rt, uint32_t tid, uint64_t page)
 {
 	struct xm_streams *set = streams_get(rt, tid);
-	uint64_t run;
+	int64_t run;
 
 	if (!set)
 		return 1;
-	run = xm_stream_zero(set, page, xm_min((uint64_t)ZERO_RUN_MAX, xm_frame_free(rt) / 8));
+	run = xm_stream_touch(set, page, xm_min((uint64_t)RUN_MAX, xm_frame_free(rt) / 8));
 	xm_streams_put(set);
 	return run;
 }
 
-/* Locks up to n pages from page on that are EMPTY; the first is locked already. */
-static uint64_t lock_empty_run(struct xm_runtime *rt, uint64_t page, uint64_t n)
+/* Locks those of the run that are EMPTY, up to the first that is not; page is locked already. Returns how many, and
+ * which one is the first in memory. */
+static uint64_t lock_empty_run(struct xm_runtime *rt, uint64_t page, int64_t run, uint64_t *first)
 {
-	uint64_t got = 1;
+	uint64_t n = (uint64_t)(run < 0 ? -run : run), got = 1;
 
-	for (; got < n && page + got < XM_EXT_PAGES; got++) {
-		xm_pte *p = xm_pte_touch(rt, page + got);
-		xm_pte seen = xm_pg_load(p);
+	for (; got < n; got++) {
+		uint64_t at = run < 0 ? page - got : page + got;
+		xm_pte *p, seen;
 
+		if (at >= XM_EXT_PAGES)
+			break;
+		p = xm_pte_touch(rt, at);
+		seen = xm_pg_load(p);
 		if (!try_lock_page(p, &seen, XM_PG_EMPTY))
 			break;
 	}
+	*first = run < 0 ? page - got + 1 : page;
 	return got;
 }
 
@@ -166,42 +172,52 @@ static void finish_zero(struct xm_runtime *rt, uint64_t page, enum xm_page_state
 	xm_page_settle(rt, page, word);
 }
 
+/* Gives n pages from first on to the program, page among them in any case, if it can be; w->mark[]: which ones. Returns
+ * what became of page: 1 or -errno. */
+static int64_t install_zeros(struct xm_runtime *rt, struct xm_worker *w, uint64_t first, uint64_t n, uint64_t page,
+			     const void *src)
+{
+	int64_t done = install(rt, w, first, n, src, false);
+
+	memset(w->mark, 0, n);
+	memset(w->mark, 1, (size_t)xm_max(done, 0));
+	if (w->mark[page - first])
+		return 1;
+	if (n > 1) /* the run crosses a protection boundary, or meets a page that is there */
+		done = install(rt, w, page, 1, src, false);
+	/* there: dropped and written again behind our back: it is resident all the same */
+	w->mark[page - first] = done > 0 || done == -EEXIST;
+	return done;
+}
+
 static enum xm_fault_kind fault_zero(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid,
 				     bool write)
 {
-	uint64_t n = lock_empty_run(rt, page, zero_run(rt, tid, page));
-	const void *src = write ? rt->zeros : NULL;
+	uint64_t first, n = lock_empty_run(rt, page, zero_run(rt, tid, page), &first);
 	uint8_t epoch = xm_reclaim_epoch(rt);
 	int64_t done;
-	uint64_t ok;
+	int ok = 0;
 
 	if (!xm_frame_charge(rt, n) && make_room(rt, w, true, false) < 0) {
 		xm_frame_uncharge(rt, n);
-		for (uint64_t i = 1; i < n; i++)
-			finish_zero(rt, page + i, XM_PG_EMPTY, 0);
+		for (uint64_t i = first; i < first + n; i++)
+			if (i != page)
+				finish_zero(rt, i, XM_PG_EMPTY, 0);
 		xm_say_full(rt);
 		poison(rt, page);
 		finish_zero(rt, page, XM_PG_LOST, 0);
 		return XM_FAULT_BAD;
 	}
-	done = install(rt, w, page, n, src, false);
-	if (done < 0 && n > 1) /* the run crosses a protection boundary, or meets a page that is there */
-		done = install(rt, w, page, 1, src, false);
-	ok = done > 0 ? (uint64_t)done : 0;
-	if (done == -EEXIST)
-		ok = 1; /* dropped and written again behind our back: it is resident all the same */
-	xm_frame_uncharge(rt, n - ok);
-	for (uint64_t i = 0; i < n; i++)
-		finish_zero(rt, page + i, i < ok ? XM_PG_RESIDENT : XM_PG_EMPTY, epoch);
-	for (uint64_t i = 0; i < ok; i += XM_BATCH) {
-		int k = (int)xm_min(ok - i, (uint64_t)XM_BATCH);
-
-		for (int j = 0; j < k; j++)
-			w->page[j] = page + i + (uint64_t)j;
-		xm_reclaim_inserted(rt, w->page, k, false);
+	done = install_zeros(rt, w, first, n, page, write ? rt->zeros : NULL);
+	for (uint64_t i = 0; i < n; i++) {
+		finish_zero(rt, first + i, w->mark[i] ? XM_PG_RESIDENT : XM_PG_EMPTY, epoch);
+		if (w->mark[i])
+			w->page[ok++] = first + i;
 	}
+	xm_frame_uncharge(rt, n - (uint64_t)ok);
+	xm_reclaim_inserted(rt, w->page, ok, false);
 	xm_stat_add(rt, faults_zero, 1);
-	xm_stat_add(rt, zero_pages, ok);
+	xm_stat_add(rt, zero_pages, (uint64_t)ok);
 	if (done <= 0)
 		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
 	return XM_FAULT_ZERO;
@@ -498,23 +514,61 @@ uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t 
 
 /* ---- resident pages ------------------------------------------------------------------------------------- */
 
+/* Locks the clean pages that are expected to be written next; w->page[] and w->word[], in which the first is locked
+ * already. Returns how many. */
+static int lock_clean_run(struct xm_runtime *rt, struct xm_worker *w, int64_t run)
+{
+	int n = 1, most = (int)(run < 0 ? -run : run);
+
+	for (; n < most; n++) {
+		uint64_t at = run < 0 ? w->page[0] - (uint64_t)n : w->page[0] + (uint64_t)n;
+		xm_pte *p, seen;
+
+		if (at >= XM_EXT_PAGES || !xm_load_relaxed(&rt->touch[at >> XM_TOUCH_SHIFT]))
+			break;
+		p = &rt->pt[at];
+		seen = xm_pg_load(p);
+		if ((seen & (XM_PG_DIRTY | XM_PG_PINNED | XM_PG_HOLD_MASK)) || !try_lock_page(p, &seen, XM_PG_RESIDENT))
+			break;
+		w->page[n] = at;
+		w->word[n] = seen;
+	}
+	return n;
+}
+
+/* A write to a clean page, which is locked: it is writable and dirty from now on, and so are those that will be next. */
+static void fault_write(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, xm_pte word, uint32_t tid)
+{
+	struct xm_streams *set = streams_get(rt, tid);
+	int64_t run = set ? xm_stream_write(set, page, RUN_MAX) : 1;
+	uint64_t first;
+	int n;
+
+	w->page[0] = page;
+	w->word[0] = word | XM_PG_REF;
+	n = lock_clean_run(rt, w, run);
+	first = run < 0 ? w->page[n - 1] : page;
+	if (set) {
+		xm_stream_wrote(set, page, (uint64_t)n);
+		xm_streams_put(set);
+	}
+	xm_stat_add(rt, faults_write, 1);
+	xm_track_wrote(rt, page);
+	w->spent.until_ns = xm_now_ns();
+	if (n == 1 || xm_uffd_writeprotect(rt->uffd, xm_page_addr(first), (uint64_t)n * XM_PAGE_SIZE, false) < 0)
+		unprotect(rt, page);
+	/* which of the others were reached where the call failed is not known: dirty is safe */
+	for (int i = 0; i < n; i++)
+		xm_page_settle(rt, w->page[i], w->word[i] | XM_PG_DIRTY);
+}
+
 static enum xm_fault_kind fault_resident(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, xm_pte word,
 					 uint32_t tid, bool wp)
 {
-	struct xm_streams *set;
 	int64_t rc;
 
 	if (wp) {
-		set = streams_get(rt, tid);
-		if (set) {
-			xm_stream_wrote(set, page);
-			xm_streams_put(set);
-		}
-		xm_stat_add(rt, faults_write, 1);
-		xm_track_wrote(rt, page);
-		w->spent.until_ns = xm_now_ns();
-		unprotect(rt, page);
-		xm_page_settle(rt, page, word | XM_PG_DIRTY | XM_PG_REF);
+		fault_write(rt, w, page, word, tid);
 		return XM_FAULT_WRITE;
 	}
 	/* A late message about a page that somebody has brought in since: it is there. If it is not, the program

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define NOWHERE UINT64_MAX /* no page has that number */
+
 /* ---- fetches ------------------------------------------------------------------------------------------------ */
 
 /* Whether a fault on page means that the last prefetched run was used up. Between its end and the page there may be
@@ -137,35 +139,59 @@ void xm_stream_began(struct xm_stream *s, uint64_t page, const struct xm_prefetc
 	s->run_next = page + (uint64_t)(s->run_stride * (advice->count + 1));
 }
 
-void xm_stream_wrote(struct xm_streams *set, uint64_t page)
+void xm_stream_wrote(struct xm_streams *set, uint64_t page, uint64_t n)
 {
 	for (struct xm_stream *s = set->way; s < set->way + XM_STREAM_WAYS; s++) {
 		if (!s->fetches || !in_run(s, page))
 			continue;
-		s->run_writes++;
+		s->run_writes += (uint32_t)n;
 		return;
 	}
 }
 
-/* ---- first touches ------------------------------------------------------------------------------------------ */
+/* ---- runs that need no fetch ---------------------------------------------------------------------------------- */
 
-uint64_t xm_stream_zero(struct xm_streams *set, uint64_t page, uint64_t most)
+/* Those go first that were seen only once. */
+static bool goes_before(const struct xm_streams *set, const struct xm_run *a, const struct xm_run *b)
 {
-	struct xm_zero_stream *z = set->zero;
-	uint64_t run = 1;
+	if ((a->pages > 1) != (b->pages > 1))
+		return b->pages > 1;
+	return set->clock - a->used > set->clock - b->used;
+}
 
-	for (struct xm_zero_stream *o = set->zero; o < set->zero + XM_STREAM_ZEROS; o++) {
-		if (o->run && o->next == page) {
-			run = o->run * 2;
-			z = o;
+static int64_t follow(struct xm_streams *set, struct xm_run *all, uint64_t page, uint64_t most)
+{
+	struct xm_run *r = all;
+	uint64_t pages = 1;
+	bool down = false;
+
+	for (struct xm_run *o = all; o < all + XM_STREAM_RUNS; o++) {
+		if (o->pages && (page == o->up || page == o->down)) {
+			down = page == o->down;
+			pages = o->pages * 2;
+			r = o;
 			break;
 		}
-		/* those go first that were seen only once */
-		if ((o->run > 1) < (z->run > 1) || ((o->run > 1) == (z->run > 1) && set->clock - o->used > set->clock - z->used))
-			z = o;
+		if (goes_before(set, o, r))
+			r = o;
 	}
-	z->run = xm_max(xm_min(run, most), 1ull);
-	z->next = page + z->run;
-	z->used = ++set->clock;
-	return z->run;
+	pages = xm_max(xm_min(pages, most), 1ull);
+	if (down)
+		pages = xm_min(pages, page + 1);
+	/* a run goes on as it went; one page may be the beginning of either */
+	r->up = down ? NOWHERE : page + pages;
+	r->down = down || pages == 1 ? page - pages : NOWHERE;
+	r->pages = pages;
+	r->used = ++set->clock;
+	return down ? -(int64_t)pages : (int64_t)pages;
+}
+
+int64_t xm_stream_touch(struct xm_streams *set, uint64_t page, uint64_t most)
+{
+	return follow(set, set->touch, page, most);
+}
+
+int64_t xm_stream_write(struct xm_streams *set, uint64_t page, uint64_t most)
+{
+	return follow(set, set->write, page, most);
 }

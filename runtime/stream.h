@@ -24,7 +24,7 @@
 #define XM_STREAM_WAYS 8
 #define XM_STREAM_NEAR (2 * XM_PREFETCH_MAX) /* pages: how far the policies, too, follow a run over pages that are there */
 #define XM_STREAM_STALE 1024u		     /* faults of the thread; a stream not used for so long is as good as none */
-#define XM_STREAM_ZEROS 4
+#define XM_STREAM_RUNS 4
 
 struct xm_stream {
 	uint64_t run_first, run_next; /* last run: from the demanded page to the one after it ... */
@@ -38,9 +38,9 @@ struct xm_stream {
 	uint64_t prefetch[512 / 8];
 };
 
-/* First touches in order: the next page, and how many the last of them filled. */
-struct xm_zero_stream {
-	uint64_t next, run;
+/* Pages that need no fetch, in order, up or down: the two pages behind the last run, and how long it was. */
+struct xm_run {
+	uint64_t up, down, pages;
 	uint32_t used;
 };
 
@@ -50,7 +50,7 @@ struct xm_streams {
 	uint32_t clock;
 	struct xm_stream *last;
 	struct xm_stream way[XM_STREAM_WAYS];
-	struct xm_zero_stream zero[XM_STREAM_ZEROS];
+	struct xm_run touch[XM_STREAM_RUNS], write[XM_STREAM_RUNS];
 };
 
 /* What became of pages that were prefetched before, for the statistics. */
@@ -81,10 +81,12 @@ bool xm_stream_writes(const struct xm_stream *s, bool write);
 void xm_stream_began(struct xm_stream *s, uint64_t page, const struct xm_prefetch_advice *advice, int n, int protected,
 		     bool writable);
 
-/* A page that came in write-protected is written. */
-void xm_stream_wrote(struct xm_streams *set, uint64_t page);
+/* The n pages around page, which came in write-protected, are written, or expected to be. */
+void xm_stream_wrote(struct xm_streams *set, uint64_t page, uint64_t n);
 
-/* How many pages to fill from page on, the first touch of which it is: doubles to `most` while they follow each other. */
-uint64_t xm_stream_zero(struct xm_streams *set, uint64_t page, uint64_t most);
+/* How many pages to fill with zeros for the first touch of page; how many to make writable for a write to it: doubles to
+ * `most`, while such pages follow each other. Below 0: so many, page being the last in memory. */
+int64_t xm_stream_touch(struct xm_streams *set, uint64_t page, uint64_t most);
+int64_t xm_stream_write(struct xm_streams *set, uint64_t page, uint64_t most);
 
 #endif

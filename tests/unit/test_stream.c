@@ -177,7 +177,7 @@ static void test_writes_when_of_one_stream_then_only_it_comes_in_writable(void *
 		read_next(&r[1]);
 		/* a load, then a store; of a writable run only the last page is protected */
 		if (!set.last->run_writable || r[1].there == 0)
-			xm_stream_wrote(&set, r[1].next - 1);
+			xm_stream_wrote(&set, r[1].next - 1, 1);
 	}
 	for (int k = 0; k < 2; k++) {
 		bool writable = false;
@@ -189,34 +189,59 @@ static void test_writes_when_of_one_stream_then_only_it_comes_in_writable(void *
 	}
 }
 
-static void test_first_touches_when_in_turn_then_runs_double(void **unused)
+/* Pages that follow each other, up or down, several runs in turn. */
+static void test_runs_when_in_turn_then_double_either_way(void **unused)
 {
-	uint64_t next[XM_STREAM_ZEROS], got = 0;
+	uint64_t next[XM_STREAM_RUNS];
 
 	begin("none");
-	for (int k = 0; k < XM_STREAM_ZEROS; k++)
-		next[k] = place(k);
+	for (int k = 0; k < XM_STREAM_RUNS; k++)
+		next[k] = place(k) + FAR / 2;
 	for (int i = 0; i < 20; i++) {
-		for (int k = 0; k < XM_STREAM_ZEROS; k++) {
-			got = xm_stream_zero(&set, next[k], 64);
-			assert_int_equal(got, 1ull << xm_min(i, 6));
-			next[k] += got;
+		for (int k = 0; k < XM_STREAM_RUNS; k++) {
+			bool down = i > 0 && k % 2;
+			int64_t n = 1ll << xm_min(i, 6);
+
+			assert_int_equal(xm_stream_touch(&set, next[k], 64), down ? -n : n);
+			next[k] += (uint64_t)(k % 2 ? -n : n);
 		}
 	}
-	assert_int_equal(xm_stream_zero(&set, next[0], 5), 5);
-	assert_int_equal(xm_stream_zero(&set, next[0] + 5, 0), 1); /* no frame is free: the page itself */
+	assert_int_equal(xm_stream_touch(&set, next[0], 5), 5);
+	assert_int_equal(xm_stream_touch(&set, next[0] + 5, 0), 1); /* no frame is free: the page itself */
+	assert_int_equal(xm_stream_write(&set, next[0] + 6, 64), 1); /* writes are followed by themselves */
 }
 
-/* One stray touch between two runs each time. */
-static void test_first_touches_when_others_stray_then_runs_go_on(void **unused)
+static void test_run_when_it_turns_then_begins_anew(void **unused)
+{
+	begin("none");
+	assert_int_equal(xm_stream_write(&set, 1000, 64), 1);
+	assert_int_equal(xm_stream_write(&set, 1001, 64), 2);
+	assert_int_equal(xm_stream_write(&set, 1003, 64), 4);
+	assert_int_equal(xm_stream_write(&set, 1002, 64), 1);
+	assert_int_equal(xm_stream_write(&set, 999, 64), 1);
+	assert_int_equal(xm_stream_write(&set, 1007, 64), 8);
+}
+
+static void test_run_when_it_reaches_page_0_then_ends_there(void **unused)
+{
+	begin("none");
+	assert_int_equal(xm_stream_touch(&set, 9, 64), 1);
+	assert_int_equal(xm_stream_touch(&set, 8, 64), -2);
+	assert_int_equal(xm_stream_touch(&set, 6, 64), -4);
+	assert_int_equal(xm_stream_touch(&set, 2, 64), -3);
+	assert_int_equal(xm_stream_touch(&set, 0, 64), 1);
+}
+
+/* Ten stray touches between two runs each time. */
+static void test_run_when_others_stray_then_goes_on(void **unused)
 {
 	uint64_t next = FAR;
 
 	begin("none");
 	for (int i = 0; i < 100; i++) {
-		next += xm_stream_zero(&set, next, 64);
+		next += (uint64_t)xm_stream_touch(&set, next, 64);
 		for (int k = 0; k < 10 && i > 0; k++)
-			assert_int_equal(xm_stream_zero(&set, random_page(), 64), 1);
+			assert_int_equal(xm_stream_touch(&set, random_page(), 64), 1);
 	}
 	assert_in_range(next - FAR, 64 * 90, 64 * 100);
 }
@@ -231,8 +256,10 @@ int main(void)
 		cmocka_unit_test(test_stride_when_long_then_seen),
 		cmocka_unit_test(test_reader_when_it_stops_then_waste_is_counted_once),
 		cmocka_unit_test(test_writes_when_of_one_stream_then_only_it_comes_in_writable),
-		cmocka_unit_test(test_first_touches_when_in_turn_then_runs_double),
-		cmocka_unit_test(test_first_touches_when_others_stray_then_runs_go_on),
+		cmocka_unit_test(test_runs_when_in_turn_then_double_either_way),
+		cmocka_unit_test(test_run_when_it_turns_then_begins_anew),
+		cmocka_unit_test(test_run_when_it_reaches_page_0_then_ends_there),
+		cmocka_unit_test(test_run_when_others_stray_then_goes_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
