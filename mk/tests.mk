@@ -113,7 +113,7 @@ check:  ## install what is missing, build, and run the tests (under 20 minutes)
 		$(AT_A_TIME) -b $(BUILD)/release tools/lint \
 		$(call unit_of,release) $(call replay_of,release) \
 		-b $(BUILD)/asan $(call unit_of,asan) $(call replay_of,asan) \
-		-b $(BUILD)/tsan $(tsan_of) \
+		-t 180 -b $(BUILD)/tsan $(tsan_of) \
 		-j 1 -b $(BUILD)/release -t 300 $(call stress_of,release) -t 120 $(IT_SCRIPTS)
 
 check-all:  ## everything: every variant, every combination, long stress, fuzzing, RDMA
@@ -129,7 +129,7 @@ check-all:  ## everything: every variant, every combination, long stress, fuzzin
 		$(call unit_of,release) $(call replay_of,release) \
 		-b $(BUILD)/checked $(call unit_of,checked) \
 		-b $(BUILD)/asan $(call unit_of,asan) $(call replay_of,asan) \
-		-b $(BUILD)/tsan $(tsan_of) \
+		-t 180 -b $(BUILD)/tsan $(tsan_of) \
 		-j 1 -t 3600 -b $(BUILD)/release $(call stress_of,release) \
 		-b $(BUILD)/checked $(call stress_of,checked) \
 		-b $(BUILD)/asan $(call stress_of,asan) -b $(BUILD)/tsan $(call stress_of,tsan) \

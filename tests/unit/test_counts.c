@@ -103,6 +103,118 @@ static void test_read_in_order_when_over_a_link_then_an_install_for_16_pages(voi
 	read_in_order("majority", "tcp");
 }
 
+/* ---- faults of pages that follow each other ----------------------------------------------------------------------- */
+
+#define RUN_PAGES 1024u
+#define FAULTS_MAX (RUN_PAGES / 64 + 16) /* 64 at a time, and the beginning and the end of a run */
+
+/* Stores to every page, upwards or downwards. */
+static void store_in_order(char *p, uint64_t pages, bool down)
+{
+	for (uint64_t i = 0; i < pages; i++) {
+		uint64_t at = down ? pages - 1 - i : i;
+
+		*(volatile uint64_t *)(p + at * PAGE) = test_value(1, at, 0);
+	}
+}
+
+/* Fresh pages; what lies below them is unmapped, or somebody else's. */
+static void touch_in_order(bool down, bool mapped_below)
+{
+	uint64_t faults;
+	char *p, *below;
+
+	start("shm");
+	p = new_map(2 * RUN_PAGES);
+	below = p;
+	p += RUN_PAGES * PAGE;
+	test_fill(below, 1, 7);
+	if (!mapped_below)
+		assert_int_equal(xm_map_unmap(below + PAGE, (RUN_PAGES - 1) * PAGE), 0);
+	faults = COUNT(faults_zero);
+	store_in_order(p, RUN_PAGES, down);
+	faults = COUNT(faults_zero) - faults;
+	print_message("%s: %u first touches, %llu faults\n", down ? "down" : "up", RUN_PAGES, (unsigned long long)faults);
+	assert_in_range(faults, RUN_PAGES / 64, FAULTS_MAX);
+	look(p, RUN_PAGES, 1);
+	assert_int_equal(test_wrong(below, 1, 7, 0), 0);
+}
+
+static void test_first_touches_when_upwards_then_a_fault_for_64(void **state)
+{
+	touch_in_order(false, true);
+}
+
+static void test_first_touches_when_downwards_then_a_fault_for_64(void **state)
+{
+	touch_in_order(true, true);
+}
+
+static void test_first_touches_when_downwards_to_the_end_then_a_fault_for_64(void **state)
+{
+	touch_in_order(true, false);
+}
+
+/* Clean pages of which the first half is written, so that what is behind shows what was taken for written in vain. */
+static void write_in_order(bool down)
+{
+	uint64_t faults, dirty;
+	char *p, *half;
+
+	start("shm");
+	p = new_map(2 * RUN_PAGES);
+	test_fill(p, 2 * RUN_PAGES, 2);
+	assert_int_equal(test_evict(p, 2 * RUN_PAGES), 0);
+	assert_int_equal(test_wrong(p, 2 * RUN_PAGES, 2, 0), 0);
+	faults = COUNT(faults_write);
+	half = down ? p + RUN_PAGES * PAGE : p;
+	store_in_order(half, RUN_PAGES, down);
+	faults = COUNT(faults_write) - faults;
+	print_message("%s: %u writes to clean pages, %llu faults\n", down ? "down" : "up", RUN_PAGES, (unsigned long long)faults);
+	assert_in_range(faults, RUN_PAGES / 64, FAULTS_MAX);
+	dirty = COUNT(evicted_dirty_pages);
+	assert_int_equal(test_evict(p, 2 * RUN_PAGES), 0);
+	dirty = COUNT(evicted_dirty_pages) - dirty;
+	assert_in_range(dirty, RUN_PAGES, RUN_PAGES + 64);
+	look(half, RUN_PAGES, 1);
+	assert_int_equal(test_wrong(down ? p : p + RUN_PAGES * PAGE, RUN_PAGES, 2, down ? 0 : RUN_PAGES), 0);
+}
+
+static void test_writes_to_clean_pages_when_upwards_then_a_fault_for_64(void **state)
+{
+	write_in_order(false);
+}
+
+static void test_writes_to_clean_pages_when_downwards_then_a_fault_for_64(void **state)
+{
+	write_in_order(true);
+}
+
+/* Two arrays in turn, one of them read and written. */
+static void test_two_arrays_when_in_turn_then_a_fault_for_24_pages(void **state)
+{
+	const uint64_t pages = 3 * BUDGET_PAGES / 2;
+	uint64_t faults;
+	char *a, *b;
+
+	start("shm");
+	a = new_map(pages);
+	b = new_map(pages);
+	test_fill(a, pages, 1);
+	test_fill(b, pages, 1);
+	assert_int_equal(test_evict(a, pages), 0);
+	assert_int_equal(test_evict(b, pages), 0);
+	faults = COUNT(faults_fetch) + COUNT(faults_write);
+	for (uint64_t i = 0; i < pages; i++)
+		*(volatile uint64_t *)(b + i * PAGE) += *(volatile uint64_t *)(a + i * PAGE);
+	faults = COUNT(faults_fetch) + COUNT(faults_write) - faults;
+	print_message("b += a: %llu pages, %llu faults\n", (unsigned long long)(2 * pages), (unsigned long long)faults);
+	assert_true(faults <= 2 * pages / 24);
+	for (uint64_t i = 0; i < pages; i++)
+		assert_int_equal(*(volatile uint64_t *)(b + i * PAGE), 2 * test_value(1, i, 0));
+	look(a, pages, 1);
+}
+
 /* ---- calls of an eviction ----------------------------------------------------------------------------------------- */
 
 #define BATCH 64u
@@ -389,6 +501,12 @@ int main(void)
 		T(test_read_in_order_when_majority_then_an_install_for_16_pages),
 		T(test_read_in_order_when_stride_then_an_install_for_16_pages),
 		T(test_read_in_order_when_over_a_link_then_an_install_for_16_pages),
+		T(test_first_touches_when_upwards_then_a_fault_for_64),
+		T(test_first_touches_when_downwards_then_a_fault_for_64),
+		T(test_first_touches_when_downwards_to_the_end_then_a_fault_for_64),
+		T(test_writes_to_clean_pages_when_upwards_then_a_fault_for_64),
+		T(test_writes_to_clean_pages_when_downwards_then_a_fault_for_64),
+		T(test_two_arrays_when_in_turn_then_a_fault_for_24_pages),
 		T(test_batch_when_all_features_then_four_calls),
 		T(test_batch_when_no_vectored_drop_then_a_call_a_run),
 		T(test_batch_when_dirty_pages_between_then_those_stay_writable),
