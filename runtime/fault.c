@@ -528,7 +528,7 @@ static int lock_clean_run(struct xm_runtime *rt, struct xm_worker *w, int64_t ru
 			break;
 		p = &rt->pt[at];
 		seen = xm_pg_load(p);
-		if ((seen & (XM_PG_DIRTY | XM_PG_PINNED | XM_PG_HOLD_MASK)) || !try_lock_page(p, &seen, XM_PG_RESIDENT))
+		if ((seen & XM_PG_DIRTY) || !try_lock_page(p, &seen, XM_PG_RESIDENT))
 			break;
 		w->page[n] = at;
 		w->word[n] = seen;

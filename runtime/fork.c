@@ -200,7 +200,7 @@ static void reset_for_child(struct xm_runtime *rt)
 	rt->canary.state = 0;
 	memset(rt->waiter, 0, sizeof(rt->waiter));
 	for (int i = 0; i < XM_STREAMS; i++)
-		rt->streams[i].busy = 0;
+		xm_streams_forked(&rt->streams[i]);
 }
 
 void xm_fork_child(void)

@@ -8,14 +8,15 @@
 
 /* ---- fetches ------------------------------------------------------------------------------------------------ */
 
-/* Whether a fault on page means that the last prefetched run was used up. Between its end and the page there may be
- * pages that were resident already. */
+/* Whether a fault on page means that the last run was used up. Between its end and the page there may be pages that were
+ * resident already. */
 static bool run_was_used(const struct xm_stream *s, uint64_t page)
 {
-	int64_t ahead = (int64_t)(page - s->run_next);
+	int64_t ahead = (int64_t)(page - s->run_next), reach = XM_PREFETCH_MAX * s->run_stride;
 
-	return ahead % s->run_stride == 0 && ahead / s->run_stride >= 0 &&
-	       ahead / s->run_stride <= XM_PREFETCH_MAX;
+	if (s->run_stride > 0 ? ahead < 0 || ahead > reach : ahead > 0 || ahead < reach)
+		return false;
+	return ahead % s->run_stride == 0;
 }
 
 static bool in_run(const struct xm_stream *s, uint64_t page)
@@ -32,19 +33,21 @@ static uint64_t distance(const struct xm_stream *s, uint64_t page)
 	return page < low ? low - page : page > high ? page - high : 0;
 }
 
+/* The stream that expects just this page; else one of which it is the continuation over pages that were there; else the
+ * nearest of those that have nothing outstanding: the fault is a stray one to the others. */
 static struct xm_stream *find(struct xm_streams *set, uint64_t page)
 {
 	struct xm_stream *best = NULL;
-	uint64_t least = XM_STREAM_NEAR + 1;
+	uint64_t least = XM_STREAM_NEAR + 2;
 
 	for (struct xm_stream *s = set->way; s < set->way + XM_STREAM_WAYS; s++) {
 		uint64_t d;
 
 		if (!s->fetches)
 			continue;
-		if (run_was_used(s, page))
+		if (page == s->run_next)
 			return s;
-		d = distance(s, page);
+		d = run_was_used(s, page) ? 0 : s->run_pages ? UINT64_MAX : distance(s, page) + 1;
 		if (d < least) {
 			least = d;
 			best = s;
@@ -63,17 +66,11 @@ static uint64_t worth(const struct xm_streams *set, const struct xm_stream *s)
 	return (s->fetches > 1 && idle < XM_STREAM_STALE ? 2ull << 32 : 1ull << 32) - idle;
 }
 
-static void tell(void (*what)(void *, uint64_t), void *state, uint64_t first, uint64_t n)
-{
-	for (uint64_t i = 0; i < n; i++)
-		what(state, first + i);
-}
-
+/* A stream with the habits of the one before. Its window is taken away: here nothing has been seen to follow. */
 static struct xm_stream *begin(struct xm_streams *set, const struct xm_prefetch_ops *ops, uint64_t page,
 			       struct xm_stream_judged *judged)
 {
 	struct xm_stream *last = set->last, *s = set->way;
-	uint64_t outstanding = last ? last->run_pages : 0;
 
 	for (struct xm_stream *o = s + 1; o < set->way + XM_STREAM_WAYS; o++)
 		if (worth(set, o) < worth(set, s))
@@ -83,6 +80,7 @@ static struct xm_stream *begin(struct xm_streams *set, const struct xm_prefetch_
 		ops->init(s->prefetch);
 	else if (s != last)
 		memcpy(s->prefetch, last->prefetch, sizeof(s->prefetch));
+	ops->waste(s->prefetch, XM_PREFETCH_MAX);
 	s->run_first = page;
 	s->run_next = page + 1;
 	s->run_stride = 1;
@@ -90,7 +88,6 @@ static struct xm_stream *begin(struct xm_streams *set, const struct xm_prefetch_
 	s->run_protected = s->run_writes = 0;
 	s->run_writable = false;
 	s->fetches = 0;
-	tell(ops->waste, s->prefetch, page, outstanding);
 	return s;
 }
 
@@ -98,7 +95,7 @@ static void judge(struct xm_stream *s, const struct xm_prefetch_ops *ops, uint64
 {
 	bool used = run_was_used(s, page);
 
-	tell(used ? ops->hit : ops->waste, s->prefetch, s->run_first + 1, s->run_pages);
+	(used ? ops->hit : ops->waste)(s->prefetch, s->run_pages);
 	*(used ? &judged->hit : &judged->waste) += s->run_pages;
 }
 
@@ -137,6 +134,8 @@ void xm_stream_began(struct xm_stream *s, uint64_t page, const struct xm_prefetc
 	s->run_stride = advice->stride ? advice->stride : 1;
 	s->run_first = page;
 	s->run_next = page + (uint64_t)(s->run_stride * (advice->count + 1));
+	if (s->run_stride < 0 && s->run_next > page)
+		s->run_next = 0; /* it has reached the first page: nothing is behind it */
 }
 
 void xm_stream_wrote(struct xm_streams *set, uint64_t page, uint64_t n)
@@ -151,12 +150,18 @@ void xm_stream_wrote(struct xm_streams *set, uint64_t page, uint64_t n)
 
 /* ---- runs that need no fetch ---------------------------------------------------------------------------------- */
 
-/* Those go first that were seen only once. */
+/* Those go first that were seen only once, or not for long. */
 static bool goes_before(const struct xm_streams *set, const struct xm_run *a, const struct xm_run *b)
 {
-	if ((a->pages > 1) != (b->pages > 1))
-		return b->pages > 1;
-	return set->clock - a->used > set->clock - b->used;
+	uint32_t idle_a = set->clock - a->used, idle_b = set->clock - b->used;
+	bool keep_a = a->pages > 1 && idle_a < XM_RUN_STALE, keep_b = b->pages > 1 && idle_b < XM_RUN_STALE;
+
+	return keep_a != keep_b ? keep_b : idle_a > idle_b;
+}
+
+static bool near_above(uint64_t from, uint64_t page)
+{
+	return from != NOWHERE && page - from < XM_RUN_GAP;
 }
 
 static int64_t follow(struct xm_streams *set, struct xm_run *all, uint64_t page, uint64_t most)
@@ -166,8 +171,10 @@ static int64_t follow(struct xm_streams *set, struct xm_run *all, uint64_t page,
 	bool down = false;
 
 	for (struct xm_run *o = all; o < all + XM_STREAM_RUNS; o++) {
-		if (o->pages && (page == o->up || page == o->down)) {
-			down = page == o->down;
+		bool up = near_above(o->up, page);
+
+		if (o->pages && (up || (o->down != NOWHERE && near_above(page, o->down)))) {
+			down = !up;
 			pages = o->pages * 2;
 			r = o;
 			break;

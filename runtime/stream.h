@@ -4,7 +4,7 @@
  *
  * A program that adds one array to another, merges, or works from both ends of a range faults in several places in turn. Seen
  * as one sequence such faults have no trend. So a fault belongs to the stream that expected it, or to the one whose last
- * run ended nearest to it (within XM_STREAM_NEAR pages), and only else begins a stream: with the habits, but not the
+ * run ended nearest to it (within XM_STREAM_NEAR pages, nothing outstanding), and only else begins a stream: with the habits, but not the
  * window, of the one before, so that faults a long stride apart are still seen as one sequence.
  *
  * Of XM_STREAM_WAYS streams that one goes which was seen only once (as each fault of a random reader is), else the one
@@ -25,13 +25,15 @@
 #define XM_STREAM_NEAR (2 * XM_PREFETCH_MAX) /* pages: how far the policies, too, follow a run over pages that are there */
 #define XM_STREAM_STALE 1024u		     /* faults of the thread; a stream not used for so long is as good as none */
 #define XM_STREAM_RUNS 4
+#define XM_RUN_STALE 128u /* faults of the thread; as above */
+#define XM_RUN_GAP 4	  /* pages that a run passes over: they are there, or writable, already */
 
 struct xm_stream {
 	uint64_t run_first, run_next; /* last run: from the demanded page to the one after it ... */
 	uint64_t run_pages;	      /* ... and how many pages were prefetched in it */
 	int64_t run_stride;
 	uint32_t run_protected; /* how many of its pages, the demanded one included, came in write-protected */
-	uint32_t run_writes;	/* how many of these the thread has begun to write */
+	uint32_t run_writes;	/* how many of these were written, or made writable with one that was */
 	bool run_writable;	/* it came in writable and dirty, but for one page to see by */
 	uint32_t fetches;	/* 0: unused */
 	uint32_t used;		/* the set's clock at the last of them */
@@ -68,6 +70,14 @@ static inline bool xm_streams_try(struct xm_streams *set)
 static inline void xm_streams_put(struct xm_streams *set)
 {
 	xm_store(&set->busy, 0);
+}
+
+/* In the child of a fork, which goes on with the habits; what is outstanding the parent judges. */
+static inline void xm_streams_forked(struct xm_streams *set)
+{
+	set->busy = 0;
+	for (int i = 0; i < XM_STREAM_WAYS; i++)
+		set->way[i].run_pages = 0;
 }
 
 /* The stream that a fetch of page belongs to, and what to prefetch along. */

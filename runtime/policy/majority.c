@@ -28,7 +28,7 @@ struct majority_state {
 	int32_t hits; /* since the last advice */
 };
 
-_Static_assert(sizeof(struct majority_state) < 512, "one per thread slot");
+_Static_assert(sizeof(struct majority_state) < 512, "one per stream of a thread");
 
 static size_t majority_state_bytes(void)
 {
@@ -133,17 +133,16 @@ static struct xm_prefetch_advice majority_fault(void *state, uint64_t page)
 	return prefetch_run_advise(r, page);
 }
 
-static void majority_hit(void *state, uint64_t page)
+static void majority_hit(void *state, uint64_t n)
 {
 	struct majority_state *s = state;
 
-	if (s->hits < XM_PREFETCH_MAX)
-		s->hits++;
+	s->hits = (int32_t)xm_min((uint64_t)s->hits + n, (uint64_t)XM_PREFETCH_MAX);
 }
 
-static void majority_waste(void *state, uint64_t page)
+static void majority_waste(void *state, uint64_t n)
 {
-	prefetch_run_waste(&((struct majority_state *)state)->run);
+	prefetch_run_waste(&((struct majority_state *)state)->run, n);
 }
 
 const struct xm_prefetch_ops xm_prefetch_majority = {

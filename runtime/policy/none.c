@@ -16,7 +16,7 @@ static struct xm_prefetch_advice none_fault(void *state, uint64_t page)
 	return (struct xm_prefetch_advice){ .stride = 1, .count = 0 };
 }
 
-static void none_told(void *state, uint64_t page)
+static void none_told(void *state, uint64_t n)
 {
 }
 

@@ -7,7 +7,7 @@
  * recorded trace replays to the same decisions. State lives in one block of memory that the caller provides
  * (state_bytes for a capacity), which is local and is copied by fork.
  * Chosen by name at run time. Not thread-safe: the caller serialises (evict: the reclaim lock; prefetch: one
- * state per faulting thread slot).
+ * state per stream of a thread).
  */
 #ifndef XM_POLICY_H
 #define XM_POLICY_H
@@ -66,9 +66,9 @@ struct xm_prefetch_ops {
 	/* A demand fault on page happened (not called for pages that were prefetched and then hit: those are
 	 * told by hit()). The advice says which further pages to fetch along. */
 	struct xm_prefetch_advice (*fault)(void *state, uint64_t page);
-	/* page was prefetched earlier and has now been touched / was evicted untouched */
-	void (*hit)(void *state, uint64_t page);
-	void (*waste)(void *state, uint64_t page);
+	/* n pages that were prefetched have been touched since / were for nothing */
+	void (*hit)(void *state, uint64_t n);
+	void (*waste)(void *state, uint64_t n);
 };
 
 /* none; stride: repeats of one delta, window doubles 2..64 with confirmation, halves with waste;

@@ -2,7 +2,7 @@
 /*
  * prefetch_common.h - what the prefetch policies share: the run of pages that the last advice
  * named, how its window grows and shrinks, and the clamp that keeps advice within page numbers.
- * Inline; the state is the caller's, one per faulting thread slot.
+ * Inline; the state is the caller's, one per stream of a thread.
  */
 #ifndef XM_PREFETCH_COMMON_H
 #define XM_PREFETCH_COMMON_H
@@ -46,14 +46,16 @@ static inline void prefetch_run_grow(struct prefetch_run *r)
 }
 
 /* A quarter of a window untouched halves it; below the least window it is 0 until confirmed. */
-static inline void prefetch_run_waste(struct prefetch_run *r)
+static inline void prefetch_run_waste(struct prefetch_run *r, uint64_t n)
 {
-	if (++r->wasted * 4 < r->window)
-		return;
-	r->wasted = 0;
-	r->window /= 2;
-	if (r->window < WINDOW_MIN)
-		r->window = 0;
+	for (; n && r->window; n--) {
+		if (++r->wasted * 4 < r->window)
+			continue;
+		r->wasted = 0;
+		r->window /= 2;
+		if (r->window < WINDOW_MIN)
+			r->window = 0;
+	}
 }
 
 /* The advice for a fault on page: as much of the window as has page numbers of 0 .. PAGE_LIMIT - 1 */

@@ -51,14 +51,14 @@ static struct xm_prefetch_advice stride_fault(void *state, uint64_t page)
 	return prefetch_run_advise(r, page);
 }
 
-static void stride_hit(void *state, uint64_t page)
+static void stride_hit(void *state, uint64_t n)
 {
 	/* a fault behind the run confirms it; single hits add nothing */
 }
 
-static void stride_waste(void *state, uint64_t page)
+static void stride_waste(void *state, uint64_t n)
 {
-	prefetch_run_waste(&((struct stride_state *)state)->run);
+	prefetch_run_waste(&((struct stride_state *)state)->run, n);
 }
 
 const struct xm_prefetch_ops xm_prefetch_stride = {

@@ -23,6 +23,7 @@
  *   5 a page is dropped although it could not be written    6 a slot is put before the word forgets it (SIGKILL)
  *   7 a page that comes in by a read is not protected       8 zeros that answer the evictor are not protected
  *   9 the fork does not wait for those who work on pages
+ *  10 a page that is made writable ahead is settled clean
  */
 #ifndef BUG
 #define BUG 0
@@ -270,6 +271,8 @@ end:	do
 	od
 }
 
+/* Also makes a clean page writable that is expected to be written, as fault_write does for the next pages of a run; the
+ * call may fail. */
 proctype prefetcher()
 {
 	bool exists, wakes;
@@ -279,6 +282,13 @@ end:	do
 	:: atomic { state[0] == REMOTE && !gate_closed -> state[0] = FETCHING; inside++ };
 		fetch(0, true);
 		atomic { inside--; exists = false; stage = 0 }
+	:: atomic { state[0] == RESIDENT && !dirty[0] && !gate_closed -> state[0] = FETCHING; inside++ };
+		if
+		:: atomic { true -> guarded[0] = false; wake(0) }
+		:: true
+		fi;
+		settle(0, RESIDENT, (BUG != 10), has[0]);
+		atomic { inside-- }
 	od
 }
 

@@ -284,7 +284,7 @@ static void fetch(struct fetcher *f, uint32_t page, uint8_t as)
 
 		if (f->where[old] == PREFETCHED) {
 			f->r.wasted++;
-			f->ops->waste(f->state, old);
+			f->ops->waste(f->state, 1);
 		}
 		f->where[old] = ABSENT;
 	}
@@ -333,7 +333,7 @@ struct sim_prefetch_result sim_prefetch(const struct xm_prefetch_ops *ops, const
 			fault(&f, t, p);
 		} else if (f.where[p] == PREFETCHED) {
 			f.where[p] = PRESENT;
-			ops->hit(f.state, p);
+			ops->hit(f.state, 1);
 		}
 	}
 	for (p = 0; p < t->pages; p++)

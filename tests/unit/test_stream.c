@@ -218,8 +218,8 @@ static void test_run_when_it_turns_then_begins_anew(void **unused)
 	assert_int_equal(xm_stream_write(&set, 1001, 64), 2);
 	assert_int_equal(xm_stream_write(&set, 1003, 64), 4);
 	assert_int_equal(xm_stream_write(&set, 1002, 64), 1);
-	assert_int_equal(xm_stream_write(&set, 999, 64), 1);
-	assert_int_equal(xm_stream_write(&set, 1007, 64), 8);
+	assert_int_equal(xm_stream_write(&set, 1001 - XM_RUN_GAP, 64), 1); /* too far below */
+	assert_int_equal(xm_stream_write(&set, 1007 + XM_RUN_GAP - 1, 64), 8);
 }
 
 static void test_run_when_it_reaches_page_0_then_ends_there(void **unused)
@@ -246,6 +246,77 @@ static void test_run_when_others_stray_then_goes_on(void **unused)
 	assert_in_range(next - FAR, 64 * 90, 64 * 100);
 }
 
+/* Long runs of long ago are not in the way of new ones. */
+static void test_runs_when_all_are_old_then_new_ones_double(void **unused)
+{
+	uint64_t next[2] = { place(20), place(21) };
+
+	begin("none");
+	for (int k = 0; k < XM_STREAM_RUNS; k++)
+		for (uint64_t page = place(k), i = 0; i < 10; i++)
+			page += (uint64_t)xm_stream_touch(&set, page, 64);
+	for (unsigned i = 0; i < XM_RUN_STALE; i++)
+		xm_stream_touch(&set, random_page(), 64);
+	for (int i = 0; i < 10; i++)
+		for (int k = 0; k < 2; k++)
+			next[k] += (uint64_t)xm_stream_touch(&set, next[k], 64);
+	assert_int_equal(xm_stream_touch(&set, next[0], 64), 64);
+	assert_int_equal(xm_stream_touch(&set, next[1], 64), 64);
+}
+
+/* Nearly all that one reader advances over is there, so that its long window costs it little; between its faults records of
+ * two pages each are read, which must not be given that window. */
+static void test_records_when_beside_a_reader_then_nothing_in_vain(void **unused)
+{
+	uint64_t page = FAR, before;
+
+	begin("majority");
+	for (int i = 0; i < 40; i++)
+		page += (uint64_t)fetch(page, 1, false) + 1;
+	before = fetched;
+	for (int i = 0; i < 1000; i++) {
+		struct xm_prefetch_advice a;
+		struct xm_stream *s = xm_stream_fetch(&set, ops, page, &a, &judged);
+		uint64_t record = random_page();
+
+		xm_stream_began(s, page, &a, 3, 3, false); /* two of the 64 were not there */
+		page += (uint64_t)a.count + 1;
+		fetched += 2;
+		fetch(record, 0, false);
+		fetch(record + 1, 0, false);
+	}
+	assert_true(fetched - before <= 2 * 1000 + 1000 / 10);
+}
+
+/* A stray touch just behind a run that is in use: the run goes on as it was. */
+static void test_reader_when_touched_near_then_keeps_its_window(void **unused)
+{
+	uint64_t page = FAR;
+	int32_t n = 0;
+
+	begin("majority");
+	for (int i = 0; i < 40; i++) {
+		n = fetch(page, 1, false);
+		page += (uint64_t)n + 1;
+	}
+	assert_int_equal(n, 64);
+	fetch(page + 85, 0, false);
+	assert_int_equal(fetch(page, 1, false), 64);
+	assert_int_equal(judged.waste, 0);
+}
+
+static void test_reader_when_it_arrives_at_page_0_then_others_are_told_apart(void **unused)
+{
+	struct reader r = { 500, -1, 0 };
+
+	begin("majority");
+	for (int i = 0; i < 501; i++)
+		read_next(&r);
+	for (int i = 0; i < 10; i++)
+		fetch(random_page(), 0, false);
+	assert_int_equal(judged.waste, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -260,6 +331,10 @@ int main(void)
 		cmocka_unit_test(test_run_when_it_turns_then_begins_anew),
 		cmocka_unit_test(test_run_when_it_reaches_page_0_then_ends_there),
 		cmocka_unit_test(test_run_when_others_stray_then_goes_on),
+		cmocka_unit_test(test_runs_when_all_are_old_then_new_ones_double),
+		cmocka_unit_test(test_records_when_beside_a_reader_then_nothing_in_vain),
+		cmocka_unit_test(test_reader_when_touched_near_then_keeps_its_window),
+		cmocka_unit_test(test_reader_when_it_arrives_at_page_0_then_others_are_told_apart),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
