@@ -177,6 +177,7 @@ struct xm_proc {
 	uint64_t pt_pages_high;	      /* atomic: pages [0, high) of its page table may be non-zero */
 	uint64_t resident;	      /* atomic: pages charged to the budget by this process */
 	uint64_t committed;	      /* atomic: pages charged against --size */
+	uint64_t answered_ns;	      /* atomic: CLOCK_MONOTONIC; when its reclaim thread last ended a round */
 	char comm[16];
 	char exe[112];
 	struct xm_proc_stats stats;

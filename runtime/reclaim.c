@@ -33,7 +33,7 @@
 #define NO_VICTIM_WAIT_NS 5000000ull
 #define OTHERS_WAIT_NS 50000000ull /* until other processes, which have been asked, have had a processor */
 #define NO_VICTIM_PAUSE_NS 100000000ull
-#define BUSY_WAIT_NS 2000000000ull /* another's batch under way: it has no processor, or an appliance is slow */
+#define BUSY_WAIT_NS 2000000000ull /* another's batch under way, or another process: it has no processor, or an appliance is slow */
 #define ROUND_NS_MAX (2 * LOCK_WAIT_NS) /* of a fault that waits for room: for the lock, a batch and a question */
 #define COLLECT_ROUNDS 16
 
@@ -320,15 +320,6 @@ void xm_reclaim_kick_others(struct xm_runtime *rt)
 	}
 }
 
-/* How long a fault waits for room where there is some, and nothing left just now. */
-static uint64_t patience(struct xm_runtime *rt, int gone, uint64_t all, uint64_t over)
-{
-	if (gone == -EBUSY)
-		return BUSY_WAIT_NS;
-	/* pinned pages, or those of other processes, which need a processor to give them */
-	return all - xm_min(all, xm_load(&rt->me->resident)) > over ? OTHERS_WAIT_NS : NO_VICTIM_WAIT_NS;
-}
-
 /* What a fault that waits for room has seen so far. */
 struct stall {
 	uint64_t least;	   /* fewest frames of the family */
@@ -338,6 +329,33 @@ struct stall {
 	uint64_t round_ns; /* when the last round ended */
 	int gone;
 };
+
+/* Whether there is a process that has pages, and had no processor since then to give any. */
+static bool others_owe(struct xm_runtime *rt, uint64_t since_ns)
+{
+	uint32_t high = xm_load(&rt->fam->procs_high);
+
+	for (uint32_t i = 0; i < high; i++) {
+		struct xm_proc *p = &rt->fam->proc[i];
+
+		if (i != rt->proc && xm_load(&p->state) == XM_PROC_LIVE && xm_load_relaxed(&p->resident) > 0 &&
+		    xm_load(&p->answered_ns) < since_ns)
+			return true;
+	}
+	return false;
+}
+
+/* How long a fault waits for room where there is some, and nothing left just now. */
+static uint64_t patience(struct xm_runtime *rt, const struct stall *s, uint64_t all, uint64_t over)
+{
+	if (s->gone == -EBUSY)
+		return BUSY_WAIT_NS;
+	/* our own pages are pinned */
+	if (all - xm_min(all, xm_load(&rt->me->resident)) <= over)
+		return NO_VICTIM_WAIT_NS;
+	/* others have been asked; where it is much already it is worth waiting for their answer */
+	return over >= 2 * rt->reserve_pages && others_owe(rt, s->since_ns) ? BUSY_WAIT_NS : OTHERS_WAIT_NS;
+}
 
 /* A batch of ours found nothing, for there is no room for it anywhere. */
 static bool is_full(struct xm_runtime *rt, int gone)
@@ -369,7 +387,7 @@ static void note_round(struct stall *s, int gone, uint64_t all, bool full)
 /* There is room, but nothing left for so long that the budget is rather exceeded by the page of this fault. */
 static bool waited_enough(struct xm_runtime *rt, const struct stall *s, uint64_t all, uint64_t over)
 {
-	if (s->round_ns - s->since_ns <= patience(rt, s->gone, all, over) &&
+	if (s->round_ns - s->since_ns <= patience(rt, s, all, over) &&
 	    s->round_ns - s->moved_ns <= rt->fam->cfg.stall_ns)
 		return false;
 	if (s->gone != -EBUSY) { /* else: the batch may be waiting for a handler */
@@ -518,6 +536,7 @@ void *xm_reclaimer_main(void *arg)
 				xm_preload_housekeeping();
 		}
 		xm_gate_leave(rt);
+		xm_store(&rt->me->answered_ns, xm_now_ns());
 		if (ticked)
 			xm_canary_tick(rt);
 		if (gone > 0)

@@ -568,6 +568,46 @@ static void *full_main(void *arg)
 	return NULL;
 }
 
+struct answers {
+	struct xm_proc *proc;
+	int stop; /* atomic */
+};
+
+static void *answer_main(void *arg)
+{
+	struct answers *a = arg;
+
+	while (!xm_load(&a->stop)) {
+		xm_store(&a->proc->answered_ns, xm_now_ns());
+		usleep(1000);
+	}
+	return NULL;
+}
+
+/* Another process has all the pages. While it has had no processor to give any, it is waited for, and the budget is not
+ * exceeded further; if it has none to give, there is nothing to wait for. */
+static void test_stall_when_others_owe_pages_then_they_are_waited_for(void **state)
+{
+	struct answers a = { NULL, 0 };
+	pthread_t t;
+	struct full f;
+
+	start("shm", "128M");
+	a.proc = burden(BUDGET_PAGES + 2 * xm_rt.reserve_pages + 1);
+	xm_store(&a.proc->state, XM_PROC_LIVE);
+	full_main(&f);
+	assert_int_equal(f.rc, 0);
+	assert_true(f.ns > 1900000000);
+	usleep(150000); /* longer than what was found holds */
+	assert_int_equal(pthread_create(&t, NULL, answer_main, &a), 0);
+	full_main(&f);
+	xm_store(&a.stop, 1);
+	pthread_join(t, NULL);
+	assert_int_equal(f.rc, 0);
+	assert_true(f.ns < 1900000000);
+	xm_family_proc_drop(xm_rt.fam, (uint32_t)(a.proc - xm_rt.fam->proc));
+}
+
 /* Full: the time in which the process was stopped is none that it has waited. */
 static void test_stall_when_stopped_meanwhile_then_waits_by_its_own_time(void **state)
 {
@@ -678,6 +718,7 @@ int main(void)
 		T(test_appliance_when_dead_without_poison_then_sigbus_and_efault),
 		T(test_appliance_when_full_then_sigbus_after_the_stall),
 		T(test_stall_when_pages_left_all_the_time_then_budget_is_exceeded),
+		T(test_stall_when_others_owe_pages_then_they_are_waited_for),
 		T(test_stall_when_stopped_meanwhile_then_waits_by_its_own_time),
 		T(test_growth_when_taken_for_full_without_a_slot_then_asks),
 		T(test_growth_when_another_process_is_at_it_then_not_taken_for_full),
