@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# time limit: 300 s
+# time limit: 600 s
 """model.py: tests/model/page.pml is checked by spin, exhaustively, in both parts; and each mistake that can be built into
 it (-DBUG=n) is found, or the model would show nothing. As many searches at a time as there are processors."""
 import concurrent.futures
