@@ -391,6 +391,9 @@ static bool waited_enough(struct xm_runtime *rt, const struct stall *s, uint64_t
 	    s->round_ns - s->moved_ns <= rt->fam->cfg.stall_ns)
 		return false;
 	if (s->gone != -EBUSY) { /* else: the batch may be waiting for a handler */
+		/* each process finds out for itself: together they stay below what patience() calls much */
+		if (over < 2 * rt->reserve_pages)
+			all = xm_min(all, rt->fam->budget_pages + rt->reserve_pages);
 		__atomic_store_n(&rt->no_victim_pages, all, __ATOMIC_RELAXED);
 		xm_store(&rt->no_victim_until_ns, xm_now_ns() + NO_VICTIM_PAUSE_NS);
 	}
