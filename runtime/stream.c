@@ -159,21 +159,22 @@ static bool goes_before(const struct xm_streams *set, const struct xm_run *a, co
 	return keep_a != keep_b ? keep_b : idle_a > idle_b;
 }
 
-static bool near_above(uint64_t from, uint64_t page)
+static bool near_above(uint64_t from, uint64_t page, uint64_t gap)
 {
-	return from != NOWHERE && page - from < XM_RUN_GAP;
+	return from != NOWHERE && page - from <= gap;
 }
 
-static int64_t follow(struct xm_streams *set, struct xm_run *all, uint64_t page, uint64_t most)
+/* gap: pages that a run passes over */
+static int64_t follow(struct xm_streams *set, struct xm_run *all, uint64_t page, uint64_t gap, uint64_t most)
 {
 	struct xm_run *r = all;
 	uint64_t pages = 1;
 	bool down = false;
 
 	for (struct xm_run *o = all; o < all + XM_STREAM_RUNS; o++) {
-		bool up = near_above(o->up, page);
+		bool up = near_above(o->up, page, gap);
 
-		if (o->pages && (up || (o->down != NOWHERE && near_above(page, o->down)))) {
+		if (o->pages && (up || (o->down != NOWHERE && near_above(page, o->down, gap)))) {
 			down = !up;
 			pages = o->pages * 2;
 			r = o;
@@ -195,10 +196,10 @@ static int64_t follow(struct xm_streams *set, struct xm_run *all, uint64_t page,
 
 int64_t xm_stream_touch(struct xm_streams *set, uint64_t page, uint64_t most)
 {
-	return follow(set, set->touch, page, most);
+	return follow(set, set->touch, page, 0, most);
 }
 
 int64_t xm_stream_write(struct xm_streams *set, uint64_t page, uint64_t most)
 {
-	return follow(set, set->write, page, most);
+	return follow(set, set->write, page, XM_WRITE_GAP, most);
 }

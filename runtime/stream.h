@@ -26,7 +26,7 @@
 #define XM_STREAM_STALE 1024u		     /* faults of the thread; a stream not used for so long is as good as none */
 #define XM_STREAM_RUNS 4
 #define XM_RUN_STALE 128u /* faults of the thread; as above */
-#define XM_RUN_GAP 4	  /* pages that a run passes over: they are there, or writable, already */
+#define XM_WRITE_GAP 3	  /* pages that a run of writes passes over: they are writable already, or not far from it */
 
 struct xm_stream {
 	uint64_t run_first, run_next; /* last run: from the demanded page to the one after it ... */

@@ -218,8 +218,16 @@ static void test_run_when_it_turns_then_begins_anew(void **unused)
 	assert_int_equal(xm_stream_write(&set, 1001, 64), 2);
 	assert_int_equal(xm_stream_write(&set, 1003, 64), 4);
 	assert_int_equal(xm_stream_write(&set, 1002, 64), 1);
-	assert_int_equal(xm_stream_write(&set, 1001 - XM_RUN_GAP, 64), 1); /* too far below */
-	assert_int_equal(xm_stream_write(&set, 1007 + XM_RUN_GAP - 1, 64), 8);
+	assert_int_equal(xm_stream_write(&set, 1000 - XM_WRITE_GAP, 64), 1); /* too far below */
+	assert_int_equal(xm_stream_write(&set, 1007 + XM_WRITE_GAP, 64), 8);
+}
+
+/* Who touches every other page does not get those between. */
+static void test_touches_when_there_are_gaps_then_no_run(void **unused)
+{
+	begin("none");
+	for (uint64_t page = 1000; page < 1200; page += 2)
+		assert_int_equal(xm_stream_touch(&set, page, 64), 1);
 }
 
 static void test_run_when_it_reaches_page_0_then_ends_there(void **unused)
@@ -329,6 +337,7 @@ int main(void)
 		cmocka_unit_test(test_writes_when_of_one_stream_then_only_it_comes_in_writable),
 		cmocka_unit_test(test_runs_when_in_turn_then_double_either_way),
 		cmocka_unit_test(test_run_when_it_turns_then_begins_anew),
+		cmocka_unit_test(test_touches_when_there_are_gaps_then_no_run),
 		cmocka_unit_test(test_run_when_it_reaches_page_0_then_ends_there),
 		cmocka_unit_test(test_run_when_others_stray_then_goes_on),
 		cmocka_unit_test(test_runs_when_all_are_old_then_new_ones_double),
