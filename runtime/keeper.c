@@ -319,6 +319,7 @@ static void dispatch(struct keeper *k, uint64_t data)
 static void answer_finish(struct keeper *k)
 {
 	k->finishing = false;
+	keeper_hear(k); /* what the command's processes executed is in the figures */
 	scan(k);
 	keeper_ask_appliances(k);
 	if (k->control >= 0)

@@ -54,6 +54,8 @@ void keeper_watch(struct keeper *k, uint32_t index);
 int keeper_listen(struct keeper *k, const char *name);
 void keeper_accept(struct keeper *k);
 void keeper_client(struct keeper *k, uint32_t index);
+/* Answers all that was said before this moment. */
+void keeper_hear(struct keeper *k);
 /* Closes connections that said nothing for KEEPER_CLIENT_IDLE_NS; true while somebody watches (xmem-top). */
 bool keeper_clients_tick(struct keeper *k);
 

@@ -78,7 +78,16 @@ void keeper_accept(struct keeper *k)
 		k->client[i].since_ns = xm_now_ns();
 		if (keeper_poll_add(k, fd, EV_CLIENT, i))
 			drop_client(k, i);
+		else
+			keeper_client(k, i); /* it has said it by now, as a rule, and may have to make room for others */
 	}
+}
+
+void keeper_hear(struct keeper *k)
+{
+	keeper_accept(k);
+	for (uint32_t i = 0; i < KEEPER_CLIENTS; i++)
+		keeper_client(k, i);
 }
 
 static void reply(int sock, int status, int fd)

@@ -38,6 +38,28 @@ else
 	echo "no static C library: static programs left out"
 fi
 
+# a keeper that had no processor from the command's last words to its end hears both at once, and counts them
+"$run" --local 8M --stats -- /usr/bin/python3 -c '
+import os, signal, sys
+me = os.getppid()
+for child in open(f"/proc/{me}/task/{me}/children").read().split():
+    if open(f"/proc/{child}/comm").read() == "xmem-keeper\n":
+        with open(sys.argv[1] + ".new", "w") as f:
+            print(os.getpid(), child, file=f)
+        os.rename(sys.argv[1] + ".new", sys.argv[1])
+        os.kill(int(child), signal.SIGSTOP)
+        os.execve("/bin/true", ["true"], {})
+sys.exit("no keeper")' "$tmp/who" >"$tmp/out" 2>"$tmp/err" </dev/null &
+pid=$!
+until [ -e "$tmp/who" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
+if read -r command keeper <"$tmp/who"; then
+	check "last words: the command ends" gone "$command"
+	until grep -q '^State:.S' "/proc/$pid/status"; do sleep 0.01; done # it has told the keeper, and waits
+	kill -CONT "$keeper"
+fi
+wait $pid
+check "last words: are counted" [ "$?-$(grep -c '1 command(s) NOT covered' "$tmp/err")" = 0-1 ]
+
 # another user is not served by this keeper: its runtime cannot start
 if [ "$(id -u)" = 0 ]; then
 	as_nobody=(setpriv --reuid=nobody --regid=nogroup --clear-groups /usr/bin/python3 -c 'x = bytearray(8 << 20); print(len(x))')
