@@ -320,12 +320,14 @@ void xm_reclaim_kick_others(struct xm_runtime *rt)
 	}
 }
 
-/* What a fault that waits for room has seen so far. */
+/* What a fault that waits for room has seen so far. Times are sums over rounds, each of which counts for no more than it can
+ * take: a process that was stopped, or had no processor, has not waited meanwhile. */
 struct stall {
 	uint64_t least;	   /* fewest frames of the family */
-	uint64_t moved_ns; /* when it last saw frames become free */
-	uint64_t since_ns; /* since when nothing left for the reason `gone` */
-	uint64_t full_ns;  /* time since moved_ns in which the appliances were full */
+	uint64_t since_ns; /* when (CLOCK_MONOTONIC) nothing began to leave for the reason `gone` ... */
+	uint64_t same_ns;  /* ... and for how long that has been so */
+	uint64_t full_ns;  /* since frames last became free: with the appliances full, */
+	uint64_t room_ns;  /* and with room on them, or not known */
 	uint64_t round_ns; /* when the last round ended */
 	int gone;
 };
@@ -363,22 +365,27 @@ static bool is_full(struct xm_runtime *rt, int gone)
 	return gone == 0 && xm_load(&rt->no_room) && xm_slots_free(rt->fam) == 0;
 }
 
-/* Another round of reclaim is over. A round counts for no more time than it can take: a process that was stopped, or had no
- * processor, has not waited meanwhile. Another thread's batch (-EBUSY) says nothing of the appliances. */
+/* Another round of reclaim is over. Another thread's batch (-EBUSY) says nothing of the appliances. */
 static void note_round(struct stall *s, int gone, uint64_t all, bool full)
 {
-	uint64_t now = xm_now_ns();
+	uint64_t now = xm_now_ns(), took = xm_min(now - s->round_ns, ROUND_NS_MAX);
+	bool moved = gone > 0 || all < s->least;
 
-	if (gone > 0 || all < s->least) {
-		s->moved_ns = s->since_ns = now;
-		s->full_ns = 0;
-	} else if (gone != s->gone) {
+	if (moved)
+		s->full_ns = s->room_ns = 0;
+	if (moved || gone != s->gone) {
 		s->since_ns = now;
+		s->same_ns = 0;
+	} else {
+		s->same_ns += took;
 	}
-	if (full)
-		s->full_ns += xm_min(now - s->round_ns, ROUND_NS_MAX);
-	else if (gone != -EBUSY)
-		s->full_ns = 0;
+	if (full) {
+		s->full_ns += took;
+	} else if (!moved) {
+		s->room_ns += took;
+		if (gone != -EBUSY)
+			s->full_ns = 0;
+	}
 	s->least = xm_min(s->least, all);
 	s->gone = gone;
 	s->round_ns = now;
@@ -387,8 +394,7 @@ static void note_round(struct stall *s, int gone, uint64_t all, bool full)
 /* There is room, but nothing left for so long that the budget is rather exceeded by the page of this fault. */
 static bool waited_enough(struct xm_runtime *rt, const struct stall *s, uint64_t all, uint64_t over)
 {
-	if (s->round_ns - s->since_ns <= patience(rt, s, all, over) &&
-	    s->round_ns - s->moved_ns <= rt->fam->cfg.stall_ns)
+	if (s->same_ns <= patience(rt, s, all, over) && s->room_ns <= rt->fam->cfg.stall_ns)
 		return false;
 	if (s->gone != -EBUSY) { /* else: the batch may be waiting for a handler */
 		/* each process finds out for itself: together they stay below what patience() calls much */
@@ -403,7 +409,7 @@ static bool waited_enough(struct xm_runtime *rt, const struct stall *s, uint64_t
 int xm_reclaim_for_fault(struct xm_runtime *rt, bool wait)
 {
 	uint64_t start = xm_now_ns(), slack = rt->reserve_pages, over;
-	struct stall s = { UINT64_MAX, start, start, 0, start, 0 };
+	struct stall s = { .least = UINT64_MAX, .since_ns = start, .round_ns = start };
 	bool stalled = false, full;
 	int gone, rc = 0;
 

@@ -608,7 +608,8 @@ static void test_stall_when_others_owe_pages_then_they_are_waited_for(void **sta
 	xm_family_proc_drop(xm_rt.fam, (uint32_t)(a.proc - xm_rt.fam->proc));
 }
 
-/* Full: the time in which the process was stopped is none that it has waited. */
+/* Full: the time in which the process was stopped is none that it has waited; also not when another thread's batch was
+ * under way, which says nothing of whether there is room. */
 static void test_stall_when_stopped_meanwhile_then_waits_by_its_own_time(void **state)
 {
 	const uint64_t stopped_ns = 1500000000;
@@ -616,25 +617,35 @@ static void test_stall_when_stopped_meanwhile_then_waits_by_its_own_time(void **
 	struct full f;
 	pthread_t t;
 	pid_t pid, parent = getpid();
+	int go[2];
+	char c = 0;
 
 	config.stall_ns = 1000000000;
 	start("shm", "8M");
 	filled((8 << 20) / PAGE + 256, 1);
 	other = burden(2 * BUDGET_PAGES);
-	assert_int_equal(pthread_create(&t, NULL, full_main, &f), 0);
-	while (!xm_load(&xm_rt.me->stats.stalls))
-		usleep(1000);
+	assert_int_equal(pipe(go), 0);
 	pid = fork();
 	if (pid == 0) {
+		assert_int_equal(read(go[0], &c, 1), 1);
 		kill(parent, SIGSTOP);
 		xm_sys_sleep(stopped_ns);
 		kill(parent, SIGCONT);
 		_exit(0);
 	}
-	pthread_join(t, NULL);
+	assert_int_equal(pthread_create(&t, NULL, full_main, &f), 0);
+	while (!xm_load(&xm_rt.me->stats.stalls))
+		usleep(1000);
+	xm_lock(&xm_rt.reclaim_lock);
+	assert_int_equal(write(go[1], &c, 1), 1);
 	assert_int_equal(test_wait(pid), 0);
+	usleep(150000); /* longer than anybody waits for the lock */
+	xm_unlock(&xm_rt.reclaim_lock);
+	pthread_join(t, NULL);
 	assert_int_equal(f.rc, -ENOMEM);
 	assert_true(f.ns > stopped_ns + config.stall_ns - 300000000);
+	close(go[0]);
+	close(go[1]);
 	xm_family_proc_drop(xm_rt.fam, (uint32_t)(other - xm_rt.fam->proc));
 }
 
