@@ -5,9 +5,10 @@
  *
  *   struct xm_appliance ── sessions ── regions ── slab table ── slabs (pool)
  *
- * Threads: control (main.c, serve_ctl.c), tcp data (serve_tcp.c), verbs (serve_verbs.c), pool (pool.c). The registry's mutex guards
- * sessions, regions and slab tables; the tcp thread holds it for one lookup a request. It is never held while
- * memory is made, destroyed, registered or copied. Order: verbs, registry, pool.
+ * Threads: control (main.c, serve_ctl.c, serve_msg.c) and its workers (job.c), tcp data (serve_tcp.c), verbs
+ * (serve_verbs.c), pool (pool.c). The registry's mutex guards sessions, regions and slab tables; the tcp thread holds it
+ * for one lookup a request. It is never held while memory is made, destroyed, registered or copied. Order: verbs,
+ * registry, pool.
  */
 #ifndef XM_APPLIANCE_H
 #define XM_APPLIANCE_H
@@ -58,6 +59,8 @@ struct xm_session {
 	bool procs_unknown; /* more than fit, or one that did not say */
 	bool leaseless;	    /* only unix sockets so far: their end means that every holder is gone */
 	bool bye;	    /* the last control connection that left said so */
+	bool working;	    /* a job of it is under way (serve_msg.c): it does not end; control thread only */
+	unsigned waiting;   /* connections whose request waits for that; control thread only */
 	unsigned connections, data_count;
 	uint64_t orphaned_ns; /* when the last connection left; 0: has some */
 	uint64_t looked_ns;   /* when an orphan's processes were last looked for */
@@ -128,12 +131,23 @@ void xm_appliance_stat(struct xm_appliance *a, const struct xm_wire_stat *want,
 int xm_lend_create(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_region_create *r,
 		   struct xm_wire_region *out);
 int xm_lend_open(struct xm_appliance *a, struct xm_session *s, const char *name, struct xm_wire_region *out);
+
+/* Slabs that have left a region's table, and how much was promised for that part of it. */
+struct xm_gone {
+	struct xm_slab *list;
+	uint64_t promises;
+};
+
+/* resize, drop and free are quick: nobody finds what has left, and *gone is the caller's to let go of. */
 int xm_lend_resize(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t size_bytes,
-		   struct xm_wire_region *out);
+		   struct xm_gone *gone, struct xm_wire_region *out);
 /* -EINVAL beyond the region's end; slabs that are not there count as dropped */
-int xm_lend_drop(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *r,
+int xm_lend_drop(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *r, struct xm_gone *gone,
 		 struct xm_wire_region *out);
-int xm_lend_free(struct xm_appliance *a, struct xm_session *s, uint64_t id);
+int xm_lend_free(struct xm_appliance *a, struct xm_session *s, uint64_t id, struct xm_gone *gone);
+/* Before the client is answered: keys die, and no more than a few slabs are destroyed; the others are by the pool's
+ * thread. Takes long with some devices, unless the list is empty. */
+void xm_lend_let_go(struct xm_appliance *a, const struct xm_gone *gone);
 int xm_lend_info(struct xm_appliance *a, struct xm_session *s, uint64_t id, struct xm_wire_region *out);
 void xm_lend_list(struct xm_appliance *a, struct xm_session *s, uint64_t after,
 		  struct xm_wire_region_list *out);

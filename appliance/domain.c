@@ -3,8 +3,8 @@
  * domain.c - protection domains and registered slabs: with serve_verbs.c the only user of libibverbs.
  *
  * Any thread; takes no lock, and none is held around a call: the device takes milliseconds. Who may register or
- * deregister a slab at a time is settled by its owner: the pool's thread while it is in the making or warm, the
- * control thread once it is in a region's table, and whoever drops the last reference.
+ * deregister a slab at a time is settled by its owner: the pool's thread while it is in the making or warm, its
+ * session's one long request once it is in a region's table, and whoever drops the last reference.
  */
 #include "appliance/domain.h"
 

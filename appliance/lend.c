@@ -4,9 +4,10 @@
  *
  *   slab[i]:  NULL promised, no memory yet --first use--> slab --drop--> XM_SLAB_HOLE --grown over again--> NULL
  *
- * Changes are made on the control thread; lookups also on the tcp thread. Each takes the registry's mutex
- * for the table alone: slabs that leave it are collected in a list and let go of afterwards, and a slab
- * that is missing is made without the mutex and put in if the place is still empty.
+ * Regions are changed on the control thread, looked up also on its workers and on the tcp thread. Each takes the
+ * registry's mutex for the table alone: slabs that leave it are collected in a list and let go of afterwards, and a slab
+ * that is missing is made without the mutex and put in if the place is still empty. Slabs of one session are let go of,
+ * or get keys, on one thread at a time (serve_msg.c).
  */
 #include "appliance/appliance.h"
 
@@ -71,11 +72,12 @@ static void touch(struct xm_region *r)
 	r->modified_ns = wall_clock_ns();
 }
 
-/* Takes slabs [first, end) out of the table into *list. How many promises that gives back. Mutex held. */
-static uint64_t take_out(struct xm_region *r, uint64_t first, uint64_t end, struct xm_slab **list)
+/* Takes slabs [first, end) out of the table. Mutex held. */
+static void take_out(struct xm_region *r, uint64_t first, uint64_t end, struct xm_gone *gone)
 {
 	uint64_t freed = 0;
 
+	gone->list = NULL;
 	for (uint64_t i = first; i < end; i++) {
 		struct xm_slab *s = r->slab[i];
 
@@ -85,19 +87,22 @@ static uint64_t take_out(struct xm_region *r, uint64_t first, uint64_t end, stru
 		r->slab[i] = XM_SLAB_HOLE;
 		if (!s)
 			continue;
-		s->next = *list;
-		*list = s;
+		s->next = gone->list;
+		gone->list = s;
 	}
+	gone->promises = freed;
 	r->present -= freed;
 	r->session->slabs -= freed;
-	return freed;
 }
 
-/* Lets go of what was taken out. A few slabs are destroyed before the caller answers, so that nobody who
- * still maps them reads on; many would keep everybody else waiting, and go on the pool's thread. */
-static void let_go(struct xm_appliance *a, struct xm_slab *list, uint64_t promises, bool now)
+/* Lets go of what was taken out. now: before the caller answers. A few slabs are destroyed by then, so that nobody who
+ * still maps them reads on; many would take longer than the client waits, and go on the pool's thread, as do all
+ * of a session that is over, which nobody waits for. */
+static void let_go(struct xm_appliance *a, const struct xm_gone *gone, bool now)
 {
-	bool few = promises <= XM_SLABS_NOW;
+	bool few = gone->promises <= XM_SLABS_NOW;
+	struct xm_slab *list = gone->list;
+	uint64_t promises = gone->promises;
 
 	while (list) {
 		struct xm_slab *next = list->next;
@@ -105,7 +110,7 @@ static void let_go(struct xm_appliance *a, struct xm_slab *list, uint64_t promis
 		list->next = NULL;
 		/* a key dies before the answer, also where a transfer over tcp keeps the slab; the pool's thread is
 		 * trusted with those that nobody else holds, which are gone when their key is */
-		if ((now && few) || xm_load(&list->refs) > 1)
+		if (now && (few || xm_load(&list->refs) > 1))
 			xm_domain_deregister(list);
 		list->owes = true; /* the rest of the promises has no memory behind it and ends here */
 		promises--;
@@ -113,6 +118,11 @@ static void let_go(struct xm_appliance *a, struct xm_slab *list, uint64_t promis
 		list = next;
 	}
 	xm_pool_release(&a->pool, promises);
+}
+
+void xm_lend_let_go(struct xm_appliance *a, const struct xm_gone *gone)
+{
+	let_go(a, gone, true);
 }
 
 static int slabs_for(const struct xm_appliance *a, uint64_t size_bytes, uint64_t *out)
@@ -268,13 +278,13 @@ static int grow(struct xm_appliance *a, struct xm_region *r, uint64_t slabs)
 }
 
 int xm_lend_resize(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t size_bytes,
-		   struct xm_wire_region *out)
+		   struct xm_gone *gone, struct xm_wire_region *out)
 {
-	struct xm_slab *gone = NULL;
 	struct xm_region *r = NULL;
-	uint64_t slabs, freed = 0;
+	uint64_t slabs;
 	int ret = slabs_for(a, size_bytes, &slabs);
 
+	*gone = (struct xm_gone){ NULL, 0 };
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&a->mutex);
@@ -282,7 +292,7 @@ int xm_lend_resize(struct xm_appliance *a, struct xm_session *s, uint64_t id, ui
 	if (ret == 0 && slabs > r->slabs) {
 		ret = grow(a, r, slabs);
 	} else if (ret == 0) {
-		freed = take_out(r, slabs, r->slabs, &gone);
+		take_out(r, slabs, r->slabs, gone);
 		r->slabs = slabs;
 	}
 	if (ret == 0) {
@@ -290,29 +300,26 @@ int xm_lend_resize(struct xm_appliance *a, struct xm_session *s, uint64_t id, ui
 		describe(a, r, out);
 	}
 	pthread_mutex_unlock(&a->mutex);
-	let_go(a, gone, freed, true);
 	return ret;
 }
 
 int xm_lend_drop(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *req,
-		 struct xm_wire_region *out)
+		 struct xm_gone *gone, struct xm_wire_region *out)
 {
-	struct xm_slab *gone = NULL;
 	struct xm_region *r = NULL;
-	uint64_t freed = 0;
 	int ret;
 
+	*gone = (struct xm_gone){ NULL, 0 };
 	pthread_mutex_lock(&a->mutex);
 	ret = find(a, s, req->region, XM_ACCESS_METADATA, &r);
 	if (ret == 0 && (req->first > r->slabs || req->count > r->slabs - req->first))
 		ret = -EINVAL;
 	if (ret == 0) {
-		freed = take_out(r, req->first, req->first + req->count, &gone);
+		take_out(r, req->first, req->first + req->count, gone);
 		touch(r);
 		describe(a, r, out);
 	}
 	pthread_mutex_unlock(&a->mutex);
-	let_go(a, gone, freed, true);
 	return ret;
 }
 
@@ -327,13 +334,12 @@ static void unhash(struct xm_appliance *a, struct xm_region *r)
 	r->session->region_count--;
 }
 
-int xm_lend_free(struct xm_appliance *a, struct xm_session *s, uint64_t id)
+int xm_lend_free(struct xm_appliance *a, struct xm_session *s, uint64_t id, struct xm_gone *gone)
 {
-	struct xm_slab *gone = NULL;
 	struct xm_region *r = NULL, **at;
-	uint64_t freed;
 	int ret;
 
+	*gone = (struct xm_gone){ NULL, 0 };
 	pthread_mutex_lock(&a->mutex);
 	ret = find(a, s, id, XM_ACCESS_METADATA, &r);
 	if (ret < 0) {
@@ -344,9 +350,8 @@ int xm_lend_free(struct xm_appliance *a, struct xm_session *s, uint64_t id)
 		at = &(*at)->next;
 	*at = r->next;
 	unhash(a, r);
-	freed = take_out(r, 0, r->slabs, &gone);
+	take_out(r, 0, r->slabs, gone);
 	pthread_mutex_unlock(&a->mutex);
-	let_go(a, gone, freed, true);
 	free(r->slab);
 	free(r);
 	return 0;
@@ -406,11 +411,11 @@ void xm_lend_dispose(struct xm_appliance *a, struct xm_region *list)
 {
 	while (list) {
 		struct xm_region *r = list;
-		struct xm_slab *gone = NULL;
-		uint64_t freed = take_out(r, 0, r->slabs, &gone);
+		struct xm_gone gone;
 
+		take_out(r, 0, r->slabs, &gone);
 		list = r->next;
-		let_go(a, gone, freed, false);
+		let_go(a, &gone, false);
 		free(r->slab);
 		free(r);
 	}

@@ -260,7 +260,7 @@ static struct xm_slab *pick_for(struct xm_pool *p, const struct xm_domain *domai
 /* A warm slab; NULL: there is room for one more, which is counted in backed. Mutex held, but not meanwhile.
  * With everything else lent, the memory that was promised to us is with a slab that is in the making, is warm for another
  * domain, waits to be destroyed or is being destroyed. All of that is the pool's thread's: a device may take long, and who
- * takes slabs also serves those who want none. */
+ * takes slabs may also serve those who want none. */
 static struct xm_slab *await_slab(struct xm_pool *p, const struct xm_domain *domain)
 {
 	struct xm_slab *s;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * request.c - control messages of sessions: one function each, chosen by type from a table; every failure
- * becomes a refusal with one line of text. Control thread; holds no lock of its own.
+ * becomes a refusal with one line of text. Any thread; holds no lock of its own.
  */
 #include "appliance/request.h"
 
@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* Registering a slab takes milliseconds, and everybody else's requests wait: a client asks again for the rest. */
+/* Registering a slab takes milliseconds, and the session's other requests wait: a client asks again for the rest. */
 #define KEYS_NS 20000000ull
 
 void xm_request_refuse(struct xm_wire_msg *out, int status, const char *text, uint64_t value)
@@ -78,17 +78,23 @@ static int do_open(struct xm_request *r)
 
 static int do_resize(struct xm_request *r)
 {
-	return xm_lend_resize(r->a, r->session, r->in->u.op.region, r->in->u.op.value, &r->out->u.region);
+	return xm_lend_resize(r->a, r->session, r->in->u.op.region, r->in->u.op.value, &r->gone, &r->out->u.region);
 }
 
 static int do_drop(struct xm_request *r)
 {
-	return xm_lend_drop(r->a, r->session, &r->in->u.slabs, &r->out->u.region);
+	return xm_lend_drop(r->a, r->session, &r->in->u.slabs, &r->gone, &r->out->u.region);
 }
 
 static int do_free(struct xm_request *r)
 {
-	return xm_lend_free(r->a, r->session, r->in->u.op.region);
+	return xm_lend_free(r->a, r->session, r->in->u.op.region, &r->gone);
+}
+
+static int let_go(struct xm_request *r)
+{
+	xm_lend_let_go(r->a, &r->gone);
+	return 0;
 }
 
 static int do_info(struct xm_request *r)
@@ -176,43 +182,82 @@ static int do_stat(struct xm_request *r)
 	return 0;
 }
 
-static const struct {
+static const struct handler {
 	uint16_t type;
-	int (*fn)(struct xm_request *r);
+	const char *name;
+	int (*fn)(struct xm_request *r);   /* NULL: the rest is all there is */
+	int (*rest)(struct xm_request *r); /* NULL: there is none */
 } handlers[] = {
-	{ XM_WIRE_PING, do_ping },
-	{ XM_WIRE_BYE, do_bye },
-	{ XM_WIRE_REGION_CREATE, do_create },
-	{ XM_WIRE_REGION_OPEN, do_open },
-	{ XM_WIRE_REGION_RESIZE, do_resize },
-	{ XM_WIRE_REGION_DROP, do_drop },
-	{ XM_WIRE_REGION_FREE, do_free },
-	{ XM_WIRE_REGION_INFO, do_info },
-	{ XM_WIRE_REGION_LIST, do_list },
-	{ XM_WIRE_SLAB_MAP, do_slab_map },
-	{ XM_WIRE_SLAB_KEYS, do_slab_keys },
-	{ XM_WIRE_STAT, do_stat },
+	{ XM_WIRE_PING, "PING", do_ping, NULL },
+	{ XM_WIRE_BYE, "BYE", do_bye, NULL },
+	{ XM_WIRE_REGION_CREATE, "REGION_CREATE", do_create, NULL },
+	{ XM_WIRE_REGION_OPEN, "REGION_OPEN", do_open, NULL },
+	{ XM_WIRE_REGION_RESIZE, "REGION_RESIZE", do_resize, let_go },
+	{ XM_WIRE_REGION_DROP, "REGION_DROP", do_drop, let_go },
+	{ XM_WIRE_REGION_FREE, "REGION_FREE", do_free, let_go },
+	{ XM_WIRE_REGION_INFO, "REGION_INFO", do_info, NULL },
+	{ XM_WIRE_REGION_LIST, "REGION_LIST", do_list, NULL },
+	{ XM_WIRE_SLAB_MAP, "SLAB_MAP", NULL, do_slab_map },
+	{ XM_WIRE_SLAB_KEYS, "SLAB_KEYS", NULL, do_slab_keys },
+	{ XM_WIRE_STAT, "STAT", do_stat, NULL },
 };
 
-void xm_request_answer(struct xm_request *r)
+/* NULL: no such request */
+static const struct handler *handler_of(uint16_t type)
 {
+	for (size_t i = 0; i < XM_ARRAY_SIZE(handlers); i++)
+		if (handlers[i].type == type)
+			return &handlers[i];
+	return NULL;
+}
+
+bool xm_request_is_long(uint16_t type)
+{
+	const struct handler *h = handler_of(type);
+
+	return h && h->rest;
+}
+
+const char *xm_request_name(uint16_t type)
+{
+	const struct handler *h = handler_of(type);
+
+	return h ? h->name : "an unknown request";
+}
+
+static void conclude(struct xm_request *r, int ret)
+{
+	if (ret >= 0)
+		return;
+	xm_add(&r->a->refused, 1);
+	refuse(r, ret);
+}
+
+bool xm_request_answer(struct xm_request *r)
+{
+	const struct handler *h = handler_of(r->in->h.type);
 	int ret = -ENOSYS;
 
 	r->slabs = 0;
+	r->gone = (struct xm_gone){ NULL, 0 };
 	r->bye = false;
 	r->text = NULL;
 	memset(&r->out->h, 0, sizeof(r->out->h));
 	r->out->h.type = r->in->h.type;
 	r->out->h.flags = XM_WIRE_REPLY;
 	r->out->h.seq = r->in->h.seq;
-	for (size_t i = 0; i < XM_ARRAY_SIZE(handlers); i++) {
-		if (handlers[i].type != r->in->h.type)
-			continue;
-		ret = handlers[i].fn(r);
-		break;
-	}
-	if (ret < 0) {
-		xm_add(&r->a->refused, 1);
-		refuse(r, ret);
-	}
+	if (h && !h->fn)
+		return false;
+	if (h)
+		ret = h->fn(r);
+	if (r->gone.list)
+		return false;
+	xm_lend_let_go(r->a, &r->gone); /* of promises without a slab: at once */
+	conclude(r, ret);
+	return true;
+}
+
+void xm_request_rest(struct xm_request *r)
+{
+	conclude(r, handler_of(r->in->h.type)->rest(r));
 }

@@ -13,12 +13,24 @@ struct xm_request {
 	struct xm_wire_msg *out;	   /* complete but for its length */
 	struct xm_slab *slab[XM_WIRE_FDS]; /* a reference each: to be sent with the reply, then let go */
 	unsigned slabs;
+	struct xm_gone gone; /* to be let go of before the client is answered */
 	bool bye;
 	const char *text; /* why it was refused, where the status alone would mislead */
 };
 
-/* Never fails: what went wrong is in the reply. Control thread; may take 20 ms to make a slab. */
-void xm_request_answer(struct xm_request *r);
+/*
+ * Answering has two parts. What changes is changed in the first, which is quick. Making, registering, deregistering and
+ * destroying slabs is the rest: it takes 20 ms a slab, and with some devices much longer. What goes wrong is in the reply.
+ */
+
+/* May a request of this type have a rest? Of one session, only one such request may be under way. */
+bool xm_request_is_long(uint16_t type);
+/* Control thread. true: the reply is complete; false: xm_request_rest() is still to be called. */
+bool xm_request_answer(struct xm_request *r);
+/* Any thread: the reply is complete now. */
+void xm_request_rest(struct xm_request *r);
+/* For the log. Never NULL. */
+const char *xm_request_name(uint16_t type);
 /* Turns *out into a refusal. */
 void xm_request_refuse(struct xm_wire_msg *out, int status, const char *text, uint64_t value);
 

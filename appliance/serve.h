@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * serve.h - listening sockets and the two server threads.
+ * serve.h - listening sockets and the server threads.
  *
- *   serve_shm.c, listen()   sockets            serve_ctl.c   control thread: every connection starts here
+ *   serve_shm.c, listen()   sockets            serve_ctl.c, _msg.c   control thread: every connection starts here
  *   serve_tcp.c             data thread: connections that introduced themselves as data are handed over
  *   serve_verbs.h           verbs thread: connections of RDMA, which have an introduction of their own
  */

@@ -250,7 +250,7 @@ static bool all_dead(const struct xm_appliance *a, const struct xm_session *s)
 
 static bool is_over(const struct xm_appliance *a, struct xm_session *s, uint64_t now)
 {
-	if (s->connections)
+	if (s->connections || s->working)
 		return false;
 	/* who is unknown cannot be known dead: then the last one's BYE has to do */
 	if (s->leaseless || (s->bye && s->procs_unknown))

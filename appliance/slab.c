@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * slab.c - memory objects. Runs on the control thread, the pool's thread and (unpopulated slabs) the tcp
+ * slab.c - memory objects. Runs on the control thread's workers, the pool's thread and (unpopulated slabs) the tcp
  * thread; no locks. No sealing is allowed on the objects (memfd without MFD_ALLOW_SEALING): a seal
  * against shrinking would bind us as well, and truncation is how a freed slab is taken from those who map it.
  * A client can therefore truncate a slab of its own; the tcp thread expects that (serve_tcp.c).

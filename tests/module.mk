@@ -15,6 +15,9 @@ TEST_LIBS_test_serve_verbs := -Wl,--wrap=malloc
 # slabs that take as long as the test likes, and are registered without a device
 TEST_LIBS_test_pool := $(addprefix -Wl$(comma)--wrap=xm_,slab_create slab_destroy domain_get domain_put domain_register \
 	domain_deregister)
+# requests that take as long as the test likes, or cannot be given to a thread; rounds of the control thread
+TEST_LIBS_test_appliance_jobs := $(TEST_LIBS_test_pool) $(addprefix -Wl$(comma)--wrap=,xm_request_rest epoll_wait malloc \
+	pthread_create pthread_join)
 TEST_LIBS_traps_io := -luring
 
 # both sides of verbs: that speak the protocol by themselves, linked with what the library must not be linked with

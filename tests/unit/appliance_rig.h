@@ -31,7 +31,7 @@
 #include "util.h"
 
 #define RIG_SLAB (1ull << 20)
-#define RIG_WAIT_NS 10000000000ull /* no condition here takes longer, even under sanitizers */
+#define RIG_WAIT_NS 30000000000ull /* no condition here takes longer, even under sanitizers or emulation */
 
 struct rig_options {
 	uint64_t memory_bytes, lease_ns;
@@ -156,6 +156,8 @@ static inline struct xm_peer *rig_peer_with(const char *uri, struct xm_peer_conf
 	struct xm_peer *p = NULL;
 
 	cfg.uri = uri;
+	if (!cfg.connect_timeout_ns) /* who tests no timeout shall not depend on the machine's speed */
+		cfg.connect_timeout_ns = RIG_WAIT_NS;
 	if (xm_peer_open(&cfg, &p, why) < 0)
 		fail_msg("%s: %s", uri, why);
 	return p;
