@@ -41,10 +41,18 @@ static unsigned slot_of(uint64_t region)
 	return (unsigned)((region * 0x9e3779b97f4a7c15ull) >> 56) & (XM_PEER_REGIONS - 1);
 }
 
+/* What marks unused entries is no region's id. */
+static bool is_region(uint64_t id)
+{
+	return id != 0 && id != XM_REGION_GONE;
+}
+
 static struct xm_slab_table *find_region(struct xm_peer *p, uint64_t region)
 {
 	unsigned at = slot_of(region);
 
+	if (!is_region(region))
+		return NULL;
 	for (unsigned i = 0; i < XM_PEER_REGIONS; i++) {
 		struct xm_slab_table *t = &p->regions[(at + i) & (XM_PEER_REGIONS - 1)];
 		uint64_t id = xm_load(&t->id);
@@ -102,10 +110,12 @@ static int make_region(struct xm_peer *p, uint64_t region, struct xm_slab_table 
 	struct xm_slab_table *t = find_region(p, region);
 	unsigned at = slot_of(region);
 
+	if (!is_region(region))
+		return -ENXIO;
 	for (unsigned i = 0; !t && i < XM_PEER_REGIONS; i++) {
 		struct xm_slab_table *free_one = &p->regions[(at + i) & (XM_PEER_REGIONS - 1)];
 
-		if (free_one->id != 0 && free_one->id != XM_REGION_GONE)
+		if (is_region(free_one->id))
 			continue;
 		if (!free_one->chunks)
 			free_one->chunks = xm_link_alloc(XM_REGION_CHUNKS * sizeof(struct xm_chunk));

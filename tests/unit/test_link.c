@@ -173,6 +173,22 @@ static void test_freed_region_is_enxio_and_memory_returns(void **unused)
 	close_fixture(&f);
 }
 
+static void test_region_that_never_was_is_enxio(void **unused)
+{
+	static const uint64_t ids[] = { 0, 77777, UINT64_MAX };
+	static uint8_t page[PAGE];
+	struct fixture f;
+
+	open_fixture(&f, 1);
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(ids); i++) {
+		assert_int_equal(xm_peer_region_free(f.peer, ids[i]), -ENOENT);
+		assert_int_equal(get(f.link, page, PAGE, ids[i], 0), -ENXIO);
+		assert_int_equal(put(f.link, page, PAGE, ids[i], 0), -ENXIO);
+	}
+	assert_int_equal(put(f.link, page, PAGE, f.region.id, 0), 0);
+	close_fixture(&f);
+}
+
 static void test_create_beyond_pool_is_enomem_and_tells_free(void **unused)
 {
 	struct xm_region_info r;
@@ -593,6 +609,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_dropped_slab_is_enxio_and_neighbours_keep_data),
 	cmocka_unit_test(test_resize_keeps_what_stays_and_grows_zero),
 	cmocka_unit_test(test_freed_region_is_enxio_and_memory_returns),
+	cmocka_unit_test(test_region_that_never_was_is_enxio),
 	cmocka_unit_test(test_create_beyond_pool_is_enomem_and_tells_free),
 	cmocka_unit_test(test_atomics_exchange_and_add),
 	cmocka_unit_test(test_unmapped_local_pages_are_efault_and_link_stays),
