@@ -191,9 +191,21 @@ static int finish_connect(int fd, uint64_t deadline_ns)
 	return ret < 0 ? ret : -err;
 }
 
-static int open_socket(struct xm_peer *p, uint64_t deadline_ns)
+/* A socket, where the program does not look for its own descriptors. At once, and not when it is connected: until then it
+ * has a number that the program may want (dup2) and take from us, and we would close the program's in the end. */
+static int make_socket(struct xm_peer *p)
 {
 	int fd = xm_sys_socket(p->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int placed = fd < 0 || !p->place_fd ? fd : p->place_fd(fd);
+
+	if (fd >= 0 && placed < 0)
+		xm_sys_close(fd);
+	return placed;
+}
+
+static int open_socket(struct xm_peer *p, uint64_t deadline_ns)
+{
+	int fd = make_socket(p);
 	int ret;
 
 	if (fd < 0)
@@ -212,15 +224,6 @@ static int open_socket(struct xm_peer *p, uint64_t deadline_ns)
 		return ret == -EAGAIN ? -ETIMEDOUT : ret;
 	}
 	xm_peer_tune_socket(p, fd);
-	if (p->place_fd) {
-		int placed = p->place_fd(fd);
-
-		if (placed < 0) {
-			xm_sys_close(fd);
-			return placed;
-		}
-		fd = placed;
-	}
 	return fd;
 }
 
