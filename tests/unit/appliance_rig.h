@@ -8,6 +8,7 @@
 #define XM_APPLIANCE_RIG_H
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -20,6 +21,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -149,6 +151,17 @@ static inline void rig_kill(struct rig *r)
 			usleep(500);                                \
 		}                                                   \
 	} while (0)
+
+/* Processor time of a thread of this process. */
+static inline uint64_t rig_cpu_ns(pthread_t thread)
+{
+	struct timespec ts;
+	clockid_t clock;
+
+	assert_int_equal(pthread_getcpuclockid(thread, &clock), 0);
+	assert_int_equal(clock_gettime(clock, &ts), 0);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
 
 static inline struct xm_peer *rig_peer_with(const char *uri, struct xm_peer_config cfg)
 {

@@ -10,6 +10,7 @@
 #define XM_JOBS_RIG_H
 
 #include "tests/unit/raw_client.h"
+#include "tests/unit/slab_wraps.h"
 
 #include "appliance/job.h"
 
@@ -25,14 +26,6 @@
 #define ALWAYS 1000000u
 #define LINK 7u /* of who has one connection */
 
-int __real_xm_slab_create(const struct xm_slab_kind *kind, bool populate, struct xm_slab **out);
-int __wrap_xm_slab_create(const struct xm_slab_kind *kind, bool populate, struct xm_slab **out);
-void __real_xm_slab_destroy(struct xm_slab *s);
-void __wrap_xm_slab_destroy(struct xm_slab *s);
-struct xm_domain *__wrap_xm_domain_get(struct xm_domain *d);
-void __wrap_xm_domain_put(struct xm_domain *d);
-int __wrap_xm_domain_register(struct xm_domain *d, struct xm_slab *s);
-void __wrap_xm_domain_deregister(struct xm_slab *s);
 void __real_xm_request_rest(struct xm_request *r);
 void __wrap_xm_request_rest(struct xm_request *r);
 int __real_epoll_wait(int fd, struct epoll_event *ev, int max, int timeout_ms);
@@ -103,25 +96,11 @@ void __wrap_xm_slab_destroy(struct xm_slab *s)
 	__real_xm_slab_destroy(s);
 }
 
-struct xm_domain *__wrap_xm_domain_get(struct xm_domain *d)
-{
-	return d;
-}
-
-void __wrap_xm_domain_put(struct xm_domain *d)
-{
-}
-
 int __wrap_xm_domain_register(struct xm_domain *d, struct xm_slab *s)
 {
 	pass();
 	s->domain = d;
 	return 0;
-}
-
-void __wrap_xm_domain_deregister(struct xm_slab *s)
-{
-	s->domain = NULL;
 }
 
 static unsigned begin(const struct xm_request *r)

@@ -274,16 +274,6 @@ static void *steal(void *arg)
 	return NULL;
 }
 
-static uint64_t cpu_ns(void)
-{
-	struct timespec ts;
-	clockid_t clock;
-
-	assert_int_equal(pthread_getcpuclockid(thread, &clock), 0);
-	assert_int_equal(clock_gettime(clock, &ts), 0);
-	return (uint64_t)ts.tv_sec * 1000 * MS + (uint64_t)ts.tv_nsec;
-}
-
 /* A stranger each time, until the appliance has lost its spare descriptor to the thief; those that it turned away are
  * closed. How many are left in `fd`, the last of which waits in the listener's queue. */
 static unsigned lose_spare(struct thief *t, int *fd, unsigned n, const struct sockaddr *to, socklen_t len)
@@ -324,9 +314,9 @@ static void test_descriptors_when_the_last_one_is_lost_then_accepting_pauses(voi
 	used = lose_spare(&t, fd, XM_ARRAY_SIZE(fd) - 1, (struct sockaddr *)&ss, len);
 	lost = used < XM_ARRAY_SIZE(fd) - 1;
 	connect(fd[used], (struct sockaddr *)&ss, len);
-	before = cpu_ns();
+	before = rig_cpu_ns(thread);
 	wait_for(300 * MS);
-	spent = cpu_ns() - before;
+	spent = rig_cpu_ns(thread) - before;
 	xm_store(&t.stop, 1);
 	pthread_join(robber, NULL);
 	setrlimit(RLIMIT_NOFILE, &old);

@@ -397,16 +397,6 @@ static void test_end_while_requests_are_under_way_then_waits_for_them_and_for_no
 
 /* ---- time ------------------------------------------------------------------------------------------------ */
 
-static uint64_t cpu_ns(void)
-{
-	struct timespec ts;
-	clockid_t clock;
-
-	assert_int_equal(pthread_getcpuclockid(thread, &clock), 0);
-	assert_int_equal(clock_gettime(clock, &ts), 0);
-	return (uint64_t)ts.tv_sec * 1000 * MS + (uint64_t)ts.tv_nsec;
-}
-
 static void test_peers_that_have_hung_up_while_their_requests_wait_then_take_no_time(void **unused)
 {
 	struct client c[6];
@@ -430,12 +420,12 @@ static void test_peers_that_have_hung_up_while_their_requests_wait_then_take_no_
 	}
 	barrier();
 	before = xm_load(&rounds);
-	spent = cpu_ns();
+	spent = rig_cpu_ns(thread);
 	since = xm_now_ns();
 	usleep(300000);
 	assert_in_range(xm_load(&rounds) - before, 0,
 			4 + (xm_now_ns() - since) / (100 * MS)); /* one each 250 ms */
-	assert_in_range(cpu_ns() - spent, 0, 50 * MS);
+	assert_in_range(rig_cpu_ns(thread) - spent, 0, 50 * MS);
 	open_for(ALWAYS);
 	for (unsigned i = 0; i < XM_ARRAY_SIZE(c); i++)
 		rig_until(connections_of(&c[i]) < 0);

@@ -5,17 +5,9 @@
  * takes as long as a test likes; domains are names only, for there is no device.
  */
 #include "tests/unit/appliance_rig.h"
+#include "tests/unit/slab_wraps.h"
 
 #include <pthread.h>
-
-int __real_xm_slab_create(const struct xm_slab_kind *kind, bool populate, struct xm_slab **out);
-int __wrap_xm_slab_create(const struct xm_slab_kind *kind, bool populate, struct xm_slab **out);
-void __real_xm_slab_destroy(struct xm_slab *s);
-void __wrap_xm_slab_destroy(struct xm_slab *s);
-struct xm_domain *__wrap_xm_domain_get(struct xm_domain *d);
-void __wrap_xm_domain_put(struct xm_domain *d);
-int __wrap_xm_domain_register(struct xm_domain *d, struct xm_slab *s);
-void __wrap_xm_domain_deregister(struct xm_slab *s);
 
 static struct xm_pool pool;
 static int shut;	    /* atomic: calls wait */
@@ -54,24 +46,10 @@ void __wrap_xm_slab_destroy(struct xm_slab *s)
 	__real_xm_slab_destroy(s);
 }
 
-struct xm_domain *__wrap_xm_domain_get(struct xm_domain *d)
-{
-	return d;
-}
-
-void __wrap_xm_domain_put(struct xm_domain *d)
-{
-}
-
 int __wrap_xm_domain_register(struct xm_domain *d, struct xm_slab *s)
 {
 	s->domain = d;
 	return 0;
-}
-
-void __wrap_xm_domain_deregister(struct xm_slab *s)
-{
-	s->domain = NULL;
 }
 
 static void start(uint64_t slabs, unsigned warm)
