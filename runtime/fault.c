@@ -4,7 +4,8 @@
  *
  *   EMPTY     zeros are installed, in runs that double while a thread touches fresh pages in order
  *   REMOTE    the page, and what the prefetch policy advises, is locked (FETCHING), read in one batch and
- *             installed in runs; write-protected where the fault was a read, so that it is known clean
+ *             installed in runs (the page by itself, and the rest afterwards, where its reader is ahead of its faults:
+ *             stream.h); write-protected where the fault was a read, so that it is known clean
  *   RESIDENT  write to a clean page: unprotected and dirty from now on. A missing page that should be there was
  *             dropped by a raw system call of the program: it reads as zeros, as the kernel would have it
  *   BUSY      WAITER is set and nothing else: whoever owns the page wakes the sleeper. Nobody waits here
@@ -24,6 +25,8 @@
 #include "runtime/uffd.h"
 
 #define STREAM_MIN 8 /* pages ahead that are worth making room for */
+#define STREAM_TRIES 8 /* for the set of streams, before a run goes unrecorded */
+#define AHEAD_FREE (4ull * XM_PREFETCH_MAX) /* free frames, without which nothing is fetched ahead of its reader */
 #define RUN_MAX 64 /* pages that are filled with zeros, or made writable, by one call */
 
 /* NULL: another thread's fault has it */
@@ -225,28 +228,32 @@ static enum xm_fault_kind fault_zero(struct xm_runtime *rt, struct xm_worker *w,
 
 /* ---- fetch ---------------------------------------------------------------------------------------------- */
 
-/* Locks the advised pages that are remote; w->page[0] is the demanded one. Returns the total; a->count becomes how
- * far it looked. */
-static int lock_advised(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, struct xm_prefetch_advice *a)
+/* How many of the advised pages there is room for. The reserve has run dry under a stream: pages leave a batch at a time
+ * here too, or each one that comes would send another away by itself. */
+static int32_t room_for_advised(struct xm_runtime *rt, struct xm_worker *w, int32_t count)
 {
-	int32_t k, count = xm_min(a->count, XM_PREFETCH_MAX);
-	int n = 1;
-
-	/* The reserve has run dry under a stream: pages leave a batch at a time here too, or each one that comes would
-	 * send another away by itself. */
 	if (count >= STREAM_MIN && xm_frame_free(rt) < 4 * (uint64_t)count)
 		make_room(rt, w, false, true);
-	count = (int32_t)xm_min((uint64_t)count, xm_frame_free(rt) / 4);
+	return (int32_t)xm_min((uint64_t)count, xm_frame_free(rt) / 4);
+}
+
+/* Locks the advised pages that are remote, behind the n that the batch has, but for the mark: a run has one where there is
+ * room for this run and the next. Returns the total; a->count becomes how far it looked. */
+static int lock_advised(struct xm_runtime *rt, struct xm_worker *w, int n, struct xm_stream_advice *a)
+{
+	bool marks = xm_stream_long(a) && xm_frame_free(rt) >= 2 * AHEAD_FREE;
+	int32_t k, count = xm_min(a->count, XM_PREFETCH_MAX);
 
 	for (k = 1; k <= count; k++) {
-		int64_t at = (int64_t)page + a->stride * k;
+		int64_t at = (int64_t)a->from + a->stride * k;
 		xm_pte *p, seen;
 
 		if (at < 0 || at >= (int64_t)XM_EXT_PAGES || !xm_load_relaxed(&rt->touch[at >> XM_TOUCH_SHIFT]))
 			break;
 		p = &rt->pt[at];
 		seen = xm_pg_load(p);
-		if (xm_pg_state(seen) == XM_PG_EMPTY || !try_lock_page(p, &seen, XM_PG_REMOTE))
+		if (xm_pg_state(seen) != XM_PG_REMOTE || (marks && xm_stream_marks(a, k)) ||
+		    !try_lock_page(p, &seen, XM_PG_REMOTE))
 			continue;
 		w->page[n] = (uint64_t)at;
 		w->word[n++] = seen;
@@ -432,55 +439,125 @@ static int fetch_and_settle(struct xm_runtime *rt, struct xm_worker *w, int n, i
 	return ok;
 }
 
-/* Which pages of the sorted batch come in write-protected, the demanded one left to the caller: its index. */
+/* Which pages of the batch, of which `page` is the nearest, come in write-protected: of those that are expected to be written
+ * the farthest, by which it shows when that changes. Sorts it. Where `page` is now. */
 static int mark_prefetched(struct xm_runtime *rt, struct xm_worker *w, int n, uint64_t page, bool writable)
 {
-	int demand = w->page[0] == page ? 0 : n - 1; /* strides go one way */
-	int far = demand ? 0 : n - 1;
+	int demand, far;
 
+	xm_worker_sort(w, n);
+	demand = w->page[0] == page ? 0 : n - 1; /* strides go one way */
+	far = demand ? 0 : n - 1;
 	for (int i = 0; i < n; i++)
 		w->mark[i] = (rt->features & XM_FEAT_WP) && (!writable || i == far);
 	return demand;
 }
 
+/* A fault's stream. It is not held while room is made or pages travel: the thread's next fault, which needs it too, may come
+ * before this one is done with. */
+struct streaming {
+	struct xm_streams *set; /* NULL: no stream */
+	struct xm_stream *stream;
+	struct xm_stream_advice advice;
+};
+
+static void stream_find(struct xm_runtime *rt, uint64_t page, uint32_t tid, bool write, struct streaming *st)
+{
+	struct xm_stream_judged judged = { 0, 0 };
+
+	memset(st, 0, sizeof(*st));
+	st->set = streams_get(rt, tid);
+	if (!st->set)
+		return;
+	st->stream = xm_stream_fetch(st->set, rt->prefetch, page, write, &st->advice, &judged);
+	xm_streams_put(st->set);
+	xm_stat_add(rt, prefetch_hit_pages, judged.hit);
+	xm_stat_add(rt, prefetch_waste_pages, judged.waste);
+}
+
+/* n pages of the batch are being prefetched, w->mark[] of all `total` tells how. */
+static void stream_began(struct xm_runtime *rt, struct xm_worker *w, struct streaming *st, uint64_t page, int n, int total)
+{
+	const struct xm_stream_advice *a = &st->advice;
+	int protected = 0, behind = 0;
+
+	xm_stat_add(rt, prefetched_pages, (uint64_t)n);
+	/* whoever has the set gives it back in a moment, but for one that has lost its processor */
+	for (int try = 0; st->set && !xm_streams_try(st->set); try++) {
+		if (try == STREAM_TRIES)
+			return;
+		xm_sys1(SYS_sched_yield, 0);
+	}
+	if (!st->set)
+		return;
+	for (int i = 0; i < total; i++)
+		*(a->leave != a->from && (w->page[i] > a->leave) == (a->stride > 0) ? &behind : &protected) += w->mark[i];
+	xm_stream_began(st->stream, page, a, n, protected, behind);
+	xm_streams_put(st->set);
+}
+
+/* The reader has not come to the end of its run yet, and fetched from there itself. */
+static bool still_ahead(struct streaming *st)
+{
+	bool same;
+
+	if (!xm_streams_try(st->set))
+		return false;
+	same = st->stream->used == st->advice.stamp;
+	xm_streams_put(st->set);
+	return same;
+}
+
+/* The next run of a stream whose reader has come to the mark of this one. The thread that faulted goes on meanwhile. Without
+ * room pages leave slower than the reader reads: it has to wait for them, and does so at the run's end. */
+static void fetch_ahead(struct xm_runtime *rt, struct xm_worker *w, struct streaming *st, uint64_t page)
+{
+	struct xm_stream_advice *a = &st->advice;
+	int n;
+
+	if (xm_frame_free(rt) < AHEAD_FREE || !still_ahead(st))
+		return;
+	n = lock_advised(rt, w, 0, a);
+	if (n)
+		mark_prefetched(rt, w, n, w->page[0], a->writable);
+	stream_began(rt, w, st, page, n, n);
+	xm_frame_charge(rt, (uint64_t)n); /* there was room */
+	if (n)
+		fetch_and_settle(rt, w, n, -1);
+}
+
 static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, xm_pte word, uint32_t tid,
 			bool write)
 {
-	struct xm_streams *set = streams_get(rt, tid);
-	struct xm_prefetch_advice a = { 0, 0 };
-	struct xm_stream_judged judged = { 0, 0 };
-	struct xm_stream *s = set ? xm_stream_fetch(set, rt->prefetch, page, &a, &judged) : NULL;
-	bool writable = a.count > 0 && xm_stream_writes(s, write), swap;
-	int n, demand;
+	struct streaming st;
+	struct xm_stream_advice *a = &st.advice;
+	int n = 1, demand, came;
+	bool swap;
 
-	xm_stat_add(rt, prefetch_hit_pages, judged.hit);
-	xm_stat_add(rt, prefetch_waste_pages, judged.waste);
+	stream_find(rt, page, tid, write, &st);
 	if (!xm_frame_charge(rt, 1))
 		make_room(rt, w, false, false);
 	swap = gives_slot(rt, word); /* this page comes in first, then another leaves by its slot */
 	if (swap)
-		a.count = 0;
+		a->count = 0;
 	w->page[0] = page;
 	w->word[0] = word;
-	n = lock_advised(rt, w, page, &a);
-	xm_worker_sort(w, n);
-	demand = mark_prefetched(rt, w, n, page, writable);
+	if (!a->ahead) {
+		a->count = room_for_advised(rt, w, a->count);
+		n = lock_advised(rt, w, 1, a);
+	}
+	demand = mark_prefetched(rt, w, n, page, a->writable);
 	/* written now, or soon by all experience: dirty at once */
 	w->mark[demand] = (rt->features & XM_FEAT_WP) && !write && !swap && !xm_track_writable(rt, page);
-	if (s) {
-		int protected = 0;
-
-		for (int i = 0; i < n; i++)
-			protected += w->mark[i];
-		xm_stream_began(s, page, &a, n, protected, writable);
-		xm_streams_put(set);
-	}
-	xm_frame_charge(rt, (uint64_t)(n - 1)); /* there was room for those: lock_advised */
+	if (!a->ahead)
+		stream_began(rt, w, &st, page, n - 1, n);
+	xm_frame_charge(rt, (uint64_t)(n - 1)); /* there was room for those */
 	xm_stat_add(rt, faults_fetch, 1);
-	xm_stat_add(rt, prefetched_pages, (uint64_t)(n - 1));
-	fetch_and_settle(rt, w, n, demand);
+	came = fetch_and_settle(rt, w, n, demand);
 	if (swap)
 		xm_reclaim_for_fault(rt, false);
+	else if (a->ahead && came)
+		fetch_ahead(rt, w, &st, page);
 }
 
 uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint64_t n)

@@ -19,6 +19,11 @@ static bool run_was_used(const struct xm_stream *s, uint64_t page)
 	return ahead % s->run_stride == 0;
 }
 
+static bool is_mark(const struct xm_stream *s, uint64_t page)
+{
+	return page == s->run_mark && page != s->run_first;
+}
+
 static bool in_run(const struct xm_stream *s, uint64_t page)
 {
 	return s->run_stride > 0 ? page >= s->run_first && page < s->run_next :
@@ -45,7 +50,7 @@ static struct xm_stream *find(struct xm_streams *set, uint64_t page)
 
 		if (!s->fetches)
 			continue;
-		if (page == s->run_next)
+		if (page == s->run_next || is_mark(s, page))
 			return s;
 		d = run_was_used(s, page) ? 0 : s->run_pages ? UINT64_MAX : distance(s, page) + 1;
 		if (d < least) {
@@ -81,11 +86,11 @@ static struct xm_stream *begin(struct xm_streams *set, const struct xm_prefetch_
 	else if (s != last)
 		memcpy(s->prefetch, last->prefetch, sizeof(s->prefetch));
 	ops->waste(s->prefetch, XM_PREFETCH_MAX);
-	s->run_first = page;
+	s->run_first = s->run_mark = page;
 	s->run_next = page + 1;
 	s->run_stride = 1;
-	s->run_pages = 0;
-	s->run_protected = s->run_writes = 0;
+	s->run_pages = s->run_last = 0;
+	s->run_protected = s->run_behind = s->run_writes = 0;
 	s->run_writable = false;
 	s->fetches = 0;
 	return s;
@@ -93,47 +98,79 @@ static struct xm_stream *begin(struct xm_streams *set, const struct xm_prefetch_
 
 static void judge(struct xm_stream *s, const struct xm_prefetch_ops *ops, uint64_t page, struct xm_stream_judged *judged)
 {
-	bool used = run_was_used(s, page);
+	bool marked = is_mark(s, page), used = marked || run_was_used(s, page);
+	uint64_t to_come = marked ? s->run_last - s->run_last / XM_STREAM_MARK : 0, n = s->run_pages - xm_min(to_come, s->run_pages);
 
-	(used ? ops->hit : ops->waste)(s->prefetch, s->run_pages);
-	*(used ? &judged->hit : &judged->waste) += s->run_pages;
+	(used ? ops->hit : ops->waste)(s->prefetch, n);
+	*(used ? &judged->hit : &judged->waste) += n;
+	s->run_pages -= n;
+	s->run_last = 0;
+	s->run_mark = s->run_first; /* it says so once */
 }
 
-struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefetch_ops *ops, uint64_t page,
-				  struct xm_prefetch_advice *advice, struct xm_stream_judged *judged)
+/* marked: the reader is at the mark */
+static bool writes(const struct xm_stream *s, bool marked, bool write)
 {
-	struct xm_stream *s = find(set, page);
-
-	if (s)
-		judge(s, ops, page, judged);
-	else
-		s = begin(set, ops, page, judged);
-	*advice = ops->fault(s->prefetch, page);
-	s->used = ++set->clock;
-	s->fetches++;
-	set->last = s;
-	return s;
-}
-
-bool xm_stream_writes(const struct xm_stream *s, bool write)
-{
-	/* of the protected pages of the last run, and this one; a writable run has one, and shows there a program that
-	 * loads before it stores */
-	uint32_t seen = s->run_protected + write;
+	/* of the protected pages that were passed since the last fetch, and this one; a writable run has one, and shows there a
+	 * program that loads before it stores */
+	uint32_t seen = s->run_protected + (marked ? 0 : s->run_behind) + write;
 
 	return seen ? (s->run_writes + write) * 2 > seen : s->run_writable;
 }
 
-void xm_stream_began(struct xm_stream *s, uint64_t page, const struct xm_prefetch_advice *advice, int n, int protected,
-		     bool writable)
+/* Where the advised pages are. */
+static void place(const struct xm_stream *s, uint64_t page, bool marked, struct xm_stream_advice *a)
 {
-	s->run_writes = 0;
-	s->run_protected = (uint32_t)protected;
-	s->run_writable = writable;
-	s->run_pages = (uint64_t)(n - 1);
-	s->run_stride = advice->stride ? advice->stride : 1;
+	a->ahead = marked && a->count && a->stride == s->run_stride;
+	a->from = a->ahead ? s->run_next - (uint64_t)a->stride : page;
+	if (a->ahead && a->stride < 0)
+		a->count = (int32_t)xm_min((uint64_t)a->count, a->from / (uint64_t)-a->stride);
+	a->leave = a->from;
+}
+
+struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefetch_ops *ops, uint64_t page, bool write,
+				  struct xm_stream_advice *advice, struct xm_stream_judged *judged)
+{
+	struct xm_stream *s = find(set, page);
+	struct xm_prefetch_advice a;
+	bool marked = false;
+
+	if (s) {
+		marked = is_mark(s, page);
+		judge(s, ops, page, judged);
+	} else {
+		s = begin(set, ops, page, judged);
+	}
+	a = ops->fault(s->prefetch, page);
+	s->used = ++set->clock;
+	s->fetches++;
+	set->last = s;
+	*advice = (struct xm_stream_advice){ .stride = a.stride ? a.stride : 1, .count = a.count, .stamp = s->used };
+	place(s, page, marked, advice);
+	advice->writable = advice->count > 0 && writes(s, marked, write);
+	advice->written = s->run_writes;
+	return s;
+}
+
+void xm_stream_began(struct xm_stream *s, uint64_t page, const struct xm_stream_advice *advice, int pages, int protected,
+		     int behind)
+{
+	if (s->used != advice->stamp) {
+		/* the reader was faster, and fetched there itself */
+		if (in_run(s, advice->from + (uint64_t)advice->stride))
+			s->run_pages += (uint64_t)pages;
+		return;
+	}
+	s->run_writes -= advice->written; /* not all: the reader may be at it again */
+	s->run_protected = (uint32_t)protected + (advice->ahead ? s->run_behind : 0);
+	s->run_behind = (uint32_t)behind;
+	s->run_writable = advice->writable;
+	s->run_pages += (uint64_t)pages;
+	s->run_last = (uint32_t)pages;
+	s->run_stride = advice->stride;
 	s->run_first = page;
-	s->run_next = page + (uint64_t)(s->run_stride * (advice->count + 1));
+	s->run_mark = advice->leave == advice->from ? page : advice->leave;
+	s->run_next = advice->from + (uint64_t)(s->run_stride * (advice->count + 1));
 	if (s->run_stride < 0 && s->run_next > page)
 		s->run_next = 0; /* it has reached the first page: nothing is behind it */
 }

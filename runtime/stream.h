@@ -7,6 +7,9 @@
  * run ended nearest to it (within XM_STREAM_NEAR pages, nothing outstanding), and only else begins a stream: with the habits, but not the
  * window, of the one before, so that faults a long stride apart are still seen as one sequence.
  *
+ * A long run has a mark: a page in it that is left out. Its touch says that the reader has come so far, and the run behind
+ * this one is fetched while it reads on: the handler works beside the program, not in its way.
+ *
  * Of XM_STREAM_WAYS streams that one goes which was seen only once (as each fault of a random reader is), else the one
  * that was not used for longest.
  *
@@ -24,16 +27,20 @@
 #define XM_STREAM_WAYS 8
 #define XM_STREAM_NEAR (2 * XM_PREFETCH_MAX) /* pages: how far the policies, too, follow a run over pages that are there */
 #define XM_STREAM_STALE 1024u		     /* faults of the thread; a stream not used for so long is as good as none */
+#define XM_STREAM_MARK 4		     /* a run's mark is behind one of so many parts of it */
 #define XM_STREAM_RUNS 4
 #define XM_RUN_STALE 128u /* faults of the thread; as above */
 #define XM_WRITE_GAP 3	  /* pages that a run of writes passes over: they are writable already, or not far from it */
 
 struct xm_stream {
-	uint64_t run_first, run_next; /* last run: from the demanded page to the one after it ... */
-	uint64_t run_pages;	      /* ... and how many pages were prefetched in it */
+	uint64_t run_first, run_next; /* from the last demanded page to the one after what was fetched then */
+	uint64_t run_pages;	      /* how many pages were prefetched and not yet judged ... */
+	uint32_t run_last;	      /* ... of which so many in the last run */
+	uint64_t run_mark;	      /* the page in it that was left out, or run_first: none */
 	int64_t run_stride;
-	uint32_t run_protected; /* how many of its pages, the demanded one included, came in write-protected */
-	uint32_t run_writes;	/* how many of these were written, or made writable with one that was */
+	/* how many pages came in write-protected: those that are reached before the next fetch, which is the mark's, and those
+	 * behind the mark; how many of these were written, or made writable with one that was */
+	uint32_t run_protected, run_behind, run_writes;
 	bool run_writable;	/* it came in writable and dirty, but for one page to see by */
 	uint32_t fetches;	/* 0: unused */
 	uint32_t used;		/* the set's clock at the last of them */
@@ -54,6 +61,33 @@ struct xm_streams {
 	struct xm_stream way[XM_STREAM_WAYS];
 	struct xm_run touch[XM_STREAM_RUNS], write[XM_STREAM_RUNS];
 };
+
+/* What to fetch along with a page: from + stride * 1 .. from + stride * count, but for `leave`. */
+struct xm_stream_advice {
+	int64_t stride;
+	int32_t count;
+	bool ahead;	/* behind the run that is there, and so after the page, for which somebody waits */
+	bool writable;	/* had better come in so */
+	uint64_t from;	/* the page, or where that run ends */
+	uint64_t leave; /* the mark; `from`: none */
+	uint32_t stamp; /* of the fetch: by it is known that the stream is still the same, and */
+	uint32_t written; /* what had been counted then */
+};
+
+/* May the run have a mark? Only long ones: who has read less so far may be about to stop. */
+static inline bool xm_stream_long(const struct xm_stream_advice *a)
+{
+	return a->count >= XM_PREFETCH_MAX;
+}
+
+/* The k-th page of it, not there before, is left out: it is the mark, if there is none yet, and it is far enough. */
+static inline bool xm_stream_marks(struct xm_stream_advice *a, int32_t k)
+{
+	if (a->leave != a->from || k < a->count / XM_STREAM_MARK)
+		return false;
+	a->leave = a->from + (uint64_t)(a->stride * k);
+	return true;
+}
 
 /* What became of pages that were prefetched before, for the statistics. */
 struct xm_stream_judged {
@@ -77,19 +111,17 @@ static inline void xm_streams_forked(struct xm_streams *set)
 {
 	set->busy = 0;
 	for (int i = 0; i < XM_STREAM_WAYS; i++)
-		set->way[i].run_pages = 0;
+		set->way[i].run_pages = set->way[i].run_last = 0;
 }
 
-/* The stream that a fetch of page belongs to, and what to prefetch along. */
-struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefetch_ops *ops, uint64_t page,
-				  struct xm_prefetch_advice *advice, struct xm_stream_judged *judged);
+/* The stream that a fetch of page belongs to, and what to prefetch along. write: the fault was a write. */
+struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefetch_ops *ops, uint64_t page, bool write,
+				  struct xm_stream_advice *advice, struct xm_stream_judged *judged);
 
-/* Whether what is prefetched now should come in writable; write: the fault was a write. */
-bool xm_stream_writes(const struct xm_stream *s, bool write);
-
-/* The run that is fetched now: from page on, as far as advice says, of which n - 1 pages were not there. */
-void xm_stream_began(struct xm_stream *s, uint64_t page, const struct xm_prefetch_advice *advice, int n, int protected,
-		     bool writable);
+/* What is fetched now, as far as count says: so many pages that were not there, the demanded one not counted; so many, with
+ * it, come in write-protected, up to the mark and behind it. The set may have been let go of since the fetch. */
+void xm_stream_began(struct xm_stream *s, uint64_t page, const struct xm_stream_advice *advice, int pages, int protected,
+		     int behind);
 
 /* The n pages around page, which came in write-protected, are written, or expected to be. */
 void xm_stream_wrote(struct xm_streams *set, uint64_t page, uint64_t n);

@@ -56,7 +56,7 @@ extern const char *const xm_evict_names[];		     /* NULL-terminated, default fir
 
 struct xm_prefetch_advice {
 	int64_t stride;	 /* pages between neighbours: +1 forward run, -1 backward, others strided */
-	int32_t count;	 /* pages page + stride*1 ... page + stride*count are wanted; 0: none */
+	int32_t count;	 /* so many more are wanted: from page + stride on, or behind those that are there; 0: none */
 };
 
 struct xm_prefetch_ops {

@@ -29,7 +29,7 @@ struct prefetch_run {
 
 /* Whether page lies on the run's continuation: a run that was prefetched in full (the next fault is behind it) and
  * one whose prefetch came late both count, and so does one that was followed by pages that were resident already,
- * as far as another run of advice. */
+ * as far as another run of advice. What was advised may begin behind an earlier run, which is at most as long. */
 static inline bool prefetch_run_continues(const struct prefetch_run *r, int64_t delta)
 {
 	int64_t steps;
@@ -37,7 +37,7 @@ static inline bool prefetch_run_continues(const struct prefetch_run *r, int64_t 
 	if (r->stride == 0 || delta % r->stride)
 		return false;
 	steps = delta / r->stride;
-	return steps >= 1 && steps <= 2 * (int64_t)r->advised + 1;
+	return steps >= 1 && steps <= 3 * (int64_t)r->advised + 1;
 }
 
 static inline void prefetch_run_grow(struct prefetch_run *r)
