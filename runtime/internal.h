@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include "fdgate.h"
 #include "lock.h"
 #include "rangemap.h"
 #include "runtime/family.h"
@@ -198,7 +199,6 @@ void *xm_local_alloc(size_t bytes); /* zeroed; NULL */
 void xm_local_free(void *p, size_t bytes);
 
 /* ---- ownfd.c: own descriptors ---- */
-int xm_fd_place(int fd);   /* moves fd to a high number and remembers it; new number or -errno */
 void xm_fd_forget(int fd); /* about to be closed by us */
 /* Closes *slot, unless -1, and puts fd there, placed. fd < 0: -1, and fd is returned. */
 int xm_fd_replace(int *slot, int fd);
