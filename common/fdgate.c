@@ -52,7 +52,8 @@ static bool leave(uint32_t *side, uint32_t turn)
 	uint32_t seen = load(side);
 
 	while ((seen & COUNT) && (seen & ~COUNT) == (turn & ~COUNT))
-		if (__atomic_compare_exchange_n(side, &seen, seen - 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		if (__atomic_compare_exchange_n(side, &seen, seen - 1, false, __ATOMIC_SEQ_CST,
+						__ATOMIC_SEQ_CST))
 			return (seen & COUNT) == 1;
 	return false;
 }
@@ -75,8 +76,8 @@ static void wait_empty(uint32_t *side, uint64_t end_ns)
 			ts.tv_sec = (time_t)((end_ns - now) / 1000000000ull);
 			ts.tv_nsec = (long)((end_ns - now) % 1000000000ull);
 			xm_sys6(SYS_futex, (long)side, FUTEX_WAIT_PRIVATE, seen, (long)&ts, 0, 0);
-		} else if (__atomic_compare_exchange_n(side, &seen, (seen | COUNT) + 1, false, __ATOMIC_SEQ_CST,
-						       __ATOMIC_SEQ_CST)) {
+		} else if (__atomic_compare_exchange_n(side, &seen, (seen | COUNT) + 1, false,
+						       __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
 			wake(side);
 			return;
 		}
@@ -91,7 +92,8 @@ static uint64_t bit(int sig)
 void xm_fd_borrow(void)
 {
 	/* what an instruction or a call raises is fatal where it is blocked */
-	uint64_t all = ~(bit(SIGSEGV) | bit(SIGBUS) | bit(SIGILL) | bit(SIGFPE) | bit(SIGTRAP) | bit(SIGSYS)), old = 0;
+	uint64_t all = ~(bit(SIGSEGV) | bit(SIGBUS) | bit(SIGILL) | bit(SIGFPE) | bit(SIGTRAP) | bit(SIGSYS)),
+		 old = 0;
 
 	if (mine.depth) {
 		mine.depth++;

@@ -118,7 +118,8 @@ static ssize_t recv_some(const struct xm_peer *p, int fd, struct iovec *iov, str
 	return n;
 }
 
-static int recv_all(struct xm_peer *p, int fd, size_t at, size_t len, uint64_t deadline_ns, struct xm_peer_fds *fds)
+static int recv_all(struct xm_peer *p, int fd, size_t at, size_t len, uint64_t deadline_ns,
+		    struct xm_peer_fds *fds)
 {
 	while (len) {
 		struct iovec iov = { p->bytes + at, len };
