@@ -232,15 +232,15 @@ int xm_keeper_receive(int sock, int *err)
 	};
 	struct pollfd pfd = { .fd = sock, .events = POLLIN };
 	ssize_t n;
-	int fd;
+	int fd, ready;
 
 	do {
-		xm_sys_poll(&pfd, 1, JOIN_TIMEOUT_S * 1000000000ull);
+		ready = xm_sys_poll(&pfd, 1, JOIN_TIMEOUT_S * 1000000000ull);
 		xm_fd_borrow();
 		n = xm_sys_recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 		fd = received_fd(&msg, n);
 		xm_fd_return();
-	} while (n == -EINTR);
+	} while (n == -EINTR || (n == -EAGAIN && ready == -EINTR));
 	if (n < 0)
 		*err = n == -EAGAIN ? -ETIMEDOUT : (int)n;
 	else if (n != (ssize_t)sizeof(reply))

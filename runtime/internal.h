@@ -200,6 +200,7 @@ void xm_local_free(void *p, size_t bytes);
 
 /* ---- ownfd.c: own descriptors ---- */
 void xm_fd_forget(int fd); /* about to be closed by us */
+void xm_fd_forked(void);   /* in the child of fork: nobody else is at the table */
 /* Closes *slot, unless -1, and puts fd there, placed. fd < 0: -1, and fd is returned. */
 int xm_fd_replace(int *slot, int fd);
 

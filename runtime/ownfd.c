@@ -58,19 +58,26 @@ static int dup_high(int fd)
 	return -EMFILE;
 }
 
+/* Also clears what is out of date. */
 static void remember(int fd)
 {
+	struct own_fd *to = NULL;
 	struct stat st = { 0 };
 
 	fstat(fd, &st);
 	xm_lock(&own_lock);
 	for (int i = 0; i < XM_OWN_FDS_MAX; i++) {
-		if (own[i].number && own[i].number != fd + 1 && still_ours(&own[i]))
-			continue;
-		own[i].dev = st.st_dev;
-		own[i].inode = st.st_ino;
-		xm_store(&own[i].number, fd + 1);
-		break;
+		struct own_fd *o = &own[i];
+
+		if (o->number && (o->number == fd + 1 || !still_ours(o)))
+			xm_store(&o->number, 0);
+		if (!o->number && !to)
+			to = o;
+	}
+	if (to) {
+		to->dev = st.st_dev;
+		to->inode = st.st_ino;
+		xm_store(&to->number, fd + 1);
 	}
 	xm_unlock(&own_lock);
 }
@@ -98,6 +105,11 @@ void xm_fd_forget(int fd)
 
 	if (o)
 		xm_store(&o->number, 0);
+}
+
+void xm_fd_forked(void)
+{
+	xm_lock_init(&own_lock, XM_RANK_FD);
 }
 
 bool xm_fd_is_ours(int fd)

@@ -192,15 +192,15 @@ void xm_verbs_queues_close(struct xm_verbs_queues *q)
 
 /* ---- one connection ----------------------------------------------------------------------------------- */
 
-/* An event, at once. With that of an address librdmacm opens a context of the device, one for all threads, which the
- * program must not close either. */
+/* An event, at once. With that of the first address librdmacm opens a context of the device, one for all threads, which
+ * the program must not close either. */
 static int get_event(const struct xm_peer *p, struct xm_verbs_conn *c, struct rdma_cm_event **e)
 {
 	int ret;
 
 	xm_fd_borrow();
 	ret = xm_rdma.get_cm_event(c->events, e) == 0 ? 0 : -errno;
-	if (ret == 0 && c->id && c->id->verbs) {
+	if (ret == 0 && (*e)->event == RDMA_CM_EVENT_ADDR_RESOLVED && !xm_load(&p->verbs)) {
 		pthread_mutex_lock(&placing);
 		place(p, &c->id->verbs->cmd_fd);
 		place(p, &c->id->verbs->async_fd);
