@@ -82,7 +82,7 @@ int main(int argc, char **argv)
 	pid_t pid;
 
 	seed = check_seed(argc, argv);
-	touches = getenv("FD_GATE_TOUCHES") ? strtoul(getenv("FD_GATE_TOUCHES"), NULL, 0) : 20000;
+	touches = getenv("FD_GATE_TOUCHES") ? strtoul(getenv("FD_GATE_TOUCHES"), NULL, 0) : 6000;
 	pages = bytes / PAGE;
 	area = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	FATAL(area != MAP_FAILED);
