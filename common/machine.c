@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/sysinfo.h>
 
+#include "fdgate.h"
 #include "log.h"
 #include "sys.h"
 #include "util.h"
@@ -211,6 +212,8 @@ uint64_t xm_machine_memory_bytes(void)
 
 	xm_sys1(SYS_sysinfo, (long)&si);
 	machine = (uint64_t)si.totalram * (si.mem_unit ? si.mem_unit : 1);
+	xm_fd_borrow();
 	limit = xm_cgroup_limit_bytes("");
+	xm_fd_return();
 	return xm_min(machine, limit);
 }

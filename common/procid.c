@@ -5,6 +5,7 @@
  */
 #include "procid.h"
 
+#include "fdgate.h"
 #include "log.h"
 #include "sys.h"
 
@@ -14,13 +15,16 @@
 
 static int read_file(const char *path, char *buf, size_t size)
 {
-	int fd = xm_sys_open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t n;
+	int fd;
 
-	if (fd < 0)
-		return fd;
-	n = xm_sys_read(fd, buf, size - 1);
-	xm_sys_close(fd);
+	xm_fd_borrow();
+	n = fd = xm_sys_open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = xm_sys_read(fd, buf, size - 1);
+		xm_sys_close(fd);
+	}
+	xm_fd_return();
 	if (n < 0)
 		return (int)n;
 	buf[n] = 0;

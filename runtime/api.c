@@ -135,7 +135,9 @@ static int open_own(const struct xmem_options *o)
 		rc = open_sessions(&cfg, &offered);
 	if (rc < 0)
 		goto fail;
+	xm_fd_borrow();
 	fam = xm_family_create(&cfg, NULL, &err);
+	xm_fd_return();
 	if (!fam) {
 		rc = err;
 		xm_err("xmem_open: cannot make the shared state: %s", xm_strerror(rc));

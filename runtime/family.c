@@ -17,9 +17,11 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "fdgate.h"
 #include "log.h"
 #include "procid.h"
 #include "runtime/family_internal.h"
+#include "runtime/runtime.h"
 #include "sys.h"
 
 #define JOIN_TIMEOUT_S 5
@@ -181,7 +183,11 @@ int xm_keeper_call(const char *env, enum xm_keeper_op op, uint32_t index, const 
 		return len;
 	if (text)
 		xm_snprintf(req.text, sizeof(req.text), "%s", text);
+	xm_fd_borrow();
 	fd = xm_sys_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && op != XM_KEEPER_UNCOVERED) /* by a child of vfork: our table is about its parent's descriptors */
+		fd = xm_fd_place(fd);
+	xm_fd_return();
 	if (fd < 0)
 		return fd;
 	xm_sys_setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
@@ -201,6 +207,18 @@ int xm_keeper_call(const char *env, enum xm_keeper_op op, uint32_t index, const 
 	return fd;
 }
 
+/* The one that came with n bytes, out of the program's way; -1. */
+static int received_fd(struct msghdr *msg, ssize_t n)
+{
+	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(msg) : NULL;
+	int fd;
+
+	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int)))
+		return -1;
+	memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+	return xm_fd_place(fd);
+}
+
 int xm_keeper_receive(int sock, int *err)
 {
 	union {
@@ -212,17 +230,17 @@ int xm_keeper_receive(int sock, int *err)
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &ctl, .msg_controllen = sizeof(ctl)
 	};
-	struct cmsghdr *c;
+	struct pollfd pfd = { .fd = sock, .events = POLLIN };
 	ssize_t n;
-	int fd = -1;
+	int fd, ready;
 
 	do {
-		n = xm_sys_recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
-	} while (n == -EINTR);
-	c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-	    c->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+		ready = xm_sys_poll(&pfd, 1, JOIN_TIMEOUT_S * 1000000000ull);
+		xm_fd_borrow();
+		n = xm_sys_recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+		fd = received_fd(&msg, n);
+		xm_fd_return();
+	} while (n == -EINTR || (n == -EAGAIN && ready == -EINTR));
 	if (n < 0)
 		*err = n == -EAGAIN ? -ETIMEDOUT : (int)n;
 	else if (n != (ssize_t)sizeof(reply))

@@ -67,11 +67,13 @@ static void poison(struct xm_runtime *rt, uint64_t page)
 			xm_uffd_wake(rt->uffd, addr, XM_PAGE_SIZE);
 		return;
 	}
+	xm_fd_borrow();
 	fd = (int)xm_sys3(SYS_memfd_create, "xmem-lost", MFD_CLOEXEC, 0);
 	if (fd >= 0) {
 		xm_sys_mmap((void *)addr, XM_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
 		xm_sys_close(fd);
 	}
+	xm_fd_return();
 	xm_uffd_wake(rt->uffd, addr, XM_PAGE_SIZE);
 }
 

@@ -185,6 +185,7 @@ static void reset_for_child(struct xm_runtime *rt)
 	xm_lock_init(&rt->reclaim_lock, XM_RANK_RECLAIM);
 	xm_lock_init(&rt->grow_lock, XM_RANK_GROW);
 	xm_lock_init(&rt->policy_lock, XM_RANK_POLICY);
+	xm_fd_forked();
 #ifdef XM_CHECKED
 	xm_lock_held = 0;
 #endif

@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include "fdgate.h"
 #include "lock.h"
 #include "rangemap.h"
 #include "runtime/family.h"
@@ -198,8 +199,8 @@ void *xm_local_alloc(size_t bytes); /* zeroed; NULL */
 void xm_local_free(void *p, size_t bytes);
 
 /* ---- ownfd.c: own descriptors ---- */
-int xm_fd_place(int fd);   /* moves fd to a high number and remembers it; new number or -errno */
 void xm_fd_forget(int fd); /* about to be closed by us */
+void xm_fd_forked(void);   /* in the child of fork: nobody else is at the table */
 /* Closes *slot, unless -1, and puts fd there, placed. fd < 0: -1, and fd is returned. */
 int xm_fd_replace(int *slot, int fd);
 

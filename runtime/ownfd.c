@@ -2,7 +2,8 @@
 /*
  * ownfd.c - descriptors of the runtime that the program must not close or overwrite by accident. They are moved
  * up, out of the way of programs that count from 3 or close everything, and remembered in a small table that the
- * preload object's close and dup2 ask. Any thread; reads are lock-free, changes under a lock.
+ * preload object's close and dup2 ask. Until they are there, the gate of fdgate.h keeps the program's calls apart.
+ * Any thread; reads are lock-free, changes under a lock.
  */
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -22,18 +23,16 @@ static struct own_fd {
 } own[XM_OWN_FDS_MAX];
 
 /* Links close their sockets without telling; a number that names something else by now is not ours any more.
- * (Anonymous inodes are all the same: those descriptors are forgotten explicitly.) */
-static bool still_ours(struct own_fd *o)
+ * (Anonymous inodes are all the same: those descriptors are forgotten explicitly.) Only looks: in a child of vfork the
+ * number may be closed, and in the parent, whose table this is, open. */
+static bool still_ours(const struct own_fd *o)
 {
 	int number = xm_load(&o->number);
 	struct stat st;
 
 	if (!number)
 		return false;
-	if (fstat(number - 1, &st) == 0 && st.st_ino == o->inode && st.st_dev == o->dev)
-		return true;
-	__atomic_compare_exchange_n(&o->number, &number, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-	return false;
+	return fstat(number - 1, &st) == 0 && st.st_ino == o->inode && st.st_dev == o->dev;
 }
 
 static struct own_fd *find(int fd)
@@ -59,36 +58,45 @@ static int dup_high(int fd)
 	return -EMFILE;
 }
 
-static int remember(int fd)
+/* Also clears what is out of date. */
+static void remember(int fd)
 {
+	struct own_fd *to = NULL;
 	struct stat st = { 0 };
 
 	fstat(fd, &st);
 	xm_lock(&own_lock);
 	for (int i = 0; i < XM_OWN_FDS_MAX; i++) {
-		if (own[i].number && own[i].number != fd + 1 && still_ours(&own[i]))
-			continue;
-		own[i].dev = st.st_dev;
-		own[i].inode = st.st_ino;
-		xm_store(&own[i].number, fd + 1);
-		break;
+		struct own_fd *o = &own[i];
+
+		if (o->number && (o->number == fd + 1 || !still_ours(o)))
+			xm_store(&o->number, 0);
+		if (!o->number && !to)
+			to = o;
+	}
+	if (to) {
+		to->dev = st.st_dev;
+		to->inode = st.st_ino;
+		xm_store(&to->number, fd + 1);
 	}
 	xm_unlock(&own_lock);
-	return fd;
 }
 
 int xm_fd_place(int fd)
 {
-	int n;
+	int n = fd;
 
-	if (find(fd)) /* of a library's object that two users share */
-		return fd;
-	n = dup_high(fd);
-	if (n >= 0)
-		xm_sys_close(fd);
-	else
-		n = fd; /* no better place: it stays, unless the program closes it */
-	return remember(n);
+	xm_fd_borrow();
+	if (!find(fd)) { /* else: of a library's object that two users share */
+		n = dup_high(fd);
+		if (n >= 0)
+			xm_sys_close(fd);
+		else
+			n = fd; /* no better place: it stays, unless the program closes it */
+		remember(n);
+	}
+	xm_fd_return();
+	return n;
 }
 
 void xm_fd_forget(int fd)
@@ -97,6 +105,11 @@ void xm_fd_forget(int fd)
 
 	if (o)
 		xm_store(&o->number, 0);
+}
+
+void xm_fd_forked(void)
+{
+	xm_lock_init(&own_lock, XM_RANK_FD);
 }
 
 bool xm_fd_is_ours(int fd)
@@ -133,10 +146,12 @@ int xm_fd_move_away(int fd)
 
 int xm_fd_replace(int *slot, int fd)
 {
+	xm_fd_borrow(); /* between the two of these it is not ours, and still open */
 	if (*slot >= 0) {
 		xm_fd_forget(*slot);
 		xm_sys_close(*slot);
 	}
 	*slot = fd < 0 ? -1 : xm_fd_place(fd);
+	xm_fd_return();
 	return fd < 0 ? fd : *slot;
 }

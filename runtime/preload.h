@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "fdgate.h"
 #include "runtime/mapping.h"
 #include "runtime/runtime.h"
 #include "sys.h"

@@ -213,9 +213,13 @@ static void limit_growth(unsigned arena)
 int xm_arena_create(void)
 {
 	struct arena_config config = { .extent_hooks = &external_hooks, .metadata_use_hooks = false };
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned want = (unsigned)xm_min(xm_max(cpus, 1l) * 2, (long)ARENAS_MAX);
+	unsigned want;
+	long cpus;
 
+	xm_fd_borrow(); /* libc reads it from a file */
+	cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	xm_fd_return();
+	want = (unsigned)xm_min(xm_max(cpus, 1l) * 2, (long)ARENAS_MAX);
 	while (arenas < want) {
 		size_t len = sizeof(arena_index[0]);
 		int err = xm_je_mallctl("experimental.arenas_create_ext", &arena_index[arenas], &len, &config,

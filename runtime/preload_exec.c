@@ -5,7 +5,7 @@
  * library is executed without the preload object, which would keep it from starting.
  *
  * The calls themselves are libc's. Any thread; also in a vfork child, which borrows memory: nothing is allocated and
- * nothing but the stack is written. A call from inside libc (system, popen) is not seen here: it runs /bin/sh.
+ * nothing but the stack is written (descriptors are its own there: it does not go through fdgate.h's gate). A call from inside libc (system, popen) is not seen here: it runs /bin/sh.
  */
 #include "runtime/preload.h"
 
@@ -42,14 +42,12 @@ static bool passes_on(char *const envp[])
 }
 
 /* Tells the keeper when the command's memory cannot be external. True: it must not see the preload object. */
-static bool look(const char *command, char *const envp[])
+static bool look_inside(const char *command, char *const envp[])
 {
 	char path[PATH_MAX], why[XM_COVER_WHY_MAX], text[XM_COVER_WHY_MAX + 128];
 	enum xm_cover_verdict v;
 	int saved = errno;
 
-	if (!xm_pre_family[0] || !command)
-		return false;
 	v = xm_cover(command, path, why);
 	if (v == XM_COVER_OK && !passes_on(envp)) {
 		v = XM_COVER_NOT;
@@ -61,6 +59,21 @@ static bool look(const char *command, char *const envp[])
 	}
 	errno = saved;
 	return v == XM_COVER_HARMFUL;
+}
+
+static bool look(const char *command, char *const envp[])
+{
+	bool apart, harmful;
+
+	if (!xm_pre_family[0] || !command)
+		return false;
+	apart = xm_pre_in_vfork_child();
+	if (!apart)
+		xm_fd_borrow();
+	harmful = look_inside(command, envp);
+	if (!apart)
+		xm_fd_return();
+	return harmful;
 }
 
 /* Without a slash execve means the current directory, not PATH. */

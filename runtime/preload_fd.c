@@ -3,9 +3,10 @@
  * preload_fd.c - the runtime's descriptors are kept out of the program's way.
  *
  * To the program they do not exist: closing one is EBADF, a range is closed around them, and a
- * number that the program wants by dup2 is vacated first. A vfork child has a descriptor table of
- * its own and borrows the memory only: there the calls go straight to the kernel. Any thread;
- * async-signal-safe, as close is.
+ * number that the program wants by dup2 is vacated first. What the runtime is just opening has a
+ * number that the program may name: the calls go through the gate of fdgate.h, also while the
+ * runtime starts. A vfork child has a descriptor table of its own and borrows the memory only:
+ * there the calls go straight to the kernel. Any thread; async-signal-safe, as close is.
  */
 #include "runtime/preload.h"
 
@@ -17,6 +18,19 @@
 
 #include "sys.h"
 
+/* Before one looks whether a number is ours: until chosen() it does not become so. */
+static uint32_t choose(void)
+{
+	return xm_in_runtime || xm_pre_state() == XM_PRE_NATIVE ? 0 : xm_fd_choose(xm_pre_in_vfork_child);
+}
+
+/* The call's result as libc gives it. */
+static int chosen(uint32_t turn, long r)
+{
+	xm_fd_chosen(turn);
+	return (int)xm_pre_result(r);
+}
+
 static bool is_hidden(int fd)
 {
 	return fd >= 0 && xm_pre_active() && xm_fd_is_ours(fd) && !xm_pre_in_vfork_child();
@@ -24,15 +38,13 @@ static bool is_hidden(int fd)
 
 XM_PUBLIC int close(int fd)
 {
-	if (is_hidden(fd)) {
-		errno = EBADF;
-		return -1;
-	}
-	return (int)xm_pre_result(xm_sys1(SYS_close, fd));
+	uint32_t turn = choose();
+
+	return chosen(turn, is_hidden(fd) ? -EBADF : xm_sys1(SYS_close, fd));
 }
 
 /* Closes [first, last] but for what is ours. UNSHARE, where wanted, is done by the first call. */
-static int close_around(unsigned first, unsigned last, int flags)
+static long close_around(unsigned first, unsigned last, int flags)
 {
 	bool called = false;
 	long r = 0;
@@ -53,16 +65,18 @@ static int close_around(unsigned first, unsigned last, int flags)
 	}
 	if (!called && (flags & CLOSE_RANGE_UNSHARE))
 		r = xm_sys1(SYS_unshare, 0x400 /* CLONE_FILES */);
-	return (int)xm_pre_result(r);
+	return r;
 }
 
 XM_PUBLIC int close_range(unsigned first, unsigned last, int flags)
 {
+	uint32_t turn = choose();
+
 	/* CLOEXEC does no harm: all of ours have it */
 	if (first > last || (flags & CLOSE_RANGE_CLOEXEC) || (flags & ~(int)CLOSE_RANGE_UNSHARE) ||
 	    !xm_pre_active() || !xm_fd_any_in(first, last) || xm_pre_in_vfork_child())
-		return (int)xm_pre_result(xm_sys3(SYS_close_range, first, last, flags));
-	return close_around(first, last, flags);
+		return chosen(turn, xm_sys3(SYS_close_range, first, last, flags));
+	return chosen(turn, close_around(first, last, flags));
 }
 
 XM_PUBLIC void closefrom(int first)
@@ -87,19 +101,23 @@ static int vacate(int fd)
 
 XM_PUBLIC int dup2(int old, int new)
 {
+	uint32_t turn = choose();
 	int r = is_hidden(old) ? -EBADF : old == new ? 0 : vacate(new);
 
-	return (int)xm_pre_result(r < 0 ? r : xm_sys2(SYS_dup2, old, new));
+	return chosen(turn, r < 0 ? r : xm_sys2(SYS_dup2, old, new));
 }
 
 XM_PUBLIC int dup3(int old, int new, int flags)
 {
+	uint32_t turn = choose();
 	int r = is_hidden(old) ? -EBADF : old == new ? 0 : vacate(new);
 
-	return (int)xm_pre_result(r < 0 ? r : xm_sys3(SYS_dup3, old, new, flags));
+	return chosen(turn, r < 0 ? r : xm_sys3(SYS_dup3, old, new, flags));
 }
 
 XM_PUBLIC int dup(int old)
 {
-	return (int)xm_pre_result(is_hidden(old) ? -EBADF : xm_sys1(SYS_dup, old));
+	uint32_t turn = choose(); /* after a close it is to give the number that was closed */
+
+	return chosen(turn, is_hidden(old) ? -EBADF : xm_sys1(SYS_dup, old));
 }

@@ -109,6 +109,7 @@ void xm_pre_fork_child(void)
 	int saved = fork_errno;
 
 	xm_pre_pid = xm_sys_getpid();
+	xm_fd_gate_forked();
 	xm_pre_threads_after_fork();
 	if (fork_running)
 		xm_fork_child();

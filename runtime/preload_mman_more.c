@@ -67,17 +67,19 @@ static bool pidfd_is_self(int pidfd)
 {
 	char path[48], text[512];
 	const char *line;
-	ssize_t n;
+	ssize_t n = -1;
 	int fd;
 
 	if (pidfd == PIDFD_SELF_THREAD || pidfd == PIDFD_SELF_PROCESS)
 		return true;
 	xm_snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+	xm_fd_borrow();
 	fd = xm_sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
-	if (fd < 0)
-		return false;
-	n = xm_sys_read(fd, text, sizeof(text) - 1);
-	xm_sys_close(fd);
+	if (fd >= 0) {
+		n = xm_sys_read(fd, text, sizeof(text) - 1);
+		xm_sys_close(fd);
+	}
+	xm_fd_return();
 	text[n > 0 ? n : 0] = '\0';
 	line = strstr(text, "Pid:\t");
 	return line && atoi(line + 5) == xm_sys_getpid();

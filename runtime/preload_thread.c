@@ -155,10 +155,13 @@ static bool is_runtime_thread(int tid)
 /* The main thread stays in the list, as a zombie. */
 static bool only_runtime_is_left(void)
 {
-	DIR *dir = opendir("/proc/self/task");
 	const struct dirent *entry;
-	bool alone = dir != NULL;
+	bool alone;
+	DIR *dir;
 
+	xm_fd_borrow();
+	dir = opendir("/proc/self/task");
+	alone = dir != NULL;
 	while (alone && (entry = readdir(dir))) {
 		int tid = atoi(entry->d_name);
 
@@ -166,6 +169,7 @@ static bool only_runtime_is_left(void)
 	}
 	if (dir)
 		closedir(dir);
+	xm_fd_return();
 	return alone;
 }
 

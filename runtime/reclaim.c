@@ -481,18 +481,30 @@ static void tidy_policy(struct xm_runtime *rt)
 	xm_unlock(&rt->policy_lock);
 }
 
+static long read_status(char *buf, size_t size)
+{
+	long n = -1;
+	int fd;
+
+	xm_fd_borrow();
+	fd = xm_sys_open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = xm_sys_read(fd, buf, size);
+		xm_sys_close(fd);
+	}
+	xm_fd_return();
+	return n;
+}
+
 /* Private anonymous memory that is not external, for the coverage figure: what the kernel calls RssAnon less what
  * is resident of ours. Sampled, so a peak between two samples is missed. */
 static void sample_local(struct xm_runtime *rt)
 {
 	char buf[4096];
-	int fd = xm_sys_open("/proc/self/status", O_RDONLY | O_CLOEXEC);
-	long n = fd >= 0 ? xm_sys_read(fd, buf, sizeof(buf) - 1) : -1;
+	long n = read_status(buf, sizeof(buf) - 1);
 	const char *at = NULL;
 	uint64_t kib = 0, ext = xm_load(&rt->me->resident) << XM_PAGE_SHIFT;
 
-	if (fd >= 0)
-		xm_sys_close(fd);
 	for (long i = 0; i + 8 < n && !at; i++)
 		if (memcmp(buf + i, "RssAnon:", 8) == 0)
 			at = buf + i + 8;

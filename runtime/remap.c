@@ -131,14 +131,18 @@ static void install_run(struct xm_runtime *rt, uint64_t dest, const char *src, u
 /* Whether the kernel has nothing there, on its swap either, of which mincore would not know. */
 static bool is_absent(uint64_t addr)
 {
-	int fd = (int)xm_sys_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	uint64_t entry = 0;
-	long rc;
+	long rc = -1;
+	int fd;
 
-	if (fd < 0)
-		return false;
-	rc = xm_sys6(SYS_pread64, fd, (long)&entry, sizeof(entry), (long)(addr / XM_PAGE_SIZE * sizeof(entry)), 0, 0);
-	xm_sys_close(fd);
+	xm_fd_borrow();
+	fd = xm_sys_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		rc = xm_sys6(SYS_pread64, fd, (long)&entry, sizeof(entry),
+			     (long)(addr / XM_PAGE_SIZE * sizeof(entry)), 0, 0);
+		xm_sys_close(fd);
+	}
+	xm_fd_return();
 	return rc == (long)sizeof(entry) && !(entry >> 62); /* bits: present, swapped */
 }
 

@@ -122,18 +122,29 @@ static bool madvise_vec_works(struct xm_runtime *rt)
 	return xm_sys6(SYS_process_madvise, rt->pidfd, (long)&v, 1, MADV_DONTNEED, 0, 0) == (long)XM_PAGE_SIZE;
 }
 
-int xm_runtime_open_fds(struct xm_runtime *rt)
+static int open_fds(struct xm_runtime *rt)
 {
-	bool wp;
-	int rc;
+	int rc = xm_fd_replace(&rt->uffd, xm_uffd_open(rt->fam->cfg.masked_features, &rt->features));
 
-	rc = xm_fd_replace(&rt->uffd, xm_uffd_open(rt->fam->cfg.masked_features, &rt->features));
 	if (rc >= 0)
 		rc = xm_handler_open_fds(rt);
 	if (rc < 0)
 		return rc;
 	xm_fd_replace(&rt->mem_fd, xm_sys_open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
 	xm_fd_replace(&rt->pidfd, (int)xm_sys3(SYS_pidfd_open, rt->pid, 0, 0));
+	return 0;
+}
+
+int xm_runtime_open_fds(struct xm_runtime *rt)
+{
+	bool wp;
+	int rc;
+
+	xm_fd_borrow();
+	rc = open_fds(rt);
+	xm_fd_return();
+	if (rc < 0)
+		return rc;
 	if (rt->pidfd >= 0 && madvise_vec_works(rt))
 		rt->features |= XM_FEAT_MADVISE_VEC;
 	wp = (rt->features & XM_FEAT_WP) != 0;

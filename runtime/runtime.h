@@ -40,6 +40,9 @@ void xm_fork_child_threads(void);
 
 /* Descriptors of the runtime (userfaultfd, sockets ...), which programs must not close by accident. */
 bool xm_fd_is_ours(int fd);
+/* Moves fd to a high number and remembers it as ours; the new number. Between xm_fd_borrow(), before fd was opened, and
+ * xm_fd_return(). Not in a child of vfork: the table of ours is its parent's. */
+int xm_fd_place(int fd);
 /* Moves the runtime's descriptor fd elsewhere because the program wants that number; 0 or -errno. */
 int xm_fd_move_away(int fd);
 /* largest descriptor number of ours + 1, and whether any of ours lies in [lo, hi] */

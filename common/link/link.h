@@ -133,7 +133,8 @@ struct xm_peer_config {
 	uint64_t lost_timeout_ns; /* how long a lost connection is retried before -ENOLINK; 0: the lease */
 	const char *inject;	  /* NULL, or a specification for the inject decorator (see inject.h) */
 	int (*place_fd)(int fd);  /* NULL, or moves a descriptor out of the program's way: returns the new
-				       number (the old one closed), used for every socket the peer keeps */
+				       number (the old one closed), used for every descriptor the peer keeps,
+				       between xm_fd_borrow() and xm_fd_return() (fdgate.h) */
 };
 
 struct xm_peer_info {

@@ -150,7 +150,7 @@ void xm_peer_close(struct xm_peer *p)
 		/* the answer says that the appliance knows: it then need not wait for the lease */
 		p->connect_timeout_ns = xm_min(p->connect_timeout_ns, BYE_TIMEOUT_NS);
 		xm_peer_request(p, XM_WIRE_BYE);
-		xm_peer_call(p, NULL, NULL);
+		xm_peer_call(p, NULL);
 	}
 	if (p->fd >= 0)
 		xm_sys_close(p->fd);
@@ -344,7 +344,7 @@ int xm_peer_region_create(struct xm_peer *p, uint64_t size_bytes, const char *na
 	p->req.u.create.nonce = ++p->nonce ? p->nonce : ++p->nonce;
 	if (name)
 		memcpy(p->req.u.create.name, name, strlen(name) + 1);
-	ret = xm_peer_call(p, NULL, NULL);
+	ret = xm_peer_call(p, NULL);
 	if (ret == 0)
 		region_out(&p->rep.u.region, out);
 	else if (ret == -ENOMEM)
@@ -362,7 +362,7 @@ int xm_peer_region_open(struct xm_peer *p, const char *name, struct xm_region_in
 	pthread_mutex_lock(&p->mutex);
 	xm_peer_request(p, XM_WIRE_REGION_OPEN);
 	memcpy(p->req.u.op.name, name, strlen(name) + 1);
-	ret = xm_peer_call(p, NULL, NULL);
+	ret = xm_peer_call(p, NULL);
 	if (ret == 0)
 		region_out(&p->rep.u.region, out);
 	pthread_mutex_unlock(&p->mutex);
@@ -375,7 +375,7 @@ static int region_call(struct xm_peer *p, enum xm_wire_type type, uint64_t regio
 	xm_peer_request(p, type);
 	p->req.u.op.region = region;
 	p->req.u.op.value = value;
-	return xm_peer_call(p, NULL, NULL);
+	return xm_peer_call(p, NULL);
 }
 
 int xm_peer_region_resize(struct xm_peer *p, uint64_t region, uint64_t size_bytes, struct xm_region_info *out)
@@ -403,7 +403,7 @@ int xm_peer_region_drop_slabs(struct xm_peer *p, uint64_t region, uint64_t first
 	p->req.u.slabs.region = region;
 	p->req.u.slabs.first = first;
 	p->req.u.slabs.count = count;
-	ret = xm_peer_call(p, NULL, NULL);
+	ret = xm_peer_call(p, NULL);
 	if (ret == 0)
 		xm_peer_slabs_drop(p, region, first, count);
 	pthread_mutex_unlock(&p->mutex);
@@ -441,7 +441,7 @@ int xm_peer_appliance_stat(struct xm_peer *p, struct xm_appliance_stat *out)
 
 	pthread_mutex_lock(&p->mutex);
 	xm_peer_request(p, XM_WIRE_STAT);
-	ret = xm_peer_call(p, NULL, NULL);
+	ret = xm_peer_call(p, NULL);
 	if (ret == 0) {
 		*out = (struct xm_appliance_stat){
 			.total_bytes = s->total_bytes,

@@ -13,6 +13,7 @@
  */
 #include "link/peer_impl.h"
 
+#include "fdgate.h"
 #include "log.h"
 #include "sys.h"
 
@@ -22,6 +23,13 @@
 #include <string.h>
 
 #define LOCK_PAUSE_NS 500000 /* small beside a connection that is made anew */
+
+int xm_peer_place(const struct xm_peer *p, int fd)
+{
+	int placed = p->place_fd ? p->place_fd(fd) : fd;
+
+	return placed < 0 ? fd : placed;
+}
 
 static void say(char *why, const struct xm_peer *p, const char *what)
 {
@@ -68,39 +76,54 @@ static int send_all(int fd, const uint8_t *bytes, size_t len, uint64_t deadline_
 	return 0;
 }
 
-static int take_fds(struct msghdr *msg, int *fds, int *nfds)
+/* Those that came with a message, moved out of the program's way; more than there is room for are closed. */
+static void take_fds(const struct xm_peer *p, struct msghdr *msg, struct xm_peer_fds *fds)
 {
 	struct cmsghdr *c = CMSG_FIRSTHDR(msg);
 	int n;
 
 	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-		return 0;
+		return;
 	n = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
 	for (int i = 0; i < n; i++) {
 		int fd;
 
 		memcpy(&fd, CMSG_DATA(c) + (size_t)i * sizeof(int), sizeof(fd));
-		if (nfds && *nfds < XM_WIRE_FDS)
-			fds[(*nfds)++] = fd;
+		if (fds->n < XM_WIRE_FDS)
+			fds->fd[fds->n++] = xm_peer_place(p, fd);
 		else
 			xm_sys_close(fd);
 	}
-	return 0;
 }
 
-static int recv_all(int fd, uint8_t *bytes, size_t len, uint64_t deadline_ns, int *fds, int *nfds)
+/* What there is, at once. Descriptors only for one who asks for them (fds not NULL); the kernel drops others. */
+static ssize_t recv_some(const struct xm_peer *p, int fd, struct iovec *iov, struct xm_peer_fds *fds)
+{
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(XM_WIRE_FDS * sizeof(int))];
+	} control;
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 1 };
+	ssize_t n;
+
+	if (!fds)
+		return xm_sys_recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	msg.msg_control = control.room;
+	msg.msg_controllen = sizeof(control.room);
+	xm_fd_borrow();
+	n = xm_sys_recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	if (n >= 0)
+		take_fds(p, &msg, fds);
+	xm_fd_return();
+	return n;
+}
+
+static int recv_all(struct xm_peer *p, int fd, size_t at, size_t len, uint64_t deadline_ns,
+		    struct xm_peer_fds *fds)
 {
 	while (len) {
-		union {
-			struct cmsghdr align;
-			char room[CMSG_SPACE(XM_WIRE_FDS * sizeof(int))];
-		} control;
-		struct iovec iov = { bytes, len };
-		struct msghdr msg = { .msg_iov = &iov,
-				      .msg_iovlen = 1,
-				      .msg_control = control.room,
-				      .msg_controllen = sizeof(control.room) };
-		ssize_t n = xm_sys_recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+		struct iovec iov = { p->bytes + at, len };
+		ssize_t n = recv_some(p, fd, &iov, fds);
 
 		if (n == -EAGAIN) {
 			n = wait_for(fd, POLLIN, deadline_ns);
@@ -114,15 +137,14 @@ static int recv_all(int fd, uint8_t *bytes, size_t len, uint64_t deadline_ns, in
 			return (int)n;
 		if (n == 0)
 			return -ECONNRESET;
-		take_fds(&msg, fds, nfds);
-		bytes += n;
+		at += (size_t)n;
 		len -= (size_t)n;
 	}
 	return 0;
 }
 
 /* One request and its reply on `fd`. 0: p->rep is the reply, whatever its status. */
-static int exchange(struct xm_peer *p, int fd, uint64_t deadline_ns, int *fds, int *nfds)
+static int exchange(struct xm_peer *p, int fd, uint64_t deadline_ns, struct xm_peer_fds *fds)
 {
 	struct xm_wire_header h;
 	int ret;
@@ -136,12 +158,12 @@ static int exchange(struct xm_peer *p, int fd, uint64_t deadline_ns, int *fds, i
 	if (ret < 0 && ret != -EPIPE && ret != -ECONNRESET)
 		return ret;
 	/* after EPIPE the appliance's last words may still be there to read */
-	ret = recv_all(fd, p->bytes, XM_WIRE_HEADER, deadline_ns, fds, nfds);
+	ret = recv_all(p, fd, 0, XM_WIRE_HEADER, deadline_ns, fds);
 	if (ret < 0)
 		return ret;
 	if (xm_wire_decode_header(p->bytes, XM_WIRE_HEADER, &h) < 0)
 		return -EPROTO;
-	ret = recv_all(fd, p->bytes + XM_WIRE_HEADER, h.length - XM_WIRE_HEADER, deadline_ns, fds, nfds);
+	ret = recv_all(p, fd, XM_WIRE_HEADER, h.length - XM_WIRE_HEADER, deadline_ns, fds);
 	if (ret < 0)
 		return ret;
 	ret = xm_wire_decode(p->bytes, h.length, &p->rep);
@@ -191,16 +213,17 @@ static int finish_connect(int fd, uint64_t deadline_ns)
 	return ret < 0 ? ret : -err;
 }
 
-/* A socket, where the program does not look for its own descriptors. At once, and not when it is connected: until then it
- * has a number that the program may want (dup2) and take from us, and we would close the program's in the end. */
-static int make_socket(struct xm_peer *p)
+/* A socket, where the program does not look for its own descriptors: at once, and not when it is connected. */
+static int make_socket(const struct xm_peer *p)
 {
-	int fd = xm_sys_socket(p->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int placed = fd < 0 || !p->place_fd ? fd : p->place_fd(fd);
+	int fd;
 
-	if (fd >= 0 && placed < 0)
-		xm_sys_close(fd);
-	return placed;
+	xm_fd_borrow();
+	fd = xm_sys_socket(p->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0)
+		fd = xm_peer_place(p, fd);
+	xm_fd_return();
+	return fd;
 }
 
 static int open_socket(struct xm_peer *p, uint64_t deadline_ns)
@@ -315,7 +338,7 @@ static int connect_as(struct xm_peer *p, uint64_t link, const struct xm_session_
 	memcpy(h->token, s->token, sizeof(h->token));
 	h->proc = p->self;
 	memcpy(h->name, p->client_name, sizeof(h->name));
-	ret = exchange(p, fd, deadline_ns, NULL, NULL);
+	ret = exchange(p, fd, deadline_ns, NULL);
 	ret = ret < 0 ? explain_hello(p, ret, why) : check_hello_reply(p, why);
 	if (ret < 0) {
 		xm_sys_close(fd);
@@ -441,7 +464,7 @@ static int reattach_keeping_request(struct xm_peer *p, uint64_t deadline_ns)
 	return ret;
 }
 
-int xm_peer_call(struct xm_peer *p, int *fds, int *nfds)
+int xm_peer_call(struct xm_peer *p, struct xm_peer_fds *fds)
 {
 	uint64_t deadline_ns = xm_now_ns() + p->connect_timeout_ns;
 
@@ -450,21 +473,21 @@ int xm_peer_call(struct xm_peer *p, int *fds, int *nfds)
 	for (int attempt = 0; attempt < 2; attempt++) {
 		int ret;
 
-		if (nfds)
-			*nfds = 0;
+		if (fds)
+			fds->n = 0;
 		if (p->fd < 0 && reattach_keeping_request(p, deadline_ns) < 0)
 			return -ENOLINK;
-		ret = exchange(p, p->fd, deadline_ns, fds, nfds);
+		ret = exchange(p, p->fd, deadline_ns, fds);
 		if (ret == 0)
 			return p->rep.h.status;
 		/* whatever it was, the stream can no longer be trusted to be at the start of a message */
-		for (int i = 0; nfds && i < *nfds; i++)
-			xm_sys_close(fds[i]);
+		for (int i = 0; fds && i < fds->n; i++)
+			xm_sys_close(fds->fd[i]);
 		xm_peer_down(p);
 		if (xm_now_ns() >= deadline_ns)
 			break;
 	}
-	if (nfds)
-		*nfds = 0;
+	if (fds)
+		fds->n = 0;
 	return -ENOLINK;
 }

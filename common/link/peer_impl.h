@@ -50,6 +50,11 @@ struct xm_slab_table {
 	struct xm_chunk *chunks; /* mapped at first use, kept when the entry is reused */
 };
 
+/* Descriptors that came with a reply, in places of their own. */
+struct xm_peer_fds {
+	int n, fd[XM_WIRE_FDS];
+};
+
 enum xm_peer_conn { XM_PEER_UP, XM_PEER_DOWN, XM_PEER_LOST };
 
 struct xm_peer {
@@ -95,8 +100,10 @@ int xm_peer_connect_data(struct xm_peer *p, uint64_t link, uint64_t deadline_ns,
 /* A random number, never 0. Any thread, no lock. */
 uint64_t xm_peer_random(struct xm_peer *p);
 /* Sends p->req and waits for its reply in p->rep; reconnects and repeats once when the connection broke.
- * fds/nfds: room for and number of descriptors received, or NULL. 0; the reply's -errno; -ENOLINK. */
-int xm_peer_call(struct xm_peer *p, int *fds, int *nfds);
+ * fds: the descriptors received, the caller's to close, or NULL. 0; the reply's -errno; -ENOLINK. */
+int xm_peer_call(struct xm_peer *p, struct xm_peer_fds *fds);
+/* Moves a descriptor that was just opened, since xm_fd_borrow(), out of the program's way: its number from now on. */
+int xm_peer_place(const struct xm_peer *p, int fd);
 /* Tries to bring the control connection back. 0; -ENOLINK with p->conn DOWN or LOST. */
 int xm_peer_reattach(struct xm_peer *p, uint64_t deadline_ns);
 /* The connection has been found broken. */

@@ -204,7 +204,7 @@ static int fetch_keys(struct xm_peer *p, struct xm_slab_table *t, uint64_t first
 	p->req.u.slabs.region = t->id;
 	p->req.u.slabs.first = first;
 	p->req.u.slabs.count = xm_min(count, (uint64_t)XM_WIRE_KEYS);
-	ret = xm_peer_call(p, NULL, NULL);
+	ret = xm_peer_call(p, NULL);
 	if (ret == 0 && (k->first != first || !k->count || k->count > count))
 		ret = -EPROTO;
 	for (uint32_t i = 0; ret == 0 && i < k->count; i++)
@@ -216,7 +216,7 @@ static int fetch_keys(struct xm_peer *p, struct xm_slab_table *t, uint64_t first
 static int fetch_slabs(struct xm_peer *p, struct xm_slab_table *t, uint64_t first, uint64_t count)
 {
 	uint64_t region = t->id;
-	int fds[XM_WIRE_FDS], nfds = 0;
+	struct xm_peer_fds fds = { 0 };
 	int ret;
 
 	if (p->uri.kind == XM_URI_VERBS)
@@ -225,16 +225,16 @@ static int fetch_slabs(struct xm_peer *p, struct xm_slab_table *t, uint64_t firs
 	p->req.u.slabs.region = region;
 	p->req.u.slabs.first = first;
 	p->req.u.slabs.count = xm_min(count, (uint64_t)XM_WIRE_FDS);
-	ret = xm_peer_call(p, fds, &nfds);
-	for (int i = 0; i < nfds; i++) {
+	ret = xm_peer_call(p, &fds);
+	for (int i = 0; i < fds.n; i++) {
 		if (ret >= 0 && (uint64_t)i < count) /* more than was asked for is not wanted */
-			ret = map_one(p, t, first + (uint64_t)i, fds[i]);
-		xm_sys_close(fds[i]);
+			ret = map_one(p, t, first + (uint64_t)i, fds.fd[i]);
+		xm_sys_close(fds.fd[i]);
 	}
 	if (ret < 0)
 		return ret;
 	/* the kernel drops descriptors that this process has no room for */
-	return nfds ? nfds : -EMFILE;
+	return fds.n ? fds.n : -EMFILE;
 }
 
 /* Asks for a slab that is not mapped, or known, or in any case. 0; as xm_peer_slab_map(). Mutex held. */

@@ -2,6 +2,7 @@
 /* rdma_sysfs.c - reads small files of /sys/class/infiniband. */
 #include "link/rdma_sysfs.h"
 
+#include "fdgate.h"
 #include "log.h"
 #include "sys.h"
 #include "units.h"
@@ -24,11 +25,13 @@ int xm_rdma_file(char *buf, size_t size, const char *fmt, ...)
 	xm_vsnprintf(path + at, sizeof(path) - at, fmt, ap);
 	va_end(ap);
 	buf[0] = 0;
-	fd = xm_sys_open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return fd;
-	n = xm_sys_read(fd, buf, size - 1);
-	xm_sys_close(fd);
+	xm_fd_borrow();
+	n = fd = xm_sys_open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = xm_sys_read(fd, buf, size - 1);
+		xm_sys_close(fd);
+	}
+	xm_fd_return();
 	buf[n > 0 ? n : 0] = 0;
 	buf[strcspn(buf, "\n")] = 0;
 	return n < 0 ? (int)n : 0;

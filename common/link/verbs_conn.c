@@ -11,6 +11,7 @@
  */
 #include "link/verbs_impl.h"
 
+#include "fdgate.h"
 #include "link/rdma_sysfs.h"
 #include "log.h"
 #include "sys.h"
@@ -35,13 +36,13 @@ void xm_verbs_say(char *why, const struct xm_peer *p, const char *fmt, ...)
 	xm_snprintf(why, XM_WHY_MAX, "%.*s: %s", (int)xm_min(strcspn(p->uri_text, ","), (size_t)60), p->uri_text, what);
 }
 
+/* Held while that context is changed which all threads have in common. */
+static pthread_mutex_t placing = PTHREAD_MUTEX_INITIALIZER;
+
 /* Descriptors that the libraries opened go where the program does not look for its own. */
 static void place(const struct xm_peer *p, int *fd)
 {
-	int placed = p->place_fd ? p->place_fd(*fd) : *fd;
-
-	if (placed >= 0)
-		*fd = placed;
+	*fd = xm_peer_place(p, *fd);
 }
 
 static void no_wait(int fd)
@@ -51,9 +52,19 @@ static void no_wait(int fd)
 
 /* ---- device ------------------------------------------------------------------------------------------- */
 
+struct ibv_device **xm_verbs_devices(void)
+{
+	struct ibv_device **list;
+
+	xm_fd_borrow();
+	list = xm_rdma.get_device_list(NULL);
+	xm_fd_return();
+	return list;
+}
+
 static struct ibv_context *open_by_name(const char *name)
 {
-	struct ibv_device **list = xm_rdma.get_device_list(NULL);
+	struct ibv_device **list = xm_verbs_devices();
 	struct ibv_context *context = NULL;
 
 	for (int i = 0; list && list[i]; i++)
@@ -72,13 +83,17 @@ static int open_device(struct xm_peer *p, const char *name, struct xm_verbs_devi
 	if (!d)
 		return ret;
 	xm_snprintf(d->name, sizeof(d->name), "%s", name);
+	xm_fd_borrow();
 	d->context = open_by_name(name);
+	if (d->context) {
+		place(p, &d->context->cmd_fd);
+		place(p, &d->context->async_fd);
+	}
+	xm_fd_return();
 	if (!d->context) {
 		ret = -ENODEV;
 		goto release;
 	}
-	place(p, &d->context->cmd_fd);
-	place(p, &d->context->async_fd);
 	if (xm_rdma.query_device(d->context, &d->attr) != 0) {
 		ret = -ENODEV;
 		goto close_device;
@@ -113,14 +128,10 @@ int xm_verbs_device_get(struct xm_peer *p, struct rdma_cm_id *id, uint64_t deadl
 
 	if (ret < 0)
 		return ret;
-	if (!p->verbs) {
-		/* librdmacm's own context of the device, which the program must not close either */
-		place(p, &id->verbs->cmd_fd);
-		place(p, &id->verbs->async_fd);
+	if (!p->verbs)
 		ret = open_device(p, name, &p->verbs);
-	} else if (strcmp(p->verbs->name, name) != 0) {
+	else if (strcmp(p->verbs->name, name) != 0)
 		ret = -ENODEV;
-	}
 	*out = p->verbs;
 	pthread_mutex_unlock(&p->mutex);
 	return ret;
@@ -138,6 +149,7 @@ void xm_verbs_device_close(struct xm_peer *p)
 
 void xm_verbs_device_forget(struct xm_peer *p)
 {
+	pthread_mutex_init(&placing, NULL); /* whoever held it does not exist here */
 	if (!p->verbs)
 		return;
 	xm_sys_close(p->verbs->context->cmd_fd);
@@ -150,10 +162,13 @@ int xm_verbs_queues_open(struct xm_peer *p, struct xm_verbs_device *dev, struct 
 {
 	if (q->cq)
 		return 0;
+	xm_fd_borrow();
 	q->channel = xm_rdma.create_comp_channel(dev->context);
+	if (q->channel)
+		place(p, &q->channel->fd);
+	xm_fd_return();
 	if (!q->channel)
 		return -ENOMEM;
-	place(p, &q->channel->fd);
 	no_wait(q->channel->fd);
 	for (q->depth = (unsigned)xm_verbs_option(p->uri.verbs.depth, XM_VERBS_DEPTH);
 	     q->depth > 1 && ((int)q->depth > dev->attr.max_qp_wr || 2 * (int)q->depth > dev->attr.max_cqe);)
@@ -177,21 +192,40 @@ void xm_verbs_queues_close(struct xm_verbs_queues *q)
 
 /* ---- one connection ----------------------------------------------------------------------------------- */
 
-int xm_verbs_next_event(struct xm_verbs_conn *c, enum rdma_cm_event_type want, uint64_t deadline_ns,
-			struct xm_wire_rdma_reply *reply)
+/* An event, at once. With that of the first address librdmacm opens a context of the device, one for all threads, which
+ * the program must not close either. */
+static int get_event(const struct xm_peer *p, struct xm_verbs_conn *c, struct rdma_cm_event **e)
+{
+	int ret;
+
+	xm_fd_borrow();
+	ret = xm_rdma.get_cm_event(c->events, e) == 0 ? 0 : -errno;
+	if (ret == 0 && (*e)->event == RDMA_CM_EVENT_ADDR_RESOLVED && !xm_load(&p->verbs)) {
+		pthread_mutex_lock(&placing);
+		place(p, &c->id->verbs->cmd_fd);
+		place(p, &c->id->verbs->async_fd);
+		pthread_mutex_unlock(&placing);
+	}
+	xm_fd_return();
+	return ret;
+}
+
+int xm_verbs_next_event(const struct xm_peer *p, struct xm_verbs_conn *c, enum rdma_cm_event_type want,
+			uint64_t deadline_ns, struct xm_wire_rdma_reply *reply)
 {
 	struct rdma_cm_event *e;
-	int ret = -ETIMEDOUT;
+	int ret;
 
 	for (;;) {
 		struct pollfd pfd = { .fd = c->events->fd, .events = POLLIN };
 		uint64_t now;
 
-		if (xm_rdma.get_cm_event(c->events, &e) == 0)
+		ret = get_event(p, c, &e);
+		if (ret == 0)
 			break;
 		now = xm_now_ns();
-		if ((errno != EAGAIN && errno != EINTR) || now >= deadline_ns)
-			return errno != EAGAIN && errno != EINTR ? -errno : -ETIMEDOUT;
+		if ((ret != -EAGAIN && ret != -EINTR) || now >= deadline_ns)
+			return ret != -EAGAIN && ret != -EINTR ? ret : -ETIMEDOUT;
 		xm_sys_poll(&pfd, 1, deadline_ns - now);
 	}
 	if (reply && xm_wire_get_rdma_reply(e->param.conn.private_data, e->param.conn.private_data_len, reply) < 0)
@@ -312,7 +346,7 @@ static int shake_hands(struct xm_peer *p, uint64_t link, uint64_t deadline_ns, s
 	int ret = introduce(p, link, c, dev);
 
 	if (ret == 0)
-		ret = xm_verbs_next_event(c, RDMA_CM_EVENT_CONNECT_RESPONSE, deadline_ns, &reply);
+		ret = xm_verbs_next_event(p, c, RDMA_CM_EVENT_CONNECT_RESPONSE, deadline_ns, &reply);
 	if (ret == -EACCES || ret == 0)
 		ret = read_answer(p, ret == 0, &reply, deadline_ns, why);
 	if (ret == 0)
@@ -380,12 +414,15 @@ int xm_verbs_connect(struct xm_peer *p, uint64_t link, uint64_t deadline_ns, str
 
 	if (why)
 		why[0] = 0;
+	xm_fd_borrow();
 	c->events = xm_rdma.create_event_channel();
+	if (c->events)
+		place(p, &c->events->fd);
+	xm_fd_return();
 	if (!c->events) {
 		xm_verbs_explain(p, -ENODEV, why);
 		return -ENODEV;
 	}
-	place(p, &c->events->fd);
 	no_wait(c->events->fd);
 	ret = xm_verbs_find_way(p, deadline_ns, c, why);
 	if (ret == 0)

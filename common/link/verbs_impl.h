@@ -55,6 +55,8 @@ struct xm_verbs_queues {
 	unsigned inline_bytes; /* what the queue pair takes */
 };
 
+/* The machine's devices, for xm_rdma.free_device_list(), or NULL. */
+struct ibv_device **xm_verbs_devices(void);
 /* The device by which `id` reaches the appliance, opened at the first call. Takes the peer's mutex. 0; -ENODEV when
  * the address is behind another device than before; -ENOMEM; -errno. */
 int xm_verbs_device_get(struct xm_peer *p, struct rdma_cm_id *id, uint64_t deadline_ns,
@@ -76,8 +78,8 @@ int xm_verbs_find_way(struct xm_peer *p, uint64_t deadline_ns, struct xm_verbs_c
 void xm_verbs_path(struct xm_peer *p, const struct xm_verbs_conn *c, struct xm_link_path *out);
 /* The next event of the channel, which is to be `want`. *reply (may be NULL): what came as private data, for a response
  * or a refusal. 0; -ETIMEDOUT; what the event means. */
-int xm_verbs_next_event(struct xm_verbs_conn *c, enum rdma_cm_event_type want, uint64_t deadline_ns,
-			struct xm_wire_rdma_reply *reply);
+int xm_verbs_next_event(const struct xm_peer *p, struct xm_verbs_conn *c, enum rdma_cm_event_type want,
+			uint64_t deadline_ns, struct xm_wire_rdma_reply *reply);
 /* One line: the address, and what the matter is. why may be NULL. */
 void xm_verbs_say(char *why, const struct xm_peer *p, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 

@@ -116,7 +116,7 @@ static void take_nearest(const struct xm_peer *p, int port, struct source *out, 
 
 static void no_such_device(const struct xm_peer *p, char *why)
 {
-	struct ibv_device **list = xm_rdma.get_device_list(NULL);
+	struct ibv_device **list = xm_verbs_devices();
 	char names[80] = "";
 
 	for (int i = 0; list && list[i] && strlen(names) < sizeof(names) - 2; i++)
@@ -141,7 +141,7 @@ static bool say_if_down(const struct xm_peer *p, const char *device, int port, c
 
 bool xm_verbs_port_down(const struct xm_peer *p, char *why)
 {
-	struct ibv_device **list = xm_rdma.get_device_list(NULL);
+	struct ibv_device **list = xm_verbs_devices();
 	char state[32], netdev[32];
 	bool up = false, down = false;
 
@@ -281,7 +281,7 @@ int xm_verbs_find_way(struct xm_peer *p, uint64_t deadline_ns, struct xm_verbs_c
 	if (xm_rdma.resolve_addr(c->id, s.addr.ss_family ? (struct sockaddr *)&s.addr : NULL, (struct sockaddr *)&p->addr,
 				 ms) < 0)
 		return errno == ENODEV || errno == EADDRNOTAVAIL ? -ENODEV : -errno;
-	ret = xm_verbs_next_event(c, RDMA_CM_EVENT_ADDR_RESOLVED, deadline_ns, NULL);
+	ret = xm_verbs_next_event(p, c, RDMA_CM_EVENT_ADDR_RESOLVED, deadline_ns, NULL);
 	if (ret == 0)
 		ret = compare(p, c, &s, why);
 	if (ret < 0)
@@ -290,5 +290,5 @@ int xm_verbs_find_way(struct xm_peer *p, uint64_t deadline_ns, struct xm_verbs_c
 		ret = set_path(p, c, why);
 	else
 		ret = xm_rdma.resolve_route(c->id, ms) < 0 ? -errno : 0;
-	return ret < 0 ? ret : xm_verbs_next_event(c, RDMA_CM_EVENT_ROUTE_RESOLVED, deadline_ns, NULL);
+	return ret < 0 ? ret : xm_verbs_next_event(p, c, RDMA_CM_EVENT_ROUTE_RESOLVED, deadline_ns, NULL);
 }
