@@ -31,6 +31,8 @@ runs() {
 		--link tcp --inject disconnect=0.001 --no-fork
 		--link shm --threads 6 --handlers 4 --local 24
 		--link shm --threads 1 --local 8
+		--link shm --local 64
+		--link tcp --local 64 --threads 2 --inject delay=1ms:0.01
 		--link shm --only map,unmap,remap,fixed,protect,write,read,discard --no-fork --threads 4
 	END
 	# a child that is killed before it lives is taken back after half a minute only: too long for level check
