@@ -27,12 +27,18 @@
 
 #define COUNT ((1u << 22) - 1) /* as many threads as there can be; above it: the turn */
 
-static uint32_t borrowing, choosing; /* atomic, sequentially consistent, futexes */
+/* atomic, sequentially consistent, futexes; each on a line of its own */
+static struct {
+	uint32_t n;
+} __attribute__((aligned(64))) borrowing_side, choosing_side;
+
+#define borrowing borrowing_side.n
+#define choosing choosing_side.n
 
 static __thread struct {
 	uint32_t depth, turn; /* of borrowing */
-	uint32_t choosing;
-	uint64_t mask; /* signals that were blocked before */
+	uint32_t choice; /* the turn of choosing; 0: does not */
+	uint64_t mask;	 /* signals that were blocked before */
 } mine __attribute__((tls_model("initial-exec")));
 
 static uint32_t load(const uint32_t *side)
@@ -63,8 +69,8 @@ static void wake(uint32_t *side)
 	xm_sys6(SYS_futex, (long)side, FUTEX_WAKE_PRIVATE, INT_MAX, 0, 0, 0);
 }
 
-/* Until nobody is on that side; those who still are when the time is over are given up. */
-static void wait_empty(uint32_t *side, uint64_t end_ns)
+/* Until nobody is on that side; those who still are when the time is over are given up: false. */
+static bool wait_empty(uint32_t *side, uint64_t end_ns)
 {
 	uint32_t seen;
 
@@ -79,9 +85,10 @@ static void wait_empty(uint32_t *side, uint64_t end_ns)
 		} else if (__atomic_compare_exchange_n(side, &seen, (seen | COUNT) + 1, false,
 						       __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
 			wake(side);
-			return;
+			return false;
 		}
 	}
+	return true;
 }
 
 static uint64_t bit(int sig)
@@ -103,7 +110,7 @@ void xm_fd_borrow(void)
 	mine.depth = 1;
 	mine.mask = old;
 	mine.turn = enter(&borrowing);
-	if ((load(&choosing) & COUNT) && !mine.choosing)
+	if ((load(&choosing) & COUNT) && !mine.choice)
 		wait_empty(&choosing, xm_now_ns() + XM_FD_BORROWER_NS);
 }
 
@@ -118,25 +125,35 @@ void xm_fd_return(void)
 	xm_sys6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, 8, 0, 0);
 }
 
+/* A handler that interrupted this thread's own choice, which counts as long as nobody has given it up. */
+static bool chooses_already(void)
+{
+	uint32_t now = load(&choosing);
+
+	return mine.choice && (now & COUNT) && (now & ~COUNT) == (mine.choice & ~COUNT);
+}
+
 uint32_t xm_fd_choose(bool (*apart)(void))
 {
 	uint64_t end_ns = 0;
+	bool in_time = true;
 
-	if (xm_unlikely(mine.depth)) /* by what the runtime called for its own purposes */
+	/* or it is by what the runtime called for its own purposes */
+	if (xm_unlikely(mine.depth || (mine.choice && chooses_already())))
 		return 0;
 	for (;;) {
-		uint32_t turn;
+		uint32_t turn = enter(&choosing);
 
-		mine.choosing = 1;
-		turn = enter(&choosing);
-		if (xm_likely(!(load(&borrowing) & COUNT)))
+		mine.choice = turn;
+		/* once somebody was given up it goes on: the next ones are not to pay for that */
+		if (xm_likely(!(load(&borrowing) & COUNT)) || !in_time)
 			return turn;
 		xm_fd_chosen(turn);
 		if (apart())
 			return 0;
 		if (!end_ns)
 			end_ns = xm_now_ns() + XM_FD_CHOOSER_NS;
-		wait_empty(&borrowing, end_ns);
+		in_time = wait_empty(&borrowing, end_ns);
 	}
 }
 
@@ -144,14 +161,15 @@ void xm_fd_chosen(uint32_t turn)
 {
 	if (!turn)
 		return;
+	mine.choice = 0;
 	if (leave(&choosing, turn) && (load(&borrowing) & COUNT))
 		wake(&choosing);
-	mine.choosing = 0;
 }
 
 void xm_fd_gate_forked(void)
 {
-	__atomic_store_n(&borrowing, 0, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&choosing, 0, __ATOMIC_SEQ_CST);
-	mine.depth = mine.choosing = 0;
+	/* not 0: a handler that interrupted a close may have forked, and that close is still to come back */
+	__atomic_store_n(&borrowing, (load(&borrowing) | COUNT) + 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&choosing, (load(&choosing) | COUNT) + 1, __ATOMIC_SEQ_CST);
+	mine.depth = mine.choice = 0;
 }

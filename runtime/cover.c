@@ -17,10 +17,13 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "fdgate.h"
 #include "log.h"
+#include "sys.h"
 #include "util.h"
 
 #define WHY_MAX XM_COVER_WHY_MAX
+#define HEAD_BYTES (256 + 1)
 #define SCRIPT_DEPTH 4 /* as the kernel's: an interpreter may be a script itself */
 
 #if defined(__x86_64__)
@@ -128,11 +131,12 @@ static enum xm_cover_verdict judge_elf64(int fd, const Elf64_Ehdr *eh, const cha
 		off_t at = (off_t)(eh->e_phoff + (uint64_t)i * eh->e_phentsize);
 		ssize_t n;
 
-		if (pread(fd, &ph, sizeof(ph), at) != (ssize_t)sizeof(ph))
+		if (xm_sys6(SYS_pread64, fd, (long)&ph, sizeof(ph), at, 0, 0) != (long)sizeof(ph))
 			break;
 		if (ph.p_type != PT_INTERP)
 			continue;
-		n = pread(fd, interp, xm_min(ph.p_filesz, sizeof(interp) - 1), (off_t)ph.p_offset);
+		n = xm_sys6(SYS_pread64, fd, (long)interp, (long)xm_min(ph.p_filesz, sizeof(interp) - 1), (long)ph.p_offset, 0,
+			    0);
 		interp[n > 0 ? n : 0] = 0;
 		return judge_interp(interp, why);
 	}
@@ -141,6 +145,11 @@ static enum xm_cover_verdict judge_elf64(int fd, const Elf64_Ehdr *eh, const cha
 		return XM_COVER_OK;
 	xm_snprintf(why, WHY_MAX, "it is statically linked");
 	return XM_COVER_NOT;
+}
+
+static bool is_elf64(const unsigned char *head, ssize_t n)
+{
+	return n >= (ssize_t)sizeof(Elf64_Ehdr) && memcmp(head, ELFMAG, SELFMAG) == 0;
 }
 
 static enum xm_cover_verdict judge_elf(int fd, const unsigned char *head, const char *path, char *why)
@@ -171,26 +180,40 @@ static char *script_interpreter(char *head)
 	return *p ? p : NULL;
 }
 
-static enum xm_cover_verdict judge(const char *path, int depth, char *why)
+/* Reads the file's first bytes, and judges it by them if it is a program. How many; below 0: none could be read. */
+static ssize_t look_inside(const char *path, unsigned char head[HEAD_BYTES], enum xm_cover_verdict *v, char *why)
 {
-	unsigned char head[256 + 1] = { 0 };
-	enum xm_cover_verdict v;
+	int fd = (int)xm_sys6(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0, 0);
+	ssize_t n;
+
+	if (fd < 0)
+		return -1;
+	n = xm_sys3(SYS_read, fd, (long)head, HEAD_BYTES - 1);
+	if (is_elf64(head, n))
+		*v = judge_elf(fd, head, path, why);
+	xm_sys_close(fd);
+	return xm_max(n, (ssize_t)0);
+}
+
+static enum xm_cover_verdict judge(const char *path, bool apart, int depth, char *why)
+{
+	enum xm_cover_verdict v = XM_COVER_OK, p;
+	unsigned char head[HEAD_BYTES] = { 0 };
 	char *interp, next[256];
 	ssize_t n;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
+	if (!apart)
+		xm_fd_borrow();
+	n = look_inside(path, head, &v, why);
+	if (!apart)
+		xm_fd_return();
 	/* executable but not readable: whoever may run it cannot look inside; nor can a preload object's check */
-	if (fd < 0)
+	if (n < 0)
 		return privileged(path, why);
-	n = read(fd, head, sizeof(head) - 1);
-	if (n >= (ssize_t)sizeof(Elf64_Ehdr) && memcmp(head, ELFMAG, SELFMAG) == 0) {
-		v = privileged(path, why);
-		if (v == XM_COVER_OK)
-			v = judge_elf(fd, head, path, why);
-		close(fd);
-		return v;
+	if (is_elf64(head, n)) {
+		p = privileged(path, why);
+		return p == XM_COVER_OK ? v : p;
 	}
-	close(fd);
 	if (n < 2 || head[0] != '#' || head[1] != '!')
 		return XM_COVER_OK; /* given to /bin/sh, as execvp does, or refused by exec */
 	interp = script_interpreter((char *)head);
@@ -205,7 +228,7 @@ static enum xm_cover_verdict judge(const char *path, int depth, char *why)
 			    v == XM_COVER_NOT_FOUND ? "not found" : "cannot be executed");
 		return v == XM_COVER_NOT_FOUND ? XM_COVER_NOT_FOUND : XM_COVER_NOT_EXECUTABLE;
 	}
-	return judge(next, depth + 1, why);
+	return judge(next, apart, depth + 1, why);
 }
 
 bool xm_cover_is_object(const char *path)
@@ -220,11 +243,11 @@ bool xm_cover_is_object(const char *path)
 	       eh.e_ident[EI_CLASS] == ELFCLASS64 && eh.e_type == ET_DYN && eh.e_machine == OWN_MACHINE;
 }
 
-enum xm_cover_verdict xm_cover(const char *command, char *path, char *why)
+enum xm_cover_verdict xm_cover(const char *command, bool apart, char *path, char *why)
 {
 	enum xm_cover_verdict v;
 
 	why[0] = 0;
 	v = find(command, path, why);
-	return v == XM_COVER_OK ? judge(path, 0, why) : v;
+	return v == XM_COVER_OK ? judge(path, apart, 0, why) : v;
 }

@@ -16,8 +16,9 @@ enum xm_cover_verdict {
 };
 
 /* Resolves a command as execvp would into path (PATH_MAX) and says whether its memory can be external; why
- * (XM_COVER_WHY_MAX bytes): one clause for people, where the verdict is not XM_COVER_OK. */
-enum xm_cover_verdict xm_cover(const char *command, char *path, char *why);
+ * (XM_COVER_WHY_MAX bytes): one clause for people, where the verdict is not XM_COVER_OK. apart: in a child of vfork, whose
+ * descriptors are its own (fdgate.h). Not a cancellation point. */
+enum xm_cover_verdict xm_cover(const char *command, bool apart, char *path, char *why);
 /* Whether the file is a shared object that programs of this machine can load. */
 bool xm_cover_is_object(const char *path);
 

@@ -171,7 +171,8 @@ static int parse_env(const char *env, struct sockaddr_un *addr, uint8_t token[16
 	return (int)(offsetof(struct sockaddr_un, sun_path) + len);
 }
 
-int xm_keeper_call(const char *env, enum xm_keeper_op op, uint32_t index, const char *text)
+/* apart: from a child of vfork, whose descriptors are its own, while our table and the gate are its parent's */
+static int call_keeper(const char *env, bool apart, enum xm_keeper_op op, uint32_t index, const char *text)
 {
 	struct timeval limit = { .tv_sec = JOIN_TIMEOUT_S };
 	struct xm_keeper_request req = { .op = op, .index = index };
@@ -183,11 +184,13 @@ int xm_keeper_call(const char *env, enum xm_keeper_op op, uint32_t index, const 
 		return len;
 	if (text)
 		xm_snprintf(req.text, sizeof(req.text), "%s", text);
-	xm_fd_borrow();
+	if (!apart)
+		xm_fd_borrow();
 	fd = xm_sys_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && op != XM_KEEPER_UNCOVERED) /* by a child of vfork: our table is about its parent's descriptors */
+	if (fd >= 0 && !apart)
 		fd = xm_fd_place(fd);
-	xm_fd_return();
+	if (!apart)
+		xm_fd_return();
 	if (fd < 0)
 		return fd;
 	xm_sys_setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
@@ -205,6 +208,11 @@ int xm_keeper_call(const char *env, enum xm_keeper_op op, uint32_t index, const 
 		return ret;
 	}
 	return fd;
+}
+
+int xm_keeper_call(const char *env, enum xm_keeper_op op, uint32_t index, const char *text)
+{
+	return call_keeper(env, false, op, index, text);
 }
 
 /* The one that came with n bytes, out of the program's way; -1. */
@@ -283,9 +291,9 @@ void xm_family_tell_keeper(const char *env, uint32_t index)
 		xm_sys_close(sock);
 }
 
-void xm_family_tell_uncovered(const char *env, const char *text)
+void xm_family_tell_uncovered(const char *env, bool apart, const char *text)
 {
-	int sock = xm_keeper_call(env, XM_KEEPER_UNCOVERED, 0, text);
+	int sock = call_keeper(env, apart, XM_KEEPER_UNCOVERED, 0, text);
 
 	if (sock >= 0)
 		xm_sys_close(sock);

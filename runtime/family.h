@@ -293,8 +293,8 @@ struct xm_family *xm_family_map(int fd, bool writable, int *err);
 struct xm_family *xm_family_join(const char *env, int *err);
 /* Sends JOIN for proc[index]; ignores failure (the keeper also scans). */
 void xm_family_tell_keeper(const char *env, uint32_t index);
-/* Tells the keeper, for its log, that something could not be covered; ignores failure. */
-void xm_family_tell_uncovered(const char *env, const char *text);
+/* Tells the keeper, for its log, that something could not be covered; ignores failure. apart: from a child of vfork. */
+void xm_family_tell_uncovered(const char *env, bool apart, const char *text);
 void xm_family_unmap(struct xm_family *f);
 
 static inline uint16_t *xm_family_refs(struct xm_family *f)

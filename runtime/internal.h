@@ -34,7 +34,7 @@
 #define XM_HUGE_BYTES (2ull << 20)
 #define XM_HUGE_SHARE (XM_HUGE_BYTES / XM_STAGING_BYTES) /* workers whose staging is in one huge page */
 #define XM_STREAMS 32	    /* faulting threads that are told apart */
-#define XM_OWN_FDS_MAX 64
+#define XM_OWN_FDS_MAX 256
 #define XM_THREAD_STACK_BYTES (256u << 10)
 #define XM_WAITERS 64	    /* threads that wait for another's page, by tid, whose time is measured */
 

@@ -22,6 +22,8 @@ static struct own_fd {
 	ino_t inode;
 } own[XM_OWN_FDS_MAX];
 
+static int own_used; /* atomic: entries from here on were never used */
+
 /* Links close their sockets without telling; a number that names something else by now is not ours any more.
  * (Anonymous inodes are all the same: those descriptors are forgotten explicitly.) Only looks: in a child of vfork the
  * number may be closed, and in the parent, whose table this is, open. */
@@ -32,12 +34,12 @@ static bool still_ours(const struct own_fd *o)
 
 	if (!number)
 		return false;
-	return fstat(number - 1, &st) == 0 && st.st_ino == o->inode && st.st_dev == o->dev;
+	return xm_sys2(SYS_fstat, number - 1, &st) == 0 && st.st_ino == o->inode && st.st_dev == o->dev;
 }
 
 static struct own_fd *find(int fd)
 {
-	for (int i = 0; fd >= 0 && i < XM_OWN_FDS_MAX; i++)
+	for (int i = 0, n = xm_load(&own_used); fd >= 0 && i < n; i++)
 		if (xm_load_relaxed(&own[i].number) == fd + 1 && still_ours(&own[i]))
 			return &own[i];
 	return NULL;
@@ -64,9 +66,9 @@ static void remember(int fd)
 	struct own_fd *to = NULL;
 	struct stat st = { 0 };
 
-	fstat(fd, &st);
+	xm_sys2(SYS_fstat, fd, &st);
 	xm_lock(&own_lock);
-	for (int i = 0; i < XM_OWN_FDS_MAX; i++) {
+	for (int i = 0; i < own_used; i++) {
 		struct own_fd *o = &own[i];
 
 		if (o->number && (o->number == fd + 1 || !still_ours(o)))
@@ -74,10 +76,14 @@ static void remember(int fd)
 		if (!o->number && !to)
 			to = o;
 	}
+	if (!to && own_used < XM_OWN_FDS_MAX)
+		to = &own[own_used];
 	if (to) {
 		to->dev = st.st_dev;
 		to->inode = st.st_ino;
 		xm_store(&to->number, fd + 1);
+		if (to == &own[own_used])
+			xm_store(&own_used, own_used + 1);
 	}
 	xm_unlock(&own_lock);
 }
@@ -121,7 +127,7 @@ int xm_fd_next_ours(int from)
 {
 	int best = -1;
 
-	for (int i = 0; i < XM_OWN_FDS_MAX; i++) {
+	for (int i = 0, n = xm_load(&own_used); i < n; i++) {
 		int fd = xm_load_relaxed(&own[i].number) - 1;
 
 		if (fd >= from && (best < 0 || fd < best) && still_ours(&own[i]))

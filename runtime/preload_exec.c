@@ -5,7 +5,8 @@
  * library is executed without the preload object, which would keep it from starting.
  *
  * The calls themselves are libc's. Any thread; also in a vfork child, which borrows memory: nothing is allocated and
- * nothing but the stack is written (descriptors are its own there: it does not go through fdgate.h's gate). A call from inside libc (system, popen) is not seen here: it runs /bin/sh.
+ * nothing but the stack is written (descriptors are its own there: it does not go through fdgate.h's gate). A call from
+ * inside libc (system, popen) is not seen here: it runs /bin/sh.
  */
 #include "runtime/preload.h"
 
@@ -42,38 +43,26 @@ static bool passes_on(char *const envp[])
 }
 
 /* Tells the keeper when the command's memory cannot be external. True: it must not see the preload object. */
-static bool look_inside(const char *command, char *const envp[])
+static bool look(const char *command, char *const envp[])
 {
 	char path[PATH_MAX], why[XM_COVER_WHY_MAX], text[XM_COVER_WHY_MAX + 128];
+	bool apart = xm_pre_in_vfork_child();
 	enum xm_cover_verdict v;
 	int saved = errno;
 
-	v = xm_cover(command, path, why);
+	if (!xm_pre_family[0] || !command)
+		return false;
+	v = xm_cover(command, apart, path, why);
 	if (v == XM_COVER_OK && !passes_on(envp)) {
 		v = XM_COVER_NOT;
 		xm_snprintf(why, sizeof(why), "its environment is without LD_PRELOAD or " XM_ENV_FAMILY);
 	}
 	if (v == XM_COVER_NOT || v == XM_COVER_HARMFUL) {
 		xm_snprintf(text, sizeof(text), "%.100s: %s", command, why);
-		xm_family_tell_uncovered(xm_pre_family, text);
+		xm_family_tell_uncovered(xm_pre_family, apart, text);
 	}
 	errno = saved;
 	return v == XM_COVER_HARMFUL;
-}
-
-static bool look(const char *command, char *const envp[])
-{
-	bool apart, harmful;
-
-	if (!xm_pre_family[0] || !command)
-		return false;
-	apart = xm_pre_in_vfork_child();
-	if (!apart)
-		xm_fd_borrow();
-	harmful = look_inside(command, envp);
-	if (!apart)
-		xm_fd_return();
-	return harmful;
 }
 
 /* Without a slash execve means the current directory, not PATH. */

@@ -21,7 +21,7 @@
 /* Before one looks whether a number is ours: until chosen() it does not become so. */
 static uint32_t choose(void)
 {
-	return xm_in_runtime || xm_pre_state() == XM_PRE_NATIVE ? 0 : xm_fd_choose(xm_pre_in_vfork_child);
+	return xm_in_runtime || !xm_pre_family[0] ? 0 : xm_fd_choose(xm_pre_in_vfork_child);
 }
 
 /* The call's result as libc gives it. */
@@ -43,13 +43,15 @@ XM_PUBLIC int close(int fd)
 	return chosen(turn, is_hidden(fd) ? -EBADF : xm_sys1(SYS_close, fd));
 }
 
-/* Closes [first, last] but for what is ours. UNSHARE, where wanted, is done by the first call. */
+/* Closes [first, last] but for what is ours. UNSHARE, where wanted, is done by the first call. Each call goes through the
+ * gate by itself: what is ours may change between them. */
 static long close_around(unsigned first, unsigned last, int flags)
 {
 	bool called = false;
 	long r = 0;
 
 	for (;;) {
+		uint32_t turn = choose();
 		int ours = first <= INT32_MAX ? xm_fd_next_ours((int)first) : -1;
 		bool end = ours < 0 || (unsigned)ours > last;
 		unsigned stop = end ? last : (unsigned)ours - 1;
@@ -59,6 +61,7 @@ static long close_around(unsigned first, unsigned last, int flags)
 			called = true;
 			flags &= ~(int)CLOSE_RANGE_UNSHARE;
 		}
+		xm_fd_chosen(turn);
 		if (r < 0 || end || (unsigned)ours == last)
 			break;
 		first = (unsigned)ours + 1;
@@ -70,13 +73,11 @@ static long close_around(unsigned first, unsigned last, int flags)
 
 XM_PUBLIC int close_range(unsigned first, unsigned last, int flags)
 {
-	uint32_t turn = choose();
-
 	/* CLOEXEC does no harm: all of ours have it */
 	if (first > last || (flags & CLOSE_RANGE_CLOEXEC) || (flags & ~(int)CLOSE_RANGE_UNSHARE) ||
-	    !xm_pre_active() || !xm_fd_any_in(first, last) || xm_pre_in_vfork_child())
-		return chosen(turn, xm_sys3(SYS_close_range, first, last, flags));
-	return chosen(turn, close_around(first, last, flags));
+	    !xm_pre_active() || xm_pre_in_vfork_child())
+		return chosen(choose(), xm_sys3(SYS_close_range, first, last, flags));
+	return (int)xm_pre_result(close_around(first, last, flags));
 }
 
 XM_PUBLIC void closefrom(int first)

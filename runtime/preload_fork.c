@@ -39,6 +39,7 @@ extern void *__dso_handle __attribute__((visibility("hidden")));
 /* Set in prepare, read in parent or child; by the holder of the start lock. */
 static bool fork_running;
 static int fork_errno;
+static uint32_t fork_turn;
 static char *stack_lo;
 static size_t stack_bytes;
 
@@ -83,6 +84,9 @@ static void prepare_on(char *top)
 	xm_arena_prefork();
 	if (fork_running)
 		xm_fork_prepare();
+	/* The child shall not have what somebody else holds for moments. Last: who borrows waits for this one, so nothing that
+	 * takes such a number may follow. */
+	fork_turn = xm_pre_family[0] ? xm_fd_choose(xm_pre_in_vfork_child) : 0;
 	errno = 0; /* what the call sets says whether there is a child: xm_fork_parent looks */
 }
 
@@ -95,6 +99,8 @@ void xm_pre_fork_parent(void)
 {
 	int failed = errno, saved = fork_errno;
 
+	xm_fd_chosen(fork_turn);
+	errno = failed;
 	if (fork_running)
 		xm_fork_parent();
 	xm_arena_postfork_parent();

@@ -527,7 +527,7 @@ int main(int argc, char **argv)
 		return XM_RUN_FAILED;
 	}
 	child.argv = argv + first;
-	verdict = xm_cover(argv[first], child.path, why);
+	verdict = xm_cover(argv[first], false, child.path, why);
 	if (!admit(argv[first], verdict, why, &status))
 		return status;
 	if (check_preload(preload) || run_check_access(setup.cfg.masked_features) || open_stats())
