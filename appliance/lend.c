@@ -64,6 +64,7 @@ static void describe(const struct xm_appliance *a, const struct xm_region *r, st
 	out->created_ns = r->created_ns;
 	out->modified_ns = r->modified_ns;
 	memcpy(out->name, r->name, sizeof(out->name));
+	out->rights = XM_WIRE_RIGHTS_OWN;
 }
 
 static void touch(struct xm_region *r)

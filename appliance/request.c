@@ -120,6 +120,7 @@ static int do_slab_map(struct xm_request *r)
 	r->slabs = (unsigned)n;
 	r->out->u.slabs = r->in->u.slabs;
 	r->out->u.slabs.count = (uint64_t)n;
+	r->out->u.mapped.rights = XM_WIRE_RIGHT_READ | XM_WIRE_RIGHT_WRITE;
 	return 0;
 }
 
@@ -127,7 +128,7 @@ static void describe_key(const struct xm_slab *s, struct xm_wire_key *out)
 {
 	out->addr = (uint64_t)(uintptr_t)s->addr;
 	out->rkey = s->rkey;
-	out->rights = XM_WIRE_KEY_READ | XM_WIRE_KEY_WRITE;
+	out->rights = XM_WIRE_RIGHT_READ | XM_WIRE_RIGHT_WRITE;
 }
 
 /* Registers what is not yet, within bounds: the first slab, and those behind it while that keeps nobody waiting for

@@ -291,7 +291,7 @@ static int key_of(struct verbs_link *v, const struct op *o, uint64_t off, struct
 		if (ret < 0)
 			return ret == -EAGAIN ? -ENOLINK : ret;
 	}
-	return key->rights & (o->kind == OP_READ ? XM_WIRE_KEY_READ : XM_WIRE_KEY_WRITE) ? 0 : -EACCES;
+	return key->rights & (o->kind == OP_READ ? XM_WIRE_RIGHT_READ : XM_WIRE_RIGHT_WRITE) ? 0 : -EACCES;
 }
 
 /* The key of the next part. Before the first one all are looked for, at most two: an operation of which a part is known
