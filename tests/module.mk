@@ -14,7 +14,9 @@ comma := ,
 TEST_LIBS_test_serve_verbs := -Wl,--wrap=malloc
 # slabs that take as long as the test likes, and are registered without a device
 TEST_LIBS_test_pool := $(addprefix -Wl$(comma)--wrap=xm_,slab_create slab_destroy domain_get domain_put domain_register \
-	domain_deregister)
+	domain_deregister domain_grant domain_revoke)
+# the same, and who holds the registry meanwhile
+TEST_LIBS_test_appliance_grants := $(TEST_LIBS_test_pool) -Wl,--wrap=pthread_mutex_lock -Wl,--wrap=pthread_mutex_unlock
 # requests that take as long as the test likes, or cannot be given to a thread; rounds of the control thread
 TEST_LIBS_test_appliance_jobs := $(TEST_LIBS_test_pool) $(addprefix -Wl$(comma)--wrap=,xm_request_rest epoll_wait malloc \
 	pthread_create pthread_join)
