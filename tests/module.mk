@@ -25,6 +25,8 @@ TEST_LIBS_traps_io := -luring
 # both sides of verbs: that speak the protocol by themselves, linked with what the library must not be linked with
 TEST_CFLAGS_rdma_raw := -Icommon
 TEST_LIBS_rdma_raw = $(LIBXMEM_A) -lxxhash -linih -libverbs -lrdmacm
+TEST_CFLAGS_rdma_share := -Icommon
+TEST_LIBS_rdma_share = $(TEST_LIBS_rdma_raw)
 TEST_CFLAGS_rdma_peer := -Icommon
 TEST_LIBS_rdma_peer = $(TEST_LIBS_rdma_raw)
-$(B)/tests/it/rdma_raw $(B)/tests/it/rdma_peer: $(B)/libxmem.a
+$(B)/tests/it/rdma_raw $(B)/tests/it/rdma_share $(B)/tests/it/rdma_peer: $(B)/libxmem.a
