@@ -4,6 +4,7 @@
  * test in the unit tests).
  *
  *   struct xm_appliance ── sessions ── regions ── slab table ── slabs (pool)
+ *                              └────────── grants (grant.h) ───────┘
  *
  * Threads: control (main.c, serve_ctl.c, serve_msg.c) and its workers (job.c), tcp data (serve_tcp.c), verbs
  * (serve_verbs.c), pool (pool.c). The registry's mutex guards sessions, regions and slab tables; the tcp thread holds it
@@ -33,13 +34,14 @@
 
 struct xm_region {
 	uint64_t id;
-	struct xm_session *session;
+	struct xm_session *session; /* its owner, with which it ends; others may use it as far as its rules say (access.c) */
 	struct xm_slab **slab; /* NULL: promised, not yet used; XM_SLAB_HOLE: freed by the client */
 	uint64_t slabs, present, room;
 	uint32_t generation, type, flags;
 	uint64_t nonce, created_ns, modified_ns;
 	char name[XM_WIRE_NAME];
-	struct xm_region *next_hash, *next;
+	struct xm_wire_rule rules[XM_WIRE_RULES]; /* as they were when it was made */
+	struct xm_region *next_hash, *next, *next_shared;
 };
 
 #define XM_SLAB_HOLE ((struct xm_slab *)1)
@@ -57,6 +59,7 @@ struct xm_session {
 	struct xm_member proc[XM_SESSION_PROCS_MAX]; /* processes that said hello and not bye */
 	unsigned procs;
 	bool procs_unknown; /* more than fit, or one that did not say */
+	bool one_user;	    /* every connection so far was a unix socket of user `uid`; mutex */
 	bool leaseless;	    /* only unix sockets so far: their end means that every holder is gone */
 	bool bye;	    /* the last control connection that left said so */
 	bool working;	    /* a job of it is under way (serve_msg.c): it does not end; control thread only */
@@ -67,6 +70,7 @@ struct xm_session {
 	unsigned region_count;
 	struct xm_region *regions;
 	struct xm_domain *domain; /* of its verbs connections, made with the first; one reference; mutex */
+	struct xm_grant *grants;  /* its keys to others' slabs; mutex */
 	uint64_t slabs;
 	uint64_t reads, writes, read_bytes, write_bytes; /* relaxed atomics of the tcp thread */
 	struct xm_session *next;
@@ -88,6 +92,7 @@ struct xm_appliance {
 	pthread_mutex_t mutex; /* the registry: everything below */
 	struct xm_session *sessions;
 	struct xm_region *bucket[XM_REGION_BUCKETS];
+	struct xm_region *shared[XM_REGION_BUCKETS]; /* the shared ones, by name */
 	unsigned session_count, region_count;
 
 	/* relaxed atomics */
@@ -104,7 +109,7 @@ void xm_appliance_fini(struct xm_appliance *a);
 
 struct xm_hello_context {
 	bool local; /* unix socket */
-	uid_t uid;  /* of the peer, where local */
+	uid_t uid;  /* of the peer, where local; else -1 */
 };
 
 /* Makes a session or attaches to one; counts the connection. 0; -ESTALE no such session; -EACCES; -EUSERS too
@@ -125,14 +130,17 @@ int xm_session_find(struct xm_appliance *a, uint64_t id, const uint8_t token[16]
 void xm_appliance_stat(struct xm_appliance *a, const struct xm_wire_stat *want,
 		       struct xm_wire_stat_reply *out);
 
-/* ---- lend.c: any thread, no lock held. Errors: -ENOENT no such region; -EACCES another session's ------ */
+/* ---- lend.c: any thread, no lock held. Errors: -ENOENT no such region; -EACCES another session's, and no rule of it
+ * permits this ------------------------------------------------------------------------------------------ */
 
-/* -EINVAL size, flags or type; -EEXIST name; -ENOMEM pool; -EUSERS too many regions */
+/* -EINVAL size, flags, type, rules, or a shared one without a name; -EEXIST name; -ENOMEM pool; -EUSERS too many regions */
 int xm_lend_create(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_region_create *r,
 		   struct xm_wire_region *out);
-int xm_lend_open(struct xm_appliance *a, struct xm_session *s, const char *name, struct xm_wire_region *out);
+/* The session's own region of that name, or else the shared one. others: false: only its own. */
+int xm_lend_open(struct xm_appliance *a, struct xm_session *s, const char *name, bool others,
+		 struct xm_wire_region *out);
 
-/* Slabs that have left a region's table, and how much was promised for that part of it. */
+/* Slabs that have left a region's table with the keys of guests to them, and how much was promised for that part of it. */
 struct xm_gone {
 	struct xm_slab *list;
 	uint64_t promises;
@@ -156,9 +164,13 @@ struct xm_region *xm_lend_detach_all(struct xm_appliance *a, struct xm_session *
 void xm_lend_dispose(struct xm_appliance *a, struct xm_region *list);
 
 /* Up to max neighbouring slabs from r->first on, populated, one reference each: their number >= 1, as long as
- * only the first one had to be made for it. -ENXIO first is not present; -ENOMEM, -EMFILE. */
+ * only the first one had to be made for it. *rights: what s may do to them, XM_WIRE_RIGHT_...
+ * -ENXIO first is not present; -EACCES may not read; -ENOMEM, -EMFILE. */
 int xm_lend_get_slabs(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *r,
-		      struct xm_slab **out, unsigned max);
+		      struct xm_slab **out, unsigned max, uint32_t *rights);
+/* What s may do to a slab that it has been given as the index-th of a region; 0: it is there no more. Mutex held. */
+uint32_t xm_lend_rights(struct xm_appliance *a, const struct xm_session *s, uint64_t id, uint64_t index,
+			const struct xm_slab *slab);
 
 struct xm_segment {
 	struct xm_slab *slab; /* one reference */
@@ -167,16 +179,34 @@ struct xm_segment {
 };
 #define XM_SEGMENTS 2 /* a request of at most 1 MiB meets at most two slabs of at least 1 MiB */
 
-/* The memory behind region bytes [off, off + len), len <= 1 MiB. Number of segments; -ENXIO, -EACCES; -ENOMEM. */
-int xm_lend_locate(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t off, uint32_t len,
+enum xm_access_right {
+	XM_ACCESS_DATA_READ,
+	XM_ACCESS_DATA_WRITE, /* and atomics */
+	XM_ACCESS_METADATA_READ,
+	XM_ACCESS_METADATA_WRITE, /* resize, drop, free */
+};
+
+/* Region bytes [off, off + len), and what for. */
+struct xm_extent {
+	uint64_t region, off;
+	uint32_t len;
+	enum xm_access_right right;
+};
+
+/* The memory behind them, len <= 1 MiB. Number of segments; -ENXIO, -EACCES; -ENOMEM. */
+int xm_lend_locate(struct xm_appliance *a, struct xm_session *s, const struct xm_extent *e,
 		   struct xm_segment out[XM_SEGMENTS]);
 
 /* ---- access.c: the one place that says yes or no ------------------------------------------------------ */
 
-enum xm_access_right { XM_ACCESS_DATA = 1, XM_ACCESS_METADATA = 2 };
-
 /* May `s` do this to `r`? Mutex held. 0; -EACCES */
 int xm_access_region(const struct xm_session *s, const struct xm_region *r, enum xm_access_right right);
+/* All that `s` may do to `r`: XM_WIRE_RIGHT_... Mutex held. */
+uint32_t xm_access_rights(const struct xm_session *s, const struct xm_region *r);
+/* Can a region of this type have such rules? 0; -EINVAL */
+int xm_access_check_rules(uint32_t type, const struct xm_wire_rule rules[XM_WIRE_RULES]);
+/* May this peer, whose session has these rights to a slab, be handed its memory object? 0; -EACCES */
+int xm_access_map(const struct xm_hello_context *c, uint32_t rights);
 /* May this peer make a session? 0; -EACCES */
 int xm_access_new_session(const struct xm_hello_context *c);
 /* Does the hello know the session's secret? Takes the same time for every wrong token. */

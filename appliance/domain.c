@@ -4,10 +4,11 @@
  *
  * Any thread; takes no lock, and none is held around a call: the device takes milliseconds. Who may register or
  * deregister a slab at a time is settled by its owner: the pool's thread while it is in the making or warm, its
- * session's one long request once it is in a region's table, and whoever drops the last reference.
+ * session's one long request once it is in a region's table, and whoever drops the last reference. Grants: grant.h.
  */
 #include "appliance/domain.h"
 
+#include "appliance/grant.h"
 #include "appliance/slab.h"
 #include "log.h"
 #include "util.h"
@@ -82,21 +83,40 @@ static void complain(int err)
 		err == ENOMEM ? " (raise the limit of locked memory, see ulimit -l)" : "");
 }
 
+/* NULL and *ret */
+static struct ibv_mr *reg(struct xm_domain *d, const struct xm_slab *s, bool write, int *ret)
+{
+	int access = IBV_ACCESS_REMOTE_READ;
+	struct ibv_mr *mr;
+
+	if (write) /* which a device permits only where it may write itself */
+		access |= IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC;
+	mr = ibv_reg_mr(d->pd, s->addr, s->bytes, access);
+	*ret = mr ? 0 : errno ? -errno : -EIO;
+	if (!mr)
+		complain(-*ret);
+	return mr;
+}
+
+static void dereg(void *mr)
+{
+	int ret = ibv_dereg_mr(mr);
+
+	/* the device is gone, and nothing is left to reach the memory by; else its pages stay pinned, and nobody's */
+	if (ret)
+		xm_warn("verbs: a registration stays behind: %s", xm_strerror(ret));
+}
+
 int xm_domain_register(struct xm_domain *d, struct xm_slab *s)
 {
-	int access = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE |
-		     IBV_ACCESS_REMOTE_ATOMIC;
 	struct ibv_mr *mr;
+	int ret;
 
 	if (s->domain)
 		return s->domain == d ? 0 : -EXDEV;
-	mr = ibv_reg_mr(d->pd, s->addr, s->bytes, access);
-	if (!mr) {
-		int err = errno ? errno : EIO;
-
-		complain(err);
-		return -err;
-	}
+	mr = reg(d, s, true, &ret);
+	if (!mr)
+		return ret;
 	s->mr = mr;
 	s->rkey = mr->rkey;
 	s->domain = xm_domain_get(d);
@@ -106,16 +126,32 @@ int xm_domain_register(struct xm_domain *d, struct xm_slab *s)
 void xm_domain_deregister(struct xm_slab *s)
 {
 	struct xm_domain *d = s->domain;
-	int ret;
 
 	if (!d)
 		return;
-	ret = ibv_dereg_mr(s->mr);
-	/* the device is gone, and nothing is left to reach the memory by; else its pages stay pinned, and nobody's */
-	if (ret)
-		xm_warn("verbs: a registration stays behind: %s", xm_strerror(ret));
+	dereg(s->mr);
 	s->domain = NULL;
 	s->mr = NULL;
 	s->rkey = 0;
 	xm_domain_put(d);
+}
+
+int xm_domain_grant(struct xm_grant *g)
+{
+	struct ibv_mr *mr;
+	int ret;
+
+	mr = reg(g->domain, g->slab, g->rights & XM_WIRE_RIGHT_WRITE, &ret);
+	if (!mr)
+		return ret;
+	g->mr = mr;
+	g->rkey = mr->rkey;
+	return 0;
+}
+
+void xm_domain_revoke(struct xm_grant *g)
+{
+	dereg(g->mr);
+	g->mr = NULL;
+	g->rkey = 0;
 }

@@ -3,7 +3,8 @@
  * domain.h - a session's protection domain on an RDMA device, and the registration of slabs in it.
  *
  * A key that was given out is good for connections of the same domain only, so sessions cannot reach each other's
- * slabs by guessing keys. References: one of the session, one a connection, one a registered slab, one of the pool.
+ * slabs by guessing keys. What a session shares with another is registered in that one's domain, too (grant.h).
+ * References: one of the session, one a connection, one a registered slab, one a grant, one of the pool.
  */
 #ifndef XM_DOMAIN_H
 #define XM_DOMAIN_H
@@ -14,6 +15,7 @@
 struct ibv_context;
 struct ibv_pd;
 struct xm_domain;
+struct xm_grant;
 struct xm_slab;
 
 /* refs = 1. 0; -ENOMEM, or what the device says. A system call: no lock may be held. */
@@ -29,5 +31,10 @@ struct ibv_pd *xm_domain_pd(const struct xm_domain *d);
 int xm_domain_register(struct xm_domain *d, struct xm_slab *s);
 /* The slab's key is worth nothing when this returns. Not registered: nothing to do. As above. */
 void xm_domain_deregister(struct xm_slab *s);
+/* A registration of g->slab in g->domain beside all that it has, for no more than g->rights: g->mr, g->rkey. Takes no
+ * reference. As xm_domain_register(). */
+int xm_domain_grant(struct xm_grant *g);
+/* The grant's key is worth nothing when this returns. As above. */
+void xm_domain_revoke(struct xm_grant *g);
 
 #endif

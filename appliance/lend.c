@@ -7,9 +7,10 @@
  * Regions are changed on the control thread, looked up also on its workers and on the tcp thread. Each takes the
  * registry's mutex for the table alone: slabs that leave it are collected in a list and let go of afterwards, and a slab
  * that is missing is made without the mutex and put in if the place is still empty. Slabs of one session are let go of,
- * or get keys, on one thread at a time (serve_msg.c).
+ * or get keys, on one thread at a time (serve_msg.c). Guests, who use a shared region of another session, get slabs and
+ * keys of their own on their own workers (grant.h): they never look at a slab's domain, which is its owner's business.
  */
-#include "appliance/appliance.h"
+#include "appliance/grant.h"
 
 #include "util.h"
 
@@ -30,15 +31,23 @@ static struct xm_region **bucket_of(struct xm_appliance *a, uint64_t id)
 	return &a->bucket[id % XM_REGION_BUCKETS];
 }
 
+/* NULL: no such region. Mutex held. */
+static struct xm_region *by_id(struct xm_appliance *a, uint64_t id)
+{
+	struct xm_region *r = *bucket_of(a, id);
+
+	while (r && r->id != id)
+		r = r->next_hash;
+	return r;
+}
+
 /* The region if it exists and s may do this to it; mutex held. */
 static int find(struct xm_appliance *a, struct xm_session *s, uint64_t id, enum xm_access_right right,
 		struct xm_region **out)
 {
-	struct xm_region *r = *bucket_of(a, id);
+	struct xm_region *r = by_id(a, id);
 	int ret;
 
-	while (r && r->id != id)
-		r = r->next_hash;
 	if (!r)
 		return -ENOENT;
 	ret = xm_access_region(s, r, right);
@@ -47,7 +56,9 @@ static int find(struct xm_appliance *a, struct xm_session *s, uint64_t id, enum 
 	return ret;
 }
 
-static void describe(const struct xm_appliance *a, const struct xm_region *r, struct xm_wire_region *out)
+/* As s sees it. */
+static void describe(const struct xm_appliance *a, const struct xm_session *s, const struct xm_region *r,
+		     struct xm_wire_region *out)
 {
 	uint32_t uid = (uint32_t)r->session->uid;
 
@@ -63,7 +74,9 @@ static void describe(const struct xm_appliance *a, const struct xm_region *r, st
 	memcpy(out->owner, &uid, sizeof(uid));
 	out->created_ns = r->created_ns;
 	out->modified_ns = r->modified_ns;
+	memcpy(out->rules, r->rules, sizeof(out->rules));
 	memcpy(out->name, r->name, sizeof(out->name));
+	out->rights = xm_access_rights(s, r);
 }
 
 static void touch(struct xm_region *r)
@@ -87,12 +100,27 @@ static void take_out(struct xm_region *r, uint64_t first, uint64_t end, struct x
 		r->slab[i] = XM_SLAB_HOLE;
 		if (!s)
 			continue;
+		xm_grant_detach_slab(s);
 		s->next = gone->list;
 		gone->list = s;
 	}
 	gone->promises = freed;
 	r->present -= freed;
 	r->session->slabs -= freed;
+}
+
+/* The keys of guests to a slab that has been taken out: dead when this returns, or left to the pool's thread. Each holds
+ * the slab, so that nobody gets its memory before. */
+static void end_grants(struct xm_appliance *a, struct xm_slab *s, bool now)
+{
+	struct xm_grant *list = s->grants;
+
+	s->grants = NULL;
+	s->grant_count = 0;
+	if (now)
+		xm_grant_end(&a->pool, list);
+	else
+		xm_pool_revoke(&a->pool, list);
 }
 
 /* Lets go of what was taken out. now: before the caller answers. A few slabs are destroyed by then, so that nobody who
@@ -108,10 +136,11 @@ static void let_go(struct xm_appliance *a, const struct xm_gone *gone, bool now)
 		struct xm_slab *next = list->next;
 
 		list->next = NULL;
-		/* a key dies before the answer, also where a transfer over tcp keeps the slab; the pool's thread is
-		 * trusted with those that nobody else holds, which are gone when their key is */
+		/* a key dies before the answer, also where a transfer over tcp keeps the slab, or a guest's key; the pool's
+		 * thread is trusted with those that nobody else holds, which are gone when their key is */
 		if (now && (few || xm_load(&list->refs) > 1))
 			xm_domain_deregister(list);
+		end_grants(a, list, now);
 		list->owes = true; /* the rest of the promises has no memory behind it and ends here */
 		promises--;
 		xm_slab_put(&a->pool, list, now && few);
@@ -181,6 +210,24 @@ static struct xm_region *find_name(struct xm_session *s, const char *name)
 	return r;
 }
 
+static struct xm_region **shared_bucket(struct xm_appliance *a, const char *name)
+{
+	uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a */
+
+	for (; *name; name++)
+		hash = (hash ^ (uint8_t)*name) * 0x100000001b3ull;
+	return &a->shared[(hash ^ hash >> 32) % XM_REGION_BUCKETS];
+}
+
+static struct xm_region *find_shared(struct xm_appliance *a, const char *name)
+{
+	struct xm_region *r = *shared_bucket(a, name);
+
+	while (r && strcmp(r->name, name) != 0)
+		r = r->next_shared;
+	return r;
+}
+
 static void insert(struct xm_appliance *a, struct xm_session *s, struct xm_region *r)
 {
 	struct xm_region **bucket;
@@ -194,6 +241,11 @@ static void insert(struct xm_appliance *a, struct xm_session *s, struct xm_regio
 	s->regions = r;
 	s->region_count++;
 	a->region_count++;
+	if (r->type == XM_WIRE_REGION_SHARED) {
+		bucket = shared_bucket(a, r->name);
+		r->next_shared = *bucket;
+		*bucket = r;
+	}
 }
 
 static struct xm_region *make_region(const struct xm_wire_region_create *req, uint64_t slabs)
@@ -210,9 +262,18 @@ static struct xm_region *make_region(const struct xm_wire_region_create *req, ui
 	r->flags = req->flags;
 	r->nonce = req->nonce;
 	memcpy(r->name, req->name, sizeof(r->name));
+	memcpy(r->rules, req->rules, sizeof(r->rules));
 	r->created_ns = r->modified_ns = wall_clock_ns();
 	r->generation = 1;
 	return r;
+}
+
+/* May the session have a region like this, as far as names and numbers go? Mutex held. */
+static int check_room(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_region_create *req)
+{
+	if (find_name(s, req->name) || (req->type == XM_WIRE_REGION_SHARED && find_shared(a, req->name)))
+		return -EEXIST;
+	return s->region_count >= XM_SESSION_REGIONS_MAX ? -EUSERS : 0;
 }
 
 int xm_lend_create(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_region_create *req,
@@ -222,15 +283,17 @@ int xm_lend_create(struct xm_appliance *a, struct xm_session *s, const struct xm
 	uint64_t slabs;
 	int ret = slabs_for(a, req->size_bytes, &slabs);
 
-	if (ret < 0 || !slabs || req->type > 1 || req->flags)
+	if (ret < 0 || !slabs || req->type > XM_WIRE_REGION_SHARED || req->flags ||
+	    xm_access_check_rules(req->type, req->rules) < 0 ||
+	    (req->type == XM_WIRE_REGION_SHARED && !req->name[0]))
 		return -EINVAL;
 	pthread_mutex_lock(&a->mutex);
 	same = find_nonce(s, req->nonce);
 	if (same) {
-		describe(a, same, out);
+		describe(a, s, same, out);
 		goto unlock;
 	}
-	ret = find_name(s, req->name) ? -EEXIST : s->region_count >= XM_SESSION_REGIONS_MAX ? -EUSERS : 0;
+	ret = check_room(a, s, req);
 	if (ret == 0)
 		ret = xm_pool_promise(&a->pool, slabs);
 	if (ret < 0)
@@ -243,22 +306,27 @@ int xm_lend_create(struct xm_appliance *a, struct xm_session *s, const struct xm
 	}
 	insert(a, s, r);
 	extend(r, slabs);
-	describe(a, r, out);
+	describe(a, s, r, out);
 unlock:
 	pthread_mutex_unlock(&a->mutex);
 	return ret;
 }
 
-int xm_lend_open(struct xm_appliance *a, struct xm_session *s, const char *name, struct xm_wire_region *out)
+int xm_lend_open(struct xm_appliance *a, struct xm_session *s, const char *name, bool others,
+		 struct xm_wire_region *out)
 {
 	struct xm_region *r = NULL;
+	int ret;
 
 	pthread_mutex_lock(&a->mutex);
 	r = find_name(s, name);
-	if (r)
-		describe(a, r, out);
+	if (!r && others)
+		r = find_shared(a, name);
+	ret = r ? xm_access_region(s, r, XM_ACCESS_METADATA_READ) : -ENOENT;
+	if (ret == 0)
+		describe(a, s, r, out);
 	pthread_mutex_unlock(&a->mutex);
-	return r ? 0 : -ENOENT;
+	return ret;
 }
 
 static int grow(struct xm_appliance *a, struct xm_region *r, uint64_t slabs)
@@ -288,7 +356,7 @@ int xm_lend_resize(struct xm_appliance *a, struct xm_session *s, uint64_t id, ui
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&a->mutex);
-	ret = find(a, s, id, XM_ACCESS_METADATA, &r);
+	ret = find(a, s, id, XM_ACCESS_METADATA_WRITE, &r);
 	if (ret == 0 && slabs > r->slabs) {
 		ret = grow(a, r, slabs);
 	} else if (ret == 0) {
@@ -297,7 +365,7 @@ int xm_lend_resize(struct xm_appliance *a, struct xm_session *s, uint64_t id, ui
 	}
 	if (ret == 0) {
 		touch(r);
-		describe(a, r, out);
+		describe(a, s, r, out);
 	}
 	pthread_mutex_unlock(&a->mutex);
 	return ret;
@@ -311,13 +379,13 @@ int xm_lend_drop(struct xm_appliance *a, struct xm_session *s, const struct xm_w
 
 	*gone = (struct xm_gone){ NULL, 0 };
 	pthread_mutex_lock(&a->mutex);
-	ret = find(a, s, req->region, XM_ACCESS_METADATA, &r);
+	ret = find(a, s, req->region, XM_ACCESS_METADATA_WRITE, &r);
 	if (ret == 0 && (req->first > r->slabs || req->count > r->slabs - req->first))
 		ret = -EINVAL;
 	if (ret == 0) {
 		take_out(r, req->first, req->first + req->count, gone);
 		touch(r);
-		describe(a, r, out);
+		describe(a, s, r, out);
 	}
 	pthread_mutex_unlock(&a->mutex);
 	return ret;
@@ -330,6 +398,11 @@ static void unhash(struct xm_appliance *a, struct xm_region *r)
 	while (*at != r)
 		at = &(*at)->next_hash;
 	*at = r->next_hash;
+	if (r->type == XM_WIRE_REGION_SHARED) {
+		for (at = shared_bucket(a, r->name); *at != r;)
+			at = &(*at)->next_shared;
+		*at = r->next_shared;
+	}
 	a->region_count--;
 	r->session->region_count--;
 }
@@ -341,7 +414,7 @@ int xm_lend_free(struct xm_appliance *a, struct xm_session *s, uint64_t id, stru
 
 	*gone = (struct xm_gone){ NULL, 0 };
 	pthread_mutex_lock(&a->mutex);
-	ret = find(a, s, id, XM_ACCESS_METADATA, &r);
+	ret = find(a, s, id, XM_ACCESS_METADATA_WRITE, &r);
 	if (ret < 0) {
 		pthread_mutex_unlock(&a->mutex);
 		return ret;
@@ -363,9 +436,9 @@ int xm_lend_info(struct xm_appliance *a, struct xm_session *s, uint64_t id, stru
 	int ret;
 
 	pthread_mutex_lock(&a->mutex);
-	ret = find(a, s, id, XM_ACCESS_METADATA, &r);
+	ret = find(a, s, id, XM_ACCESS_METADATA_READ, &r);
 	if (ret == 0)
-		describe(a, r, out);
+		describe(a, s, r, out);
 	pthread_mutex_unlock(&a->mutex);
 	return ret;
 }
@@ -389,7 +462,7 @@ void xm_lend_list(struct xm_appliance *a, struct xm_session *s, uint64_t after,
 	out->count = 0;
 	pthread_mutex_lock(&a->mutex);
 	while (out->count < XM_WIRE_LIST && (r = next_region(s, after))) {
-		describe(a, r, &out->region[out->count++]);
+		describe(a, s, r, &out->region[out->count++]);
 		after = r->id;
 	}
 	out->more = next_region(s, after) != NULL;
@@ -413,7 +486,10 @@ void xm_lend_dispose(struct xm_appliance *a, struct xm_region *list)
 		struct xm_region *r = list;
 		struct xm_gone gone;
 
+		pthread_mutex_lock(
+			&a->mutex); /* of nobody else, this region's slabs are in lists of guests */
 		take_out(r, 0, r->slabs, &gone);
+		pthread_mutex_unlock(&a->mutex);
 		list = r->next;
 		let_go(a, &gone, false);
 		free(r->slab);
@@ -423,30 +499,48 @@ void xm_lend_dispose(struct xm_appliance *a, struct xm_region *list)
 
 /* ---- data --------------------------------------------------------------------------------------------- */
 
+/* A place in a region's table, and what for. */
+struct place {
+	uint64_t region, slab;
+	enum xm_access_right right;
+};
+
 /* The slab at this place with a reference. 0; 1: promised, has to be made; -errno as locate. Mutex held. */
-static int lookup(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t slab,
-		  struct xm_slab **out)
+static int lookup(struct xm_appliance *a, struct xm_session *s, const struct place *at, struct xm_slab **out)
 {
 	struct xm_region *r = NULL;
-	int ret = find(a, s, id, XM_ACCESS_DATA, &r);
+	int ret = find(a, s, at->region, at->right, &r);
 
 	if (ret < 0)
 		return ret == -ENOENT ? -ENXIO : ret;
-	if (slab >= r->slabs || r->slab[slab] == XM_SLAB_HOLE)
+	if (at->slab >= r->slabs || r->slab[at->slab] == XM_SLAB_HOLE)
 		return -ENXIO;
-	if (!r->slab[slab])
+	if (!r->slab[at->slab])
 		return 1;
-	*out = r->slab[slab];
+	*out = r->slab[at->slab];
 	xm_slab_get(*out);
 	return 0;
 }
 
+/* For whom a new slab may be warm: a guest's domain could write to one that is registered there, whatever the rules say.
+ * A reference, or NULL. */
+static struct xm_domain *domain_for(struct xm_appliance *a, struct xm_session *s, const struct place *at)
+{
+	struct xm_domain *d = NULL;
+	struct xm_region *r = NULL;
+
+	pthread_mutex_lock(&a->mutex);
+	if (find(a, s, at->region, at->right, &r) == 0 && r->session == s)
+		d = xm_domain_get(s->domain);
+	pthread_mutex_unlock(&a->mutex);
+	return d;
+}
+
 /* Makes the slab that lookup() found missing, unless somebody else has meanwhile. No lock held. */
-static int materialise(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t slab,
-		       bool populate)
+static int materialise(struct xm_appliance *a, struct xm_session *s, const struct place *at, bool populate)
 {
 	struct xm_slab *made, *found = NULL;
-	struct xm_domain *domain = xm_session_domain(a, s);
+	struct xm_domain *domain = domain_for(a, s, at);
 	struct xm_region *r = NULL;
 	int ret = xm_pool_take(&a->pool, domain, populate, &made);
 
@@ -454,10 +548,10 @@ static int materialise(struct xm_appliance *a, struct xm_session *s, uint64_t id
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&a->mutex);
-	ret = lookup(a, s, id, slab, &found);
+	ret = lookup(a, s, at, &found);
 	if (ret == 1) {
-		find(a, s, id, XM_ACCESS_DATA, &r);
-		r->slab[slab] = made;
+		find(a, s, at->region, at->right, &r);
+		r->slab[at->slab] = made;
 		made = NULL;
 		ret = 0;
 	}
@@ -469,53 +563,70 @@ static int materialise(struct xm_appliance *a, struct xm_session *s, uint64_t id
 	return ret;
 }
 
-static int get_slab(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t slab, bool populate,
+static int get_slab(struct xm_appliance *a, struct xm_session *s, const struct place *at, bool populate,
 		    struct xm_slab **out)
 {
 	int ret;
 
 	do {
 		pthread_mutex_lock(&a->mutex);
-		ret = lookup(a, s, id, slab, out);
+		ret = lookup(a, s, at, out);
 		pthread_mutex_unlock(&a->mutex);
 		if (ret != 1)
 			return ret;
-		ret = materialise(a, s, id, slab, populate);
+		ret = materialise(a, s, at, populate);
 	} while (ret == 0);
 	return ret;
 }
 
-int xm_lend_get_slabs(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *req,
-		      struct xm_slab **out, unsigned max)
+uint32_t xm_lend_rights(struct xm_appliance *a, const struct xm_session *s, uint64_t id, uint64_t index,
+			const struct xm_slab *slab)
 {
+	const struct xm_region *r = by_id(a, id);
+
+	if (!r || index >= r->slabs || r->slab[index] != slab)
+		return 0;
+	return xm_access_rights(s, r);
+}
+
+int xm_lend_get_slabs(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *req,
+		      struct xm_slab **out, unsigned max, uint32_t *rights)
+{
+	struct place at = { req->region, req->first, XM_ACCESS_DATA_READ };
 	unsigned n = (unsigned)xm_min(req->count, (uint64_t)max);
 	unsigned have = 1;
 	int ret;
 
 	if (!n || req->first >= XM_REGION_SLABS_MAX)
 		return n ? -ENXIO : -EINVAL;
-	ret = get_slab(a, s, req->region, req->first, true, &out[0]);
+	ret = get_slab(a, s, &at, true, &out[0]);
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&a->mutex);
-	while (have < n && lookup(a, s, req->region, req->first + have, &out[have]) == 0)
+	*rights = xm_lend_rights(a, s, req->region, req->first, out[0]);
+	for (at.slab++; *rights && have < n && lookup(a, s, &at, &out[have]) == 0; at.slab++)
 		have++;
 	pthread_mutex_unlock(&a->mutex);
-	return (int)have;
+	if (*rights)
+		return (int)have;
+	xm_slab_put(&a->pool, out[0], false); /* somebody else has freed it meanwhile */
+	return -ENXIO;
 }
 
-int xm_lend_locate(struct xm_appliance *a, struct xm_session *s, uint64_t id, uint64_t off, uint32_t len,
+int xm_lend_locate(struct xm_appliance *a, struct xm_session *s, const struct xm_extent *e,
 		   struct xm_segment out[XM_SEGMENTS])
 {
-	uint64_t unit = a->pool.kind.bytes;
+	uint64_t unit = a->pool.kind.bytes, off = e->off;
+	uint32_t len = e->len;
 	int n = 0;
 
 	if (off + len < off)
 		return -ENXIO;
 	while (len) {
+		struct place place = { e->region, off / unit, e->right };
 		struct xm_segment *seg = &out[n];
 		uint64_t at = off % unit;
-		int ret = get_slab(a, s, id, off / unit, false, &seg->slab);
+		int ret = get_slab(a, s, &place, false, &seg->slab);
 
 		if (ret < 0) {
 			while (n--)

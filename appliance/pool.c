@@ -9,6 +9,7 @@
  */
 #include "appliance/pool.h"
 
+#include "appliance/grant.h"
 #include "log.h"
 #include "util.h"
 
@@ -24,6 +25,17 @@ static struct xm_slab *pop(struct xm_slab **list)
 		s->next = NULL;
 	}
 	return s;
+}
+
+static struct xm_grant *pop_revoked(struct xm_pool *p)
+{
+	struct xm_grant *g = p->revoked;
+
+	if (g) {
+		p->revoked = g->slab_next;
+		g->slab_next = NULL;
+	}
+	return g;
 }
 
 static void destroy_one(struct xm_pool *p, struct xm_slab *s)
@@ -133,17 +145,24 @@ static void doom_warm(struct xm_pool *p)
 /* One piece of work for the pool's thread. Mutex held, but not meanwhile. 0: there was none; -errno */
 static int work(struct xm_pool *p)
 {
-	struct xm_slab *s, *doomed;
+	struct xm_slab *s = NULL, *doomed = NULL;
+	struct xm_grant *revoked = pop_revoked(p);
 	int ret = 0;
 
-	if (!p->doomed && is_crowded(p))
+	if (!revoked && !p->doomed && is_crowded(p))
 		doom_warm(p);
-	doomed = pop(&p->doomed);
-	s = !doomed && p->active && !p->no_keys ? pick(p, NULL) : NULL;
-	if (!doomed && !s && !wants_warm(p))
+	if (!revoked)
+		doomed = pop(&p->doomed);
+	if (!revoked && !doomed && p->active && !p->no_keys)
+		s = pick(p, NULL);
+	if (!revoked && !doomed && !s && !wants_warm(p))
 		return 0;
 	p->busy = true;
-	if (doomed) {
+	if (revoked) {
+		pthread_mutex_unlock(&p->mutex);
+		xm_grant_end(p, revoked); /* dooms the slab, if that was the last to hold it */
+		pthread_mutex_lock(&p->mutex);
+	} else if (doomed) {
 		pthread_mutex_unlock(&p->mutex);
 		destroy_one(p, doomed);
 		pthread_mutex_lock(&p->mutex);
@@ -169,7 +188,7 @@ static void *keep_warm(void *arg)
 			xm_warn("cannot prepare memory ahead: %s (lower --memory, or see --huge)",
 				xm_strerror(ret));
 		/* after a failure there may be some: what is doomed meanwhile wakes nobody, as this was not asleep */
-		if (ret <= 0 && !p->stopping && !p->doomed)
+		if (ret <= 0 && !p->stopping && !p->doomed && !p->revoked)
 			pthread_cond_wait(&p->work, &p->mutex);
 	}
 	pthread_mutex_unlock(&p->mutex);
@@ -205,6 +224,8 @@ void xm_pool_fini(struct xm_pool *p)
 	pthread_cond_broadcast(&p->made);
 	pthread_mutex_unlock(&p->mutex);
 	pthread_join(p->thread, NULL);
+	xm_grant_end(p, p->revoked);
+	p->revoked = NULL;
 	while ((s = pop(&p->warm)))
 		xm_slab_destroy(s);
 	while ((s = pop(&p->doomed)))
@@ -267,9 +288,11 @@ static struct xm_slab *await_slab(struct xm_pool *p, const struct xm_domain *dom
 
 	p->waiting++;
 	while (!(s = pick_for(p, domain)) && p->backed >= p->total && !p->stopping) {
-		if (!p->busy && !p->doomed && !p->warm)
+		bool at_work = p->busy || p->doomed || p->revoked;
+
+		if (!at_work && !p->warm)
 			break; /* somebody else has made the slab that this one is asked for */
-		if (!p->busy && !p->doomed)
+		if (!at_work)
 			doom_warm(p);
 		pthread_cond_signal(&p->work);
 		pthread_cond_wait(&p->made, &p->mutex);
@@ -332,6 +355,21 @@ void xm_pool_forget(struct xm_pool *p, struct xm_domain *domain)
 	pthread_cond_signal(&p->work);
 	pthread_mutex_unlock(&p->mutex);
 	xm_domain_put(old);
+}
+
+void xm_pool_revoke(struct xm_pool *p, struct xm_grant *list)
+{
+	struct xm_grant *last = list;
+
+	if (!list)
+		return;
+	while (last->slab_next)
+		last = last->slab_next;
+	pthread_mutex_lock(&p->mutex);
+	last->slab_next = p->revoked;
+	p->revoked = list;
+	pthread_cond_signal(&p->work);
+	pthread_mutex_unlock(&p->mutex);
 }
 
 void xm_slab_get(struct xm_slab *s)

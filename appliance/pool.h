@@ -5,7 +5,7 @@
  *      total = free + promised            promised slabs get their memory when they are first used
  *
  * Promising is arithmetic, so a region of any size is made at once. One thread keeps a few slabs warm (made,
- * touched, zero), and destroys slabs that were freed.
+ * touched, zero), destroys slabs that were freed, and takes back the keys of guests whose session or region is over.
  *
  * Warm slabs are registered for the domain that was active last, so that handing one out costs no registration. From
  * then on its connections can write there, should they guess the key: such a slab is for that domain, or is
@@ -31,6 +31,7 @@ struct xm_pool {
 	uint64_t total, promised, backed; /* slabs; backed: occupy memory, those to be destroyed included */
 	unsigned warm_count;
 	struct xm_slab *warm, *doomed;
+	struct xm_grant *revoked; /* to be deregistered, by slab_next; each keeps its slab */
 	struct xm_domain *active; /* warm slabs are registered for it; one reference; NULL: for none */
 	struct xm_domain *keying; /* that the pool's thread registers a slab for now; only compared */
 	bool no_keys;		  /* registering failed: not tried again before the next slab is taken */
@@ -58,6 +59,8 @@ int xm_pool_take(struct xm_pool *p, struct xm_domain *domain, bool populate, str
 struct xm_domain *xm_pool_activate(struct xm_pool *p, struct xm_domain *domain);
 /* The domain's session is over: warm slabs that were registered for it are destroyed, by the pool's thread. */
 void xm_pool_forget(struct xm_pool *p, struct xm_domain *domain);
+/* Grants that are in no list (grant.h), by slab_next: the pool's thread ends them. NULL is fine. */
+void xm_pool_revoke(struct xm_pool *p, struct xm_grant *list);
 void xm_slab_get(struct xm_slab *s);
 /* Drops a reference. The last one destroys the slab: now, or on the pool's thread. */
 void xm_slab_put(struct xm_pool *p, struct xm_slab *s, bool now);

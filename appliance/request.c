@@ -5,12 +5,15 @@
  */
 #include "appliance/request.h"
 
+#include "appliance/grant.h"
 #include "log.h"
 #include "units.h"
 #include "util.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Registering a slab takes milliseconds, and the session's other requests wait: a client asks again for the rest. */
 #define KEYS_NS 20000000ull
@@ -46,7 +49,7 @@ static void refuse(struct xm_request *r, int status)
 		xm_request_refuse(r->out, status, text, pool.free_bytes);
 		break;
 	case ENOENT: xm_request_refuse(r->out, status, "no such region", 0); break;
-	case EACCES: xm_request_refuse(r->out, status, "the region belongs to another session", 0); break;
+	case EACCES: xm_request_refuse(r->out, status, "the region belongs to another session, and no rule of it permits this", 0); break;
 	case ENXIO: xm_request_refuse(r->out, status, "no such slab: beyond the end, or freed", 0); break;
 	case EEXIST: xm_request_refuse(r->out, status, "the session has a region of that name", 0); break;
 	case EUSERS: xm_request_refuse(r->out, status, "the session has its 256 regions", 0); break;
@@ -68,12 +71,18 @@ static int do_bye(struct xm_request *r)
 
 static int do_create(struct xm_request *r)
 {
-	return xm_lend_create(r->a, r->session, &r->in->u.create, &r->out->u.region);
+	const struct xm_wire_region_create *req = &r->in->u.create;
+	int ret = xm_lend_create(r->a, r->session, req, &r->out->u.region);
+
+	if (ret == -EEXIST && req->type == XM_WIRE_REGION_SHARED)
+		r->text = "there is a region of that name: of the session, or shared by another";
+	return ret;
 }
 
+/* A client of 1.2 does not know that there are regions which it may only read. */
 static int do_open(struct xm_request *r)
 {
-	return xm_lend_open(r->a, r->session, r->in->u.op.name, &r->out->u.region);
+	return xm_lend_open(r->a, r->session, r->in->u.op.name, r->minor >= 3, &r->out->u.region);
 }
 
 static int do_resize(struct xm_request *r)
@@ -108,18 +117,68 @@ static int do_list(struct xm_request *r)
 	return 0;
 }
 
+/* A descriptor by which a slab can be mapped for reading only, whoever asks for more. -errno */
+static int open_to_read(const struct xm_slab *s)
+{
+	char path[40];
+	int fd;
+
+	xm_snprintf(path, sizeof(path), "/proc/self/fd/%d", s->fd);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* What is sent of the slabs that r has. Their number, less where descriptors run out; -errno: not even the first. */
+static int choose_fds(struct xm_request *r, bool write)
+{
+	r->fds_made = !write;
+	for (unsigned i = 0; i < r->slabs; i++) {
+		int fd = write ? r->slab[i]->fd : open_to_read(r->slab[i]);
+
+		if (fd < 0 && i == 0)
+			return fd == -ENFILE ? -EMFILE : fd;
+		if (fd < 0)
+			return (int)i;
+		r->fd[i] = fd;
+	}
+	return (int)r->slabs;
+}
+
+static void put_slabs(struct xm_request *r, unsigned keep)
+{
+	while (r->slabs > keep)
+		xm_slab_put(&r->a->pool, r->slab[--r->slabs], false);
+}
+
+void xm_request_done(struct xm_request *r)
+{
+	for (unsigned i = 0; r->fds_made && i < r->slabs; i++)
+		close(r->fd[i]);
+	put_slabs(r, 0);
+}
+
 static int do_slab_map(struct xm_request *r)
 {
+	const struct xm_wire_slabs *in = &r->in->u.slabs;
+	uint32_t rights;
 	int n;
 
-	if (!r->local)
+	if (!r->peer.local)
 		return -EOPNOTSUPP; /* memory objects cannot be handed over a network */
-	n = xm_lend_get_slabs(r->a, r->session, &r->in->u.slabs, r->slab, XM_WIRE_FDS);
+	n = xm_lend_get_slabs(r->a, r->session, in, r->slab, XM_WIRE_FDS, &rights);
 	if (n < 0)
 		return n;
 	r->slabs = (unsigned)n;
-	r->out->u.slabs = r->in->u.slabs;
-	r->out->u.slabs.count = (uint64_t)n;
+	n = xm_access_map(&r->peer, rights);
+	if (n == 0)
+		n = choose_fds(r, rights & XM_WIRE_RIGHT_WRITE);
+	put_slabs(r, (unsigned)xm_max(n, 0));
+	if (n < 0)
+		return n;
+	r->out->u.mapped = (struct xm_wire_mapped){ .region = in->region,
+						    .first = in->first,
+						    .count = (uint64_t)n,
+						    .rights = rights & (XM_WIRE_RIGHT_READ | XM_WIRE_RIGHT_WRITE) };
 	return 0;
 }
 
@@ -127,7 +186,7 @@ static void describe_key(const struct xm_slab *s, struct xm_wire_key *out)
 {
 	out->addr = (uint64_t)(uintptr_t)s->addr;
 	out->rkey = s->rkey;
-	out->rights = XM_WIRE_KEY_READ | XM_WIRE_KEY_WRITE;
+	out->rights = XM_WIRE_RIGHT_READ | XM_WIRE_RIGHT_WRITE;
 }
 
 /* Registers what is not yet, within bounds: the first slab, and those behind it while that keeps nobody waiting for
@@ -147,26 +206,53 @@ static int make_keys(struct xm_domain *domain, struct xm_slab **slab, int n, str
 	return done ? done : ret;
 }
 
+/* The same for a guest. */
+static int make_grants(struct xm_request *r, struct xm_domain *domain, struct xm_slab **slab, int n,
+		       struct xm_wire_key *out)
+{
+	const struct xm_wire_slabs *in = &r->in->u.slabs;
+	uint64_t end_ns = xm_now_ns() + KEYS_NS;
+	int ret = 0, done = 0;
+
+	while (done < n && (!done || xm_now_ns() < end_ns)) {
+		struct xm_grant_want w = { .session = r->session,
+					   .domain = domain,
+					   .slab = slab[done],
+					   .region = in->region,
+					   .index = in->first + (uint64_t)done };
+
+		ret = xm_grant_get(r->a, &w, &out[done]);
+		if (ret < 0)
+			break;
+		done++;
+	}
+	return done ? done : ret;
+}
+
 static int do_slab_keys(struct xm_request *r)
 {
 	struct xm_domain *domain = xm_session_domain(r->a, r->session);
 	struct xm_wire_keys *out = &r->out->u.keys;
 	struct xm_slab *slab[XM_WIRE_KEYS];
+	uint32_t rights = 0;
 	int ret, n;
 
 	if (!domain) {
 		r->text = "no verbs connection yet: connect first, then ask for keys";
 		return -EAGAIN;
 	}
-	n = xm_lend_get_slabs(r->a, r->session, &r->in->u.slabs, slab, XM_WIRE_KEYS);
+	n = xm_lend_get_slabs(r->a, r->session, &r->in->u.slabs, slab, XM_WIRE_KEYS, &rights);
 	ret = n;
 	if (n > 0) {
 		out->region = r->in->u.slabs.region;
 		out->first = r->in->u.slabs.first;
-		ret = make_keys(domain, slab, n, out->key);
+		ret = rights & XM_WIRE_RIGHT_MANAGE ? make_keys(domain, slab, n, out->key)
+						    : make_grants(r, domain, slab, n, out->key);
 		if (ret > 0)
 			out->count = (uint32_t)ret;
-		else
+		else if (ret == -EUSERS)
+			r->text = "as many other sessions as may have a key to the slab";
+		else if (ret != -ENXIO)
 			r->text = "the appliance cannot register memory with its device (see its log, and ulimit -l "
 				  "there)";
 	}
@@ -239,6 +325,7 @@ bool xm_request_answer(struct xm_request *r)
 	int ret = -ENOSYS;
 
 	r->slabs = 0;
+	r->fds_made = false;
 	r->gone = (struct xm_gone){ NULL, 0 };
 	r->bye = false;
 	r->text = NULL;

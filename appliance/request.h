@@ -8,11 +8,14 @@
 struct xm_request {
 	struct xm_appliance *a;
 	struct xm_session *session;
-	bool local; /* came by unix socket: may be given slabs */
+	struct xm_hello_context peer; /* by which way it came: who may be given slabs */
+	unsigned minor;		      /* of the client's protocol */
 	const struct xm_wire_msg *in;
 	struct xm_wire_msg *out;	   /* complete but for its length */
 	struct xm_slab *slab[XM_WIRE_FDS]; /* a reference each: to be sent with the reply, then let go */
+	int fd[XM_WIRE_FDS];		   /* what is sent of them: their own descriptors, or ones to be closed then */
 	unsigned slabs;
+	bool fds_made; /* the latter */
 	struct xm_gone gone; /* to be let go of before the client is answered */
 	bool bye;
 	const char *text; /* why it was refused, where the status alone would mislead */
@@ -29,6 +32,8 @@ bool xm_request_is_long(uint16_t type);
 bool xm_request_answer(struct xm_request *r);
 /* Any thread: the reply is complete now. */
 void xm_request_rest(struct xm_request *r);
+/* The reply has been sent, or will not be: lets go of what goes with it. Any thread. */
+void xm_request_done(struct xm_request *r);
 /* For the log. Never NULL. */
 const char *xm_request_name(uint16_t type);
 /* Turns *out into a refusal. */

@@ -121,7 +121,7 @@ static void flush(struct xm_ctl *c, struct conn *conn, const uint8_t *bytes, uin
 	ssize_t n;
 
 	for (unsigned i = 0; with && i < with->slabs; i++)
-		fds[nfds++] = with->slab[i]->fd;
+		fds[nfds++] = with->fd[i];
 	n = xm_send_fds(conn->source.fd, bytes, len, fds, nfds);
 	if (n == -EAGAIN || n == -EINTR) {
 		/* a reply with slabs that cannot start is a peer that has filled its socket with requests */

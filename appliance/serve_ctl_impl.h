@@ -34,6 +34,7 @@ struct conn {
 	uint32_t events;  /* that are waited for */
 	uint64_t round;	  /* when it was served last */
 	uint64_t link;	  /* from its hello */
+	uint16_t minor;	  /* the same */
 	uid_t uid;
 	struct xm_session *session; /* NULL: stranger */
 	struct xm_procid proc;	    /* from its hello */

@@ -106,6 +106,7 @@ static void answer_hello(struct xm_ctl *c, struct conn *conn, struct xm_session 
 	conn->session = s;
 	conn->proc = c->in.u.hello.proc;
 	conn->link = c->in.u.hello.link;
+	conn->minor = c->in.u.hello.minor;
 	c->strangers--;
 	if (c->in.u.hello.role == XM_WIRE_ROLE_CONTROL) {
 		fence(c, conn);
@@ -118,9 +119,14 @@ static void answer_hello(struct xm_ctl *c, struct conn *conn, struct xm_session 
 	conn->handover = (uint32_t)len;
 }
 
+static struct xm_hello_context peer_of(const struct conn *conn)
+{
+	return (struct xm_hello_context){ .local = conn->local, .uid = conn->uid };
+}
+
 static void handle_hello(struct xm_ctl *c, struct conn *conn)
 {
-	struct xm_hello_context context = { .local = conn->local, .uid = conn->uid };
+	struct xm_hello_context context = peer_of(conn);
 	struct xm_session *s = NULL;
 	char text[XM_WIRE_TEXT] = "";
 	uint32_t seq = c->in.h.seq;
@@ -153,8 +159,14 @@ static void send_answer(struct xm_ctl *c, struct conn *conn, struct xm_request *
 {
 	if (conn)
 		xm_ctl_reply(c, conn, r->out, r);
-	for (unsigned i = 0; i < r->slabs; i++)
-		xm_slab_put(&c->a->pool, r->slab[i], false);
+	xm_request_done(r);
+}
+
+static struct xm_request request_of(struct xm_ctl *c, const struct conn *conn, const struct xm_wire_msg *in,
+				    struct xm_wire_msg *out)
+{
+	return (struct xm_request){ .a = c->a, .session = conn->session, .peer = peer_of(conn), .minor = conn->minor,
+				    .in = in, .out = out };
 }
 
 /* A request that may have a rest, which is then a job. 0; -ENOMEM */
@@ -165,9 +177,7 @@ static int begin_long(struct xm_ctl *c, struct conn *conn)
 	if (!job)
 		return -ENOMEM;
 	job->in = c->in;
-	job->request = (struct xm_request){
-		.a = c->a, .session = conn->session, .local = conn->local, .in = &job->in, .out = &job->out
-	};
+	job->request = request_of(c, conn, &job->in, &job->out);
 	if (xm_request_answer(&job->request)) {
 		send_answer(c, conn, &job->request);
 		free(job);
@@ -182,9 +192,7 @@ static int begin_long(struct xm_ctl *c, struct conn *conn)
 
 static void handle_request(struct xm_ctl *c, struct conn *conn)
 {
-	struct xm_request r = {
-		.a = c->a, .session = conn->session, .local = conn->local, .in = &c->in, .out = &c->out
-	};
+	struct xm_request r = request_of(c, conn, &c->in, &c->out);
 
 	if (xm_request_is_long(c->in.h.type) && begin_long(c, conn) == 0)
 		return;

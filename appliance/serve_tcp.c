@@ -6,7 +6,7 @@
  *                       \-- payload of writes straight into slabs       \-- payload of reads straight from slabs
  *
  * Per connection at most one receive and one send are under way. Each request is looked up in the registry,
- * which checks owner and range and gives references to the slabs; the references are held until the last
+ * which checks rights and range and gives references to the slabs; the references are held until the last
  * byte has moved, so a slab that is freed meanwhile lives as long as the kernel still copies. When a
  * connection's ring of responses is full, it is not received from: a peer that does not read is not served.
  *
@@ -220,21 +220,29 @@ static bool well_formed(const struct xm_wire_request *r)
 	}
 }
 
+/* The memory that the request is about, if the session may do that to it. As xm_lend_locate(); -EINVAL not aligned. */
+static int locate(struct xm_data *d, struct data_conn *c)
+{
+	const struct xm_wire_request *r = &c->request;
+	bool atomic = r->op == XM_WIRE_CAS || r->op == XM_WIRE_FAA;
+	struct xm_extent e = { .region = r->region,
+			       .off = r->offset,
+			       .len = atomic ? 8 : r->len,
+			       .right = r->op == XM_WIRE_READ ? XM_ACCESS_DATA_READ : XM_ACCESS_DATA_WRITE };
+
+	return atomic && (r->offset & 7) ? -EINVAL : xm_lend_locate(d->a, c->session, &e, c->seg);
+}
+
 /* A header has come. False: nonsense, after which no byte of the stream can be trusted. */
 static bool begin_request(struct xm_data *d, struct data_conn *c, const uint8_t *bytes)
 {
 	struct xm_wire_request *r = &c->request;
-	bool atomic;
 	int segs;
 
 	xm_wire_get_request(bytes, r);
 	if (!well_formed(r))
 		return false;
-	atomic = r->op == XM_WIRE_CAS || r->op == XM_WIRE_FAA;
-	if (atomic && (r->offset & 7))
-		segs = -EINVAL;
-	else
-		segs = xm_lend_locate(d->a, c->session, r->region, r->offset, atomic ? 8 : r->len, c->seg);
+	segs = locate(d, c);
 	c->status = xm_min(segs, 0);
 	c->segs = xm_max(segs, 0);
 	c->got = 0;

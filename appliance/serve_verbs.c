@@ -305,8 +305,10 @@ static int make_domain(struct xm_verbs *v, const struct xm_wire_rdma_hello *h, s
 		return ret;
 	pthread_mutex_lock(&v->a->mutex);
 	ret = xm_session_find(v->a, h->session, h->token, &s);
-	if (ret == 0 && !s->domain)
+	if (ret == 0 && !s->domain) {
 		s->domain = xm_domain_get(made);
+		s->one_user = false; /* no user's alone any more: before it can be given a key */
+	}
 	if (ret == 0)
 		*out = xm_domain_get(s->domain);
 	pthread_mutex_unlock(&v->a->mutex);

@@ -13,6 +13,7 @@
  */
 #include "appliance/appliance.h"
 
+#include "appliance/grant.h"
 #include "appliance/serve_verbs.h"
 
 #include "log.h"
@@ -83,6 +84,7 @@ static struct xm_session *make(struct xm_appliance *a, const struct xm_wire_hell
 	memcpy(s->name, h->name, sizeof(s->name));
 	s->uid = c->uid;
 	s->leaseless = true;
+	s->one_user = c->local;
 	s->next = a->sessions;
 	a->sessions = s;
 	a->session_count++;
@@ -187,6 +189,7 @@ int xm_session_enter(struct xm_appliance *a, const struct xm_wire_hello *h, cons
 		s->data_count += h->role == XM_WIRE_ROLE_DATA;
 		s->orphaned_ns = 0;
 		s->leaseless = s->leaseless && c->local;
+		s->one_user = s->one_user && c->local && c->uid == s->uid;
 		note_process(s, h);
 		*out = s;
 	} else if (ret == -EUSERS && !text[0]) {
@@ -266,8 +269,10 @@ static bool is_over(const struct xm_appliance *a, struct xm_session *s, uint64_t
 
 /* Nobody finds the session any more, so no verbs connection can be added to it. Those it has end soon; the keys by which
  * they reach memory end with the slabs. */
-static void dispose(struct xm_appliance *a, struct xm_session *s, struct xm_region *regions)
+static void dispose(struct xm_appliance *a, struct xm_session *s, struct xm_region *regions,
+		    struct xm_grant *grants)
 {
+	xm_pool_revoke(&a->pool, grants);
 	xm_verbs_notice(a->verbs, XM_VERBS_SESSION_OVER, s->id, 0);
 	xm_lend_dispose(a, regions);
 	if (s->domain)
@@ -280,14 +285,16 @@ static void end(struct xm_appliance *a, struct xm_session *s)
 {
 	unsigned count = s->region_count; /* nobody changes it any more; detaching forgets it */
 	struct xm_region *regions;
+	struct xm_grant *grants;
 
 	pthread_mutex_lock(&a->mutex);
 	regions = xm_lend_detach_all(a, s);
+	grants = xm_grant_detach_session(s);
 	pthread_mutex_unlock(&a->mutex);
 	xm_info("session %llu (%s) ended: %u region%s, %llu slab%s freed", (unsigned long long)s->index,
 		s->name[0] ? s->name : "unnamed", count, count == 1 ? "" : "s", (unsigned long long)s->slabs,
 		s->slabs == 1 ? "" : "s");
-	dispose(a, s, regions);
+	dispose(a, s, regions, grants);
 }
 
 uint64_t xm_session_reap(struct xm_appliance *a)
@@ -325,7 +332,7 @@ void xm_appliance_fini(struct xm_appliance *a)
 		struct xm_region *regions = xm_lend_detach_all(a, s);
 
 		a->sessions = s->next;
-		dispose(a, s, regions);
+		dispose(a, s, regions, xm_grant_detach_session(s));
 	}
 	if (a->wake_fd >= 0)
 		close(a->wake_fd);

@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct xm_grant;
+
 #define XM_NUMA_OFF (-1)
 #define XM_NUMA_INTERLEAVE (-2)
 
@@ -30,6 +32,8 @@ struct xm_slab {
 	struct xm_domain *domain; /* whose connections reach it by rkey; NULL: not registered (domain.c: who may) */
 	void *mr;
 	uint32_t rkey;
+	struct xm_grant *grants; /* others' keys to it: the registry's mutex, while it is in a table (grant.h) */
+	unsigned grant_count;
 	struct xm_slab *next; /* in whatever list it is */
 };
 

@@ -118,6 +118,22 @@ static void x_count(struct cursor *c, uint32_t *v, uint32_t limit)
 		c->error = -EPROTO;
 }
 
+/* A field at a message's end that a later minor version added: is it there? It is sent always, since older receivers
+ * skip it; half of it is malformed. */
+static int x_follows(const struct cursor *c)
+{
+	return !c->decoding || c->error || c->p != c->end;
+}
+
+static void x_rules(struct cursor *c, struct xm_wire_rule rules[XM_WIRE_RULES])
+{
+	for (int i = 0; i < XM_WIRE_RULES; i++) {
+		x_u8(c, &rules[i].kind);
+		x_bytes(c, rules[i].principal, sizeof(rules[i].principal));
+		x_u32(c, &rules[i].rights);
+	}
+}
+
 static void x_procid(struct cursor *c, struct xm_procid *id)
 {
 	x_u32(c, &id->pid);
@@ -188,6 +204,10 @@ static void x_create(struct cursor *c, struct xm_wire_msg *m)
 	x_u32(c, &r->flags);
 	x_u64(c, &r->nonce);
 	x_text(c, r->name, sizeof(r->name));
+	if (x_follows(c))
+		x_rules(c, r->rules);
+	else
+		memset(r->rules, 0, sizeof(r->rules));
 }
 
 static void x_region_op(struct cursor *c, struct xm_wire_msg *m)
@@ -202,6 +222,19 @@ static void x_slabs(struct cursor *c, struct xm_wire_msg *m)
 	x_u64(c, &m->u.slabs.region);
 	x_u64(c, &m->u.slabs.first);
 	x_u64(c, &m->u.slabs.count);
+}
+
+static void x_mapped(struct cursor *c, struct xm_wire_msg *m)
+{
+	struct xm_wire_mapped *s = &m->u.mapped;
+
+	x_u64(c, &s->region);
+	x_u64(c, &s->first);
+	x_u64(c, &s->count);
+	if (x_follows(c))
+		x_u32(c, &s->rights);
+	else
+		s->rights = XM_WIRE_RIGHT_READ | XM_WIRE_RIGHT_WRITE;
 }
 
 static void x_keys(struct cursor *c, struct xm_wire_msg *m)
@@ -233,17 +266,17 @@ static void x_region_body(struct cursor *c, struct xm_wire_region *r)
 	x_u64(c, &r->modified_ns);
 	x_u32(c, &r->alloc_format);
 	x_u64(c, &r->alloc_offset);
-	for (int i = 0; i < XM_WIRE_RULES; i++) {
-		x_u8(c, &r->rules[i].kind);
-		x_bytes(c, r->rules[i].principal, sizeof(r->rules[i].principal));
-		x_u32(c, &r->rules[i].rights);
-	}
+	x_rules(c, r->rules);
 	x_text(c, r->name, sizeof(r->name));
+	if (c->decoding)
+		r->rights = XM_WIRE_RIGHTS_OWN;
 }
 
 static void x_region(struct cursor *c, struct xm_wire_msg *m)
 {
 	x_region_body(c, &m->u.region);
+	if (x_follows(c))
+		x_u32(c, &m->u.region.rights);
 }
 
 static void x_list(struct cursor *c, struct xm_wire_msg *m)
@@ -313,7 +346,7 @@ static const struct {
 	{ XM_WIRE_REGION_FREE, x_region_op, x_empty },
 	{ XM_WIRE_REGION_INFO, x_region_op, x_region },
 	{ XM_WIRE_REGION_LIST, x_region_op, x_list },
-	{ XM_WIRE_SLAB_MAP, x_slabs, x_slabs },
+	{ XM_WIRE_SLAB_MAP, x_slabs, x_mapped },
 	{ XM_WIRE_SLAB_KEYS, x_slabs, x_keys },
 	{ XM_WIRE_STAT, x_stat, x_stat_reply },
 	{ XM_WIRE_ERROR, x_error, x_error },

@@ -19,7 +19,7 @@
 
 #define XM_WIRE_MAGIC 0x4d454d58u /* "XMEM" as bytes on the wire */
 #define XM_WIRE_MAJOR 1
-#define XM_WIRE_MINOR 2
+#define XM_WIRE_MINOR 3
 #define XM_WIRE_HEADER 16u
 #define XM_WIRE_MAX 65536u     /* bytes of one message, header included */
 #define XM_WIRE_HELLO_MAX 512u /* bytes of a message from a peer that has not introduced itself */
@@ -92,11 +92,29 @@ struct xm_wire_hello_reply {
 	char name[XM_WIRE_NAME];
 };
 
+enum xm_wire_region_type { XM_WIRE_REGION_PRIVATE = 1, XM_WIRE_REGION_SHARED = 2 /* since 1.3 */ };
+
+/* Who, beside its session, may use a shared region, and how. Not in use: all zeros. */
+enum xm_wire_rule_kind { XM_WIRE_RULE_NONE = 0, XM_WIRE_RULE_ANYBODY = 1, XM_WIRE_RULE_USER = 2 };
+
+struct xm_wire_rule {
+	uint8_t kind;
+	uint8_t principal[16]; /* USER: u32 uid and zeros; else zeros */
+	uint32_t rights;       /* READ, or READ and WRITE */
+};
+
+/* Rights of rules, of keys, of mapped slabs, and of a session to a region. */
+#define XM_WIRE_RIGHT_READ 1u
+#define XM_WIRE_RIGHT_WRITE 2u	/* and atomics */
+#define XM_WIRE_RIGHT_MANAGE 4u /* resize, drop and free: its own session's; in no rule */
+#define XM_WIRE_RIGHTS_OWN 7u
+
 struct xm_wire_region_create {
 	uint64_t size_bytes;
 	uint32_t type, flags;
 	uint64_t nonce; /* not 0: a repeated request with the same one answers the region made first */
 	char name[XM_WIRE_NAME];
+	struct xm_wire_rule rules[XM_WIRE_RULES]; /* since 1.3; absent: zeros */
 };
 
 /* REGION_OPEN (name), _RESIZE (region, size), _FREE and _INFO (region), _LIST (after) */
@@ -106,10 +124,17 @@ struct xm_wire_region_op {
 	char name[XM_WIRE_NAME];
 };
 
-/* REGION_DROP, SLAB_MAP and its reply, SLAB_KEYS */
+/* REGION_DROP, SLAB_MAP, SLAB_KEYS */
 struct xm_wire_slabs {
 	uint64_t region;
 	uint64_t first, count;
+};
+
+/* Reply to SLAB_MAP. It starts as the request does. */
+struct xm_wire_mapped {
+	uint64_t region;
+	uint64_t first, count;
+	uint32_t rights; /* since 1.3: READ, or READ and WRITE, which is what an absent one means */
 };
 
 /* Where a slab is for one-sided operations of the session's own verbs connections, since 1.2. A key is never used again:
@@ -117,11 +142,8 @@ struct xm_wire_slabs {
 struct xm_wire_key {
 	uint64_t addr; /* remote address of the slab's first byte */
 	uint32_t rkey;
-	uint32_t rights; /* XM_WIRE_KEY_... */
+	uint32_t rights; /* READ, or READ and WRITE */
 };
-
-#define XM_WIRE_KEY_READ 1u
-#define XM_WIRE_KEY_WRITE 2u /* and atomics */
 
 /* Reply to SLAB_KEYS: keys of slabs [first, first + count), count >= 1 */
 struct xm_wire_keys {
@@ -130,19 +152,12 @@ struct xm_wire_keys {
 	struct xm_wire_key key[XM_WIRE_KEYS];
 };
 
-/* Who may do what. Kind 0: rule not in use. Principals are defined by a later minor version. */
-struct xm_wire_rule {
-	uint8_t kind;
-	uint8_t principal[16];
-	uint32_t rights;
-};
-
 /* A region's metadata: the reply to everything that names one region. */
 struct xm_wire_region {
 	uint64_t id;
 	uint64_t size_bytes, slabs, slabs_present;
 	uint32_t generation; /* counts changes of size and drops */
-	uint32_t type;	     /* 1: private to its session */
+	uint32_t type;
 	uint32_t flags;
 	uint64_t owner_session;
 	uint8_t owner[16];
@@ -151,6 +166,7 @@ struct xm_wire_region {
 	uint64_t alloc_offset;
 	struct xm_wire_rule rules[XM_WIRE_RULES];
 	char name[XM_WIRE_NAME];
+	uint32_t rights; /* of who asks, since 1.3; absent, also from REGION_LIST: all of them */
 };
 
 struct xm_wire_region_list {
@@ -193,6 +209,7 @@ struct xm_wire_msg {
 		struct xm_wire_region_create create;
 		struct xm_wire_region_op op;
 		struct xm_wire_slabs slabs;
+		struct xm_wire_mapped mapped;
 		struct xm_wire_keys keys;
 		struct xm_wire_region region;
 		struct xm_wire_region_list list;

@@ -14,7 +14,9 @@ comma := ,
 TEST_LIBS_test_serve_verbs := -Wl,--wrap=malloc
 # slabs that take as long as the test likes, and are registered without a device
 TEST_LIBS_test_pool := $(addprefix -Wl$(comma)--wrap=xm_,slab_create slab_destroy domain_get domain_put domain_register \
-	domain_deregister)
+	domain_deregister domain_grant domain_revoke)
+# the same, and who holds the registry meanwhile
+TEST_LIBS_test_appliance_grants := $(TEST_LIBS_test_pool) -Wl,--wrap=pthread_mutex_lock -Wl,--wrap=pthread_mutex_unlock
 # requests that take as long as the test likes, or cannot be given to a thread; rounds of the control thread
 TEST_LIBS_test_appliance_jobs := $(TEST_LIBS_test_pool) $(addprefix -Wl$(comma)--wrap=,xm_request_rest epoll_wait malloc \
 	pthread_create pthread_join)
@@ -23,6 +25,8 @@ TEST_LIBS_traps_io := -luring
 # both sides of verbs: that speak the protocol by themselves, linked with what the library must not be linked with
 TEST_CFLAGS_rdma_raw := -Icommon
 TEST_LIBS_rdma_raw = $(LIBXMEM_A) -lxxhash -linih -libverbs -lrdmacm
+TEST_CFLAGS_rdma_share := -Icommon
+TEST_LIBS_rdma_share = $(TEST_LIBS_rdma_raw)
 TEST_CFLAGS_rdma_peer := -Icommon
 TEST_LIBS_rdma_peer = $(TEST_LIBS_rdma_raw)
-$(B)/tests/it/rdma_raw $(B)/tests/it/rdma_peer: $(B)/libxmem.a
+$(B)/tests/it/rdma_raw $(B)/tests/it/rdma_share $(B)/tests/it/rdma_peer: $(B)/libxmem.a

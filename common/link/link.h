@@ -21,7 +21,8 @@
  *     that it unmaps meanwhile; then the operation completes with -EFAULT. Buffers of read() are the
  *     caller's own local memory and stay valid until the completion.
  *   - Protection is the appliance's: a range that was freed, or is not this session's, completes with
- *     -ENXIO (not present) or -EACCES, and the link stays usable. (Over verbs the device refuses by breaking the
+ *     -ENXIO (not present) or -EACCES, and the link stays usable; so does what goes beyond this session's rights to
+ *     another's region. (Over verbs the device refuses by breaking the
  *     connection: what was in flight beside it may come back with -ENOLINK, to be repeated.)
  *   - No malloc, no stdio after open(): these functions run inside the resolution of page faults.
  *
@@ -81,7 +82,7 @@ struct xm_link_path {
 struct xm_link_ops {
 	const char *name;
 	void (*close)(struct xm_link *l);
-	/* The address at which region bytes [off, off+len) can be read directly in this process, or NULL.
+	/* The address at which region bytes [off, off+len) can be read directly in this process, and not written, or NULL.
 	 * The memory may turn into SIGBUS when the appliance frees it: give it to a system call that
 	 * answers EFAULT (UFFDIO_COPY), never dereference it. len must not cross a slab. */
 	const void *(*direct)(struct xm_link *l, uint64_t region, uint64_t off, size_t len);
@@ -146,12 +147,30 @@ struct xm_peer_info {
 	char appliance_name[64];
 };
 
+/* Rights to a region */
+#define XM_RIGHT_READ 1u
+#define XM_RIGHT_WRITE 2u  /* data, and atomics */
+#define XM_RIGHT_MANAGE 4u /* resize, drop and free: its own session's alone */
+
+#define XM_REGION_PRIVATE 1u
+#define XM_REGION_SHARED 2u
+
+/* Whom, beside the session that made it, a shared region serves. */
+struct xm_region_rule {
+	enum { XM_RULE_ANYBODY = 1, XM_RULE_USER = 2 /* clients that came by shm: as this user */ } who;
+	uint32_t uid;	 /* of XM_RULE_USER */
+	uint32_t rights; /* XM_RIGHT_READ, or XM_RIGHT_READ | XM_RIGHT_WRITE */
+};
+#define XM_REGION_RULES_MAX 4
+
 struct xm_region_info {
 	uint64_t id;
 	uint64_t size_bytes; /* whole slabs */
 	uint64_t slabs;
 	uint64_t slabs_present; /* fewer where slabs in the middle were freed */
 	uint32_t generation, flags;
+	uint32_t type;	 /* XM_REGION_... */
+	uint32_t rights; /* this session's, XM_RIGHT_... */
 	char name[64];
 };
 
@@ -188,6 +207,15 @@ void xm_peer_tick(struct xm_peer *p);
  * -ENOMEM appliance has no room; -ENOENT no such region; -EACCES; -ENOLINK; -EINVAL size. */
 int xm_peer_region_create(struct xm_peer *p, uint64_t size_bytes, const char *name, uint32_t flags,
 			  struct xm_region_info *out);
+/* The same for a region that other sessions may open by its name, with the rights that the rules, 1 to 4 of them, give
+ * them; several that are about one session add up. It ends with this session, like any other. Besides: -EINVAL no name, or
+ * a rule that cannot be; -EEXIST the appliance has a shared region of that name; -EOPNOTSUPP the appliance is older. */
+int xm_peer_region_create_shared(struct xm_peer *p, uint64_t size_bytes, const char *name,
+				 const struct xm_region_rule *rules, unsigned n, struct xm_region_info *out);
+/* This session's region of that name, or else the shared one; out->rights says what may be done. What may not answers
+ * -EACCES, and the link stays usable. When its owner frees it, or ends, operations answer -ENXIO (over shm an atomic that
+ * meets just that moment raises SIGBUS: who shares words agrees on when they go). -ENOENT: there is none; -EACCES: there
+ * is, and this session may not read it. */
 int xm_peer_region_open(struct xm_peer *p, const char *name, struct xm_region_info *out);
 /* sets the size; growth adds slabs at the end, shrinking drops slabs at the end */
 int xm_peer_region_resize(struct xm_peer *p, uint64_t region, uint64_t size_bytes,
@@ -196,7 +224,7 @@ int xm_peer_region_drop_slabs(struct xm_peer *p, uint64_t region, uint64_t first
 int xm_peer_region_free(struct xm_peer *p, uint64_t region);
 int xm_peer_region_info(struct xm_peer *p, uint64_t region, struct xm_region_info *out);
 /* Prepares this process for access to slabs [first, first+count) of the region (shm: maps their memory
- * objects; tcp: nothing). Slabs already mapped are left. Safe at any time; called ahead of first use, and
+ * objects, for reading only where it has no more rights; tcp: nothing). Slabs already mapped are left. Safe at any time; called ahead of first use, and
  * by a link itself when it meets an unmapped slab. */
 int xm_peer_region_attach(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count);
 /* What the appliance says of itself. The asking session and its connection are counted. */

@@ -326,31 +326,75 @@ static void region_out(const struct xm_wire_region *r, struct xm_region_info *ou
 	out->slabs_present = r->slabs_present;
 	out->generation = r->generation;
 	out->flags = r->flags;
+	out->type = r->type;
+	out->rights = r->rights;
 	memcpy(out->name, r->name, sizeof(out->name));
 }
 
-int xm_peer_region_create(struct xm_peer *p, uint64_t size_bytes, const char *name, uint32_t flags,
-			  struct xm_region_info *out)
+/* Begins a request for a region; the mutex is held from here on. */
+static struct xm_wire_region_create *begin_create(struct xm_peer *p, uint64_t size_bytes, const char *name)
 {
-	int ret;
+	struct xm_wire_region_create *r = &p->req.u.create;
 
-	if (name && strlen(name) >= XM_WIRE_NAME)
-		return -EINVAL;
 	pthread_mutex_lock(&p->mutex);
 	xm_peer_request(p, XM_WIRE_REGION_CREATE);
-	p->req.u.create.size_bytes = size_bytes;
-	p->req.u.create.type = 1;
-	p->req.u.create.flags = flags;
-	p->req.u.create.nonce = ++p->nonce ? p->nonce : ++p->nonce;
+	r->size_bytes = size_bytes;
+	r->nonce = ++p->nonce ? p->nonce : ++p->nonce;
 	if (name)
-		memcpy(p->req.u.create.name, name, strlen(name) + 1);
-	ret = xm_peer_call(p, NULL);
+		memcpy(r->name, name, strlen(name) + 1);
+	return r;
+}
+
+/* Makes it, and leaves the mutex. */
+static int end_create(struct xm_peer *p, struct xm_region_info *out)
+{
+	int ret = xm_peer_call(p, NULL);
+
 	if (ret == 0)
 		region_out(&p->rep.u.region, out);
 	else if (ret == -ENOMEM)
 		p->info.free_bytes = p->rep.u.error.value;
 	pthread_mutex_unlock(&p->mutex);
 	return ret;
+}
+
+int xm_peer_region_create(struct xm_peer *p, uint64_t size_bytes, const char *name, uint32_t flags,
+			  struct xm_region_info *out)
+{
+	struct xm_wire_region_create *r;
+
+	if (name && strlen(name) >= XM_WIRE_NAME)
+		return -EINVAL;
+	r = begin_create(p, size_bytes, name);
+	r->type = XM_WIRE_REGION_PRIVATE;
+	r->flags = flags;
+	return end_create(p, out);
+}
+
+int xm_peer_region_create_shared(struct xm_peer *p, uint64_t size_bytes, const char *name,
+				 const struct xm_region_rule *rules, unsigned n, struct xm_region_info *out)
+{
+	struct xm_wire_region_create *r;
+
+	_Static_assert(XM_REGION_RULES_MAX == XM_WIRE_RULES, "as many as travel");
+	_Static_assert(XM_RIGHT_READ == XM_WIRE_RIGHT_READ && XM_RIGHT_WRITE == XM_WIRE_RIGHT_WRITE &&
+			       XM_RIGHT_MANAGE == XM_WIRE_RIGHT_MANAGE,
+		       "the same rights");
+	if (!name || !name[0] || strlen(name) >= XM_WIRE_NAME || !n || n > XM_WIRE_RULES)
+		return -EINVAL;
+	if (p->info.protocol_minor < 3)
+		return -EOPNOTSUPP;
+	r = begin_create(p, size_bytes, name);
+	r->type = XM_WIRE_REGION_SHARED;
+	for (unsigned i = 0; i < n; i++) {
+		uint32_t uid = rules[i].who == XM_RULE_USER ? rules[i].uid : 0;
+
+		r->rules[i].kind = (uint8_t)rules[i].who;
+		r->rules[i].rights = rules[i].rights;
+		for (unsigned k = 0; k < sizeof(uid); k++)
+			r->rules[i].principal[k] = (uint8_t)(uid >> (8 * k));
+	}
+	return end_create(p, out);
 }
 
 int xm_peer_region_open(struct xm_peer *p, const char *name, struct xm_region_info *out)

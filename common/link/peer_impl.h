@@ -43,6 +43,7 @@ struct xm_chunk {
 	uint8_t *base;	    /* atomic; written once under the peer's mutex */
 	struct xm_key *key; /* verbs; the same; an entry is written before its bit */
 	uint64_t mapped;    /* atomic; written under the peer's mutex */
+	uint64_t read_only; /* shm: of those mapped; the same, written before the bit in mapped */
 };
 
 struct xm_slab_table {
@@ -119,16 +120,18 @@ void xm_peer_tune_socket(const struct xm_peer *p, int fd);
 
 /* peer_slabs.c */
 
-/* Address of a mapped slab, or NULL. No lock, no system call. */
-uint8_t *xm_peer_slab(struct xm_peer *p, uint64_t region, uint64_t slab);
+/* Address of a mapped slab, or NULL; *writable: it may be written to (may be NULL). No lock, no system call. */
+uint8_t *xm_peer_slab(struct xm_peer *p, uint64_t region, uint64_t slab, bool *writable);
 /* The key of a slab that is known, false if it is not, or is being replaced. No lock, no system call. */
 bool xm_peer_key(struct xm_peer *p, uint64_t region, uint64_t slab, struct xm_wire_key *out);
 /* The same of any slab: one that is not known is asked for. Takes the mutex, blocks and fails as xm_peer_slab_map(). */
 int xm_peer_key_get(struct xm_peer *p, uint64_t region, uint64_t slab, struct xm_wire_key *out);
-/* The appliance does not honour the key that is known: it will be asked for again. No lock, no system call. */
-void xm_peer_key_forget(struct xm_peer *p, uint64_t region, uint64_t slab);
+/* The device there does not honour this key, and the connection has died of it: what the operation is told. Asks for the
+ * key anew. -ENOLINK: the slab has another by now (dropped and made anew), so that it is to be repeated, or the appliance
+ * could not be asked; -ENXIO it has none; -EACCES; -ENOMEM, -EMFILE: not known, to be repeated. */
+int xm_peer_key_refused(struct xm_peer *p, uint64_t region, uint64_t slab, const struct xm_wire_key *by);
 /* Maps slab and some after it (verbs: asks for their keys). refresh: even if it is mapped (the appliance replaced it).
- * Takes the mutex; blocks for a control call. 0; -ENXIO not present; -EACCES; -ENOLINK; -ENOMEM, -EMFILE; -EAGAIN
+ * Takes the mutex; blocks for a control call. 0; -ENXIO not present; -EACCES; -ENOLINK; -ENOMEM, -EMFILE (here or there: it passes); -EAGAIN
  * verbs: no link of the session is connected yet. */
 int xm_peer_slab_map(struct xm_peer *p, uint64_t region, uint64_t slab, int refresh);
 /* Forget mappings; mutex held. */

@@ -77,11 +77,15 @@ static struct xm_chunk *find_chunk(struct xm_peer *p, uint64_t region, uint64_t 
 	return xm_load(&c->mapped) >> (slab % XM_CHUNK_SLABS) & 1 ? c : NULL;
 }
 
-uint8_t *xm_peer_slab(struct xm_peer *p, uint64_t region, uint64_t slab)
+uint8_t *xm_peer_slab(struct xm_peer *p, uint64_t region, uint64_t slab, bool *writable)
 {
 	struct xm_chunk *c = find_chunk(p, region, slab);
 
-	return c ? xm_load(&c->base) + ((slab % XM_CHUNK_SLABS) << p->slab_shift) : NULL;
+	if (!c)
+		return NULL;
+	if (writable)
+		*writable = !(xm_load(&c->read_only) >> (slab % XM_CHUNK_SLABS) & 1);
+	return xm_load(&c->base) + ((slab % XM_CHUNK_SLABS) << p->slab_shift);
 }
 
 bool xm_peer_key(struct xm_peer *p, uint64_t region, uint64_t slab, struct xm_wire_key *out)
@@ -152,10 +156,10 @@ static int reserve_chunk(struct xm_peer *p, struct xm_chunk *c)
 	return 0;
 }
 
-static int map_one(struct xm_peer *p, struct xm_slab_table *t, uint64_t slab, int fd)
+static int map_one(struct xm_peer *p, struct xm_slab_table *t, uint64_t slab, int fd, bool write)
 {
 	struct xm_chunk *c = &t->chunks[slab / XM_CHUNK_SLABS];
-	uint64_t bytes = 1ull << p->slab_shift;
+	uint64_t bytes = 1ull << p->slab_shift, bit = 1ull << (slab % XM_CHUNK_SLABS);
 	struct stat st;
 	uint8_t *addr;
 	int ret = reserve_chunk(p, c);
@@ -166,10 +170,13 @@ static int map_one(struct xm_peer *p, struct xm_slab_table *t, uint64_t slab, in
 	if (xm_sys2(SYS_fstat, fd, &st) < 0 || (uint64_t)st.st_size < bytes)
 		return -ENXIO;
 	addr = c->base + ((slab % XM_CHUNK_SLABS) << p->slab_shift);
-	if (!xm_sys_mmap(addr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0))
+	/* first: who still believes that it may write meets an error, for writes are made by the kernel */
+	xm_store(&c->read_only, write ? c->read_only & ~bit : c->read_only | bit);
+	if (!xm_sys_mmap(addr, bytes, write ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_FIXED, fd,
+			 0))
 		return -ENOMEM;
 	xm_sys_madvise(addr, bytes, MADV_DONTDUMP); /* a core file is about this process's memory */
-	__atomic_fetch_or(&c->mapped, 1ull << (slab % XM_CHUNK_SLABS), __ATOMIC_RELEASE);
+	__atomic_fetch_or(&c->mapped, bit, __ATOMIC_RELEASE);
 	return 0;
 }
 
@@ -228,7 +235,8 @@ static int fetch_slabs(struct xm_peer *p, struct xm_slab_table *t, uint64_t firs
 	ret = xm_peer_call(p, &fds);
 	for (int i = 0; i < fds.n; i++) {
 		if (ret >= 0 && (uint64_t)i < count) /* more than was asked for is not wanted */
-			ret = map_one(p, t, first + (uint64_t)i, fds.fd[i]);
+			ret = map_one(p, t, first + (uint64_t)i, fds.fd[i],
+				      p->rep.u.mapped.rights & XM_WIRE_RIGHT_WRITE);
 		xm_sys_close(fds.fd[i]);
 	}
 	if (ret < 0)
@@ -237,17 +245,26 @@ static int fetch_slabs(struct xm_peer *p, struct xm_slab_table *t, uint64_t firs
 	return fds.n ? fds.n : -EMFILE;
 }
 
+/* What an appliance's answer means to an operation. */
+static int told(int ret)
+{
+	if (ret == -EUSERS)
+		return -ENOMEM; /* as many sessions have keys to the slab as may: that passes */
+	return ret == -ENOENT ? -ENXIO : xm_min(ret, 0);
+}
+
 /* Asks for a slab that is not mapped, or known, or in any case. 0; as xm_peer_slab_map(). Mutex held. */
 static int need_slab(struct xm_peer *p, uint64_t region, uint64_t slab, int refresh,
 		     struct xm_slab_table **out)
 {
+	bool known = find_region(p, region) != NULL;
 	int ret = slab < SLABS_MAX ? make_region(p, region, out) : -ENXIO;
 
 	if (ret == 0 && (refresh || !find_chunk(p, region, slab)))
 		ret = fetch_slabs(p, *out, slab, 1);
-	if (ret == -ENOENT)
-		ret = -ENXIO;
-	return xm_min(ret, 0);
+	if (ret < 0 && !known)
+		xm_peer_region_gone(p, region); /* no room is kept for what there is not */
+	return told(ret);
 }
 
 int xm_peer_slab_map(struct xm_peer *p, uint64_t region, uint64_t slab, int refresh)
@@ -283,6 +300,7 @@ int xm_peer_region_attach(struct xm_peer *p, uint64_t region, uint64_t first, ui
 {
 	struct xm_slab_table *t;
 	uint64_t at = first;
+	bool known;
 	int ret;
 
 	if (p->uri.kind == XM_URI_TCP)
@@ -290,6 +308,7 @@ int xm_peer_region_attach(struct xm_peer *p, uint64_t region, uint64_t first, ui
 	if (first > SLABS_MAX || count > SLABS_MAX - first)
 		return -ENXIO;
 	pthread_mutex_lock(&p->mutex);
+	known = find_region(p, region) != NULL;
 	ret = make_region(p, region, &t);
 	while (ret >= 0 && at < first + count) {
 		if (find_chunk(p, region, at)) {
@@ -300,12 +319,13 @@ int xm_peer_region_attach(struct xm_peer *p, uint64_t region, uint64_t first, ui
 		if (ret > 0)
 			at += (uint64_t)ret;
 	}
+	if (ret < 0 && !known && at == first)
+		xm_peer_region_gone(p, region);
 	pthread_mutex_unlock(&p->mutex);
-	if (ret == -ENOENT)
-		ret = -ENXIO;
+	ret = told(ret);
 	if (ret == -EAGAIN && p->uri.kind == XM_URI_VERBS)
 		ret = 0; /* the links will ask: before the first one the appliance does not know the device */
-	return xm_min(ret, 0);
+	return ret;
 }
 
 static void drop_one(struct xm_peer *p, struct xm_chunk *c, uint64_t slab)
@@ -318,12 +338,24 @@ static void drop_one(struct xm_peer *p, struct xm_chunk *c, uint64_t slab)
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 }
 
-void xm_peer_key_forget(struct xm_peer *p, uint64_t region, uint64_t slab)
+int xm_peer_key_refused(struct xm_peer *p, uint64_t region, uint64_t slab, const struct xm_wire_key *by)
 {
 	struct xm_chunk *c = find_chunk(p, region, slab);
+	struct xm_wire_key now;
+	int ret;
 
 	if (c)
 		__atomic_fetch_and(&c->mapped, ~(1ull << (slab % XM_CHUNK_SLABS)), __ATOMIC_ACQ_REL);
+	ret = xm_peer_key_get(p, region, slab, &now);
+	switch (ret) {
+	case 0: return now.rkey == by->rkey && now.addr == by->addr ? -ENXIO : -ENOLINK;
+	case -EAGAIN: return -ENOLINK;
+	case -ENOLINK:
+	case -EACCES:
+	case -ENOMEM:
+	case -EMFILE: return ret;
+	default: return -ENXIO;
+	}
 }
 
 void xm_peer_slabs_drop(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count)

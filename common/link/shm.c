@@ -9,9 +9,12 @@
  * the appliance has just handed out, whole, and that still does not answer, is not to be had for want of memory: the
  * kernel says EFAULT for that too. That passes: -ENOMEM.
  *
+ * A slab that may only be read is mapped so, and what would write to it is refused before it is tried: -EACCES.
+ *
  * Atomics run on the mapping itself. The page is probed first; the window between probe and access remains:
- * an appliance that frees the slab just then raises SIGBUS here. Only the session's own requests free its
- * slabs, so a client that does not race its own free is safe.
+ * an appliance that frees the slab just then raises SIGBUS here. Only the requests of the session that owns a
+ * region free its slabs, so a client that does not race its own free is safe; in another's region, atomics are for
+ * those who have agreed with it about when it frees.
  *
  * One thread at a time per link. Takes the peer's mutex only to map a slab. Allocates nothing after open.
  */
@@ -52,28 +55,37 @@ static int admit(struct shm_link *s, uint64_t len)
 	return s->done.count < XM_LINK_DEPTH ? 0 : -EAGAIN;
 }
 
-static int slab_at(struct xm_peer *p, uint64_t region, uint64_t off, uint8_t **out)
+/* Region byte `off` as mapped memory, for writing or not. 0; -EACCES; as xm_peer_slab_map() */
+static int slab_at(struct xm_peer *p, uint64_t region, uint64_t off, bool writing, uint8_t **out)
 {
 	uint64_t slab = off >> p->slab_shift;
-	uint8_t *addr = xm_peer_slab(p, region, slab);
+	bool writable;
+	uint8_t *addr = xm_peer_slab(p, region, slab, &writable);
 
 	if (xm_unlikely(!addr)) {
 		int ret = xm_peer_slab_map(p, region, slab, 0);
 
 		if (ret < 0)
 			return ret;
-		addr = xm_peer_slab(p, region, slab);
+		addr = xm_peer_slab(p, region, slab, &writable);
 		if (!addr)
 			return -ENXIO;
 	}
+	if (xm_unlikely(writing && !writable))
+		return -EACCES;
 	*out = addr + (off & ((1ull << p->slab_shift) - 1));
 	return 0;
 }
 
-/* Region bytes [off, off + len) as pieces of mapped memory: their number, or -errno. */
-static int locate(struct xm_peer *p, uint64_t region, uint64_t off, uint64_t len, struct iovec out[PIECES])
+struct range {
+	uint64_t region, off, len;
+	bool writing;
+};
+
+/* The range as pieces of mapped memory: their number, or -errno. */
+static int locate(struct xm_peer *p, const struct range *r, struct iovec out[PIECES])
 {
-	uint64_t slab_bytes = 1ull << p->slab_shift;
+	uint64_t slab_bytes = 1ull << p->slab_shift, off = r->off, len = r->len;
 	int n = 0;
 
 	if (off + len < off)
@@ -81,7 +93,7 @@ static int locate(struct xm_peer *p, uint64_t region, uint64_t off, uint64_t len
 	while (len) {
 		uint64_t part = xm_min(len, slab_bytes - (off & (slab_bytes - 1)));
 		uint8_t *addr;
-		int ret = slab_at(p, region, off, &addr);
+		int ret = slab_at(p, r->region, off, r->writing, &addr);
 
 		if (ret < 0)
 			return ret;
@@ -109,7 +121,7 @@ static int find_cause(struct xm_peer *p, uint64_t region, uint64_t at, uint64_t 
 
 	/* the copy may stop short in its last page: look at the place and at the end */
 	for (int i = 0; i < 2; i++, at = end - 1) {
-		ret = slab_at(p, region, at, &addr);
+		ret = slab_at(p, region, at, false, &addr);
 		if (ret < 0)
 			return ret;
 		if (!readable(p, addr))
@@ -118,23 +130,19 @@ static int find_cause(struct xm_peer *p, uint64_t region, uint64_t at, uint64_t 
 	return -EFAULT;
 }
 
-struct range {
-	uint64_t region, off, len;
-};
-
-static int copy(struct xm_link *l, const struct iovec *local, int n, struct range at, int writing)
+static int copy(struct xm_link *l, const struct iovec *local, int n, struct range at)
 {
 	struct xm_peer *p = l->peer;
 	struct iovec remote[PIECES];
 
 	for (int attempt = 0; attempt <= PIECES; attempt++) {
-		int pieces = locate(p, at.region, at.off, at.len, remote);
+		int pieces = locate(p, &at, remote);
 		ssize_t done;
 		int ret;
 
 		if (pieces < 0)
 			return pieces;
-		if (writing)
+		if (at.writing)
 			done = xm_sys_vm_writev(local, (unsigned)n, remote, (unsigned)pieces);
 		else
 			done = xm_sys_vm_readv(local, (unsigned)n, remote, (unsigned)pieces);
@@ -159,7 +167,7 @@ static int shm_read(struct xm_link *l, void *dst, size_t len, uint64_t region, u
 		return ret;
 	s->stats.reads++;
 	s->stats.read_bytes += len;
-	complete(s, cookie, copy(l, &local, 1, (struct range){ region, off, len }, 0), (uint32_t)len, 0);
+	complete(s, cookie, copy(l, &local, 1, (struct range){ region, off, len, false }), (uint32_t)len, 0);
 	return 0;
 }
 
@@ -178,7 +186,7 @@ static int shm_writev(struct xm_link *l, const struct iovec *iov, int n, uint64_
 		return ret;
 	s->stats.writes++;
 	s->stats.write_bytes += len;
-	complete(s, cookie, copy(l, iov, n, (struct range){ region, off, len }, 1), (uint32_t)len, 0);
+	complete(s, cookie, copy(l, iov, n, (struct range){ region, off, len, true }), (uint32_t)len, 0);
 	return 0;
 }
 
@@ -191,7 +199,7 @@ static int word_at(struct xm_link *l, uint64_t region, uint64_t off, uint64_t **
 	if (off & 7)
 		return -EINVAL;
 	for (int attempt = 0; attempt < 2; attempt++) {
-		ret = slab_at(l->peer, region, off, &addr);
+		ret = slab_at(l->peer, region, off, true, &addr);
 		if (ret < 0)
 			return ret;
 		if (readable(l->peer, addr)) {
@@ -246,7 +254,7 @@ static const void *shm_direct(struct xm_link *l, uint64_t region, uint64_t off, 
 
 	if (shm_of(l)->dead || xm_peer_state(p) < 0 || len > slab_bytes - (off & (slab_bytes - 1)))
 		return NULL;
-	return slab_at(p, region, off, &addr) == 0 ? addr : NULL;
+	return slab_at(p, region, off, false, &addr) == 0 ? addr : NULL;
 }
 
 static int shm_flush(struct xm_link *l)

@@ -291,7 +291,7 @@ static int key_of(struct verbs_link *v, const struct op *o, uint64_t off, struct
 		if (ret < 0)
 			return ret == -EAGAIN ? -ENOLINK : ret;
 	}
-	return key->rights & (o->kind == OP_READ ? XM_WIRE_KEY_READ : XM_WIRE_KEY_WRITE) ? 0 : -EACCES;
+	return key->rights & (o->kind == OP_READ ? XM_WIRE_RIGHT_READ : XM_WIRE_RIGHT_WRITE) ? 0 : -EACCES;
 }
 
 /* The key of the next part. Before the first one all are looked for, at most two: an operation of which a part is known
@@ -424,31 +424,16 @@ static void request_done(struct verbs_link *v)
 		finish(v, o, o->status);
 }
 
-/* The device there does not honour the key. If the slab has another by now (dropped and made anew by another process of
- * the session), the operation is to be repeated. Blocks for a control call: the connection is dead anyhow. */
-static int why_refused(struct verbs_link *v, const struct request *r)
-{
-	uint64_t slab = (r->op->off + r->at) >> v->link.peer->slab_shift;
-	struct xm_wire_key now;
-	int ret;
-
-	xm_peer_key_forget(v->link.peer, r->op->region, slab);
-	ret = xm_peer_key_get(v->link.peer, r->op->region, slab, &now);
-	if (ret == -ENOLINK || ret == -EAGAIN)
-		return -ENOLINK;
-	if (ret < 0)
-		return -ENXIO;
-	return now.rkey == r->key.rkey && now.addr == r->key.addr ? -ENXIO : -ENOLINK;
-}
-
 /* Refused there, or the connection broke. Either way the queue pair is of no more use. */
 static void request_failed(struct verbs_link *v, enum ibv_wc_status status)
 {
 	const struct request *r = &v->req[v->req_head % v->depth];
+	uint64_t slab;
 
 	/* other errors of the responder pass with a new connection: all come back with -ENOLINK */
 	if (status == IBV_WC_REM_ACCESS_ERR) {
-		finish(v, r->op, why_refused(v, r));
+		slab = (r->op->off + r->at) >> v->link.peer->slab_shift;
+		finish(v, r->op, xm_peer_key_refused(v->link.peer, r->op->region, slab, &r->key));
 		v->refused = true;
 	}
 	die(v);

@@ -113,6 +113,9 @@ static int replay_seeds(const char *dir)
 			m.u.hello.major = XM_WIRE_MAJOR;
 			m.u.hello.minor = XM_WIRE_MINOR;
 			m.u.hello.link = 0x1122334455667788ull;
+		} else if (m.h.type == XM_WIRE_REGION_CREATE && !m.h.flags) {
+			m.u.create.type = XM_WIRE_REGION_SHARED;
+			m.u.create.rules[0] = (struct xm_wire_rule){ XM_WIRE_RULE_USER, { 1, 2, 3, 4 }, 3 };
 		} else if (m.h.type == XM_WIRE_REGION_LIST && i % 3 == 1) {
 			m.u.list.count = 2;
 		} else if (m.h.type == XM_WIRE_SLAB_KEYS && i % 3 == 1) {

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# time limit: 400 s
+# time limit: 500 s
 # link.sh - the contract of links over verbs, by the programs that test it over shm and tcp, and fork; what they held of
 # the device is given back.
 . "$(dirname "$0")/lib.sh"
@@ -35,6 +35,7 @@ watched() {
 
 before=$(resources)
 watched "contract" "$XMEM_BUILD/tests/unit/test_link"
+watched "sharing" "$XMEM_BUILD/tests/unit/test_link_share"
 watched "loss" "$XMEM_BUILD/tests/unit/test_link_loss"
 watched "fork" "$XMEM_BUILD/tests/unit/test_fork_runtime"
 unchanged "resources" "$before"

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # time limit: 300 s
 # time limit, all: 2400 s
-# raw.sh - an appliance on a verbs device and a client without manners (tests/it/rdma_raw.c). Runs in a machine with an
+# raw.sh - an appliance on a verbs device and clients without manners (tests/it/rdma_raw.c, rdma_share.c). Runs in a machine with an
 # RDMA device, as root (`rdma res` names its objects).
 #
 #   XMEM_BUILD=build/release tests/rdma/raw.sh ADDRESS
@@ -37,6 +37,7 @@ rdma res | sed 's/^/before: /'
 listening --listen "verbs:$addr:0" --memory 8M --slab 1M --warm 2 --log-level debug --lease 2s
 grep -q "^verbs:$addr:" "$tmp/ready" || fail "the address: $(cat "$tmp/ready")"
 "$build/tests/it/rdma_raw" "$addr" "$port" || fail "rdma_raw"
+"$build/tests/it/rdma_share" "$addr" "$port" || fail "rdma_share"
 kill "$pid"
 wait "$pid" || fail "the appliance ended with status $?"
 sed 's/session [0-9]*/session N/; s/[0-9]* slabs\? freed/n slabs freed/' "$tmp/log" | sort | uniq -c | sort -rn | head -40 | sed 's/^/log: /'

@@ -16,6 +16,8 @@ struct xm_domain *__wrap_xm_domain_get(struct xm_domain *d);
 void __wrap_xm_domain_put(struct xm_domain *d);
 int __wrap_xm_domain_register(struct xm_domain *d, struct xm_slab *s);
 void __wrap_xm_domain_deregister(struct xm_slab *s);
+int __wrap_xm_domain_grant(struct xm_grant *g);
+void __wrap_xm_domain_revoke(struct xm_grant *g);
 
 struct xm_domain *__wrap_xm_domain_get(struct xm_domain *d)
 {
@@ -30,5 +32,16 @@ void __wrap_xm_domain_deregister(struct xm_slab *s)
 {
 	s->domain = NULL;
 }
+
+#ifndef SLAB_WRAPS_GRANTS /* a program's own, that says so */
+int __wrap_xm_domain_grant(struct xm_grant *g)
+{
+	return 0;
+}
+
+void __wrap_xm_domain_revoke(struct xm_grant *g)
+{
+}
+#endif
 
 #endif

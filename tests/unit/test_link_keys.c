@@ -25,6 +25,9 @@ static bool is_whole(const struct xm_wire_key *k)
 	return k->addr == ((uint64_t)k->rkey << 32 | k->rkey) && k->rights == ~k->rkey;
 }
 
+static int refusal; /* atomic: 0: keys are given */
+static int same;    /* atomic: the one that was given last, again */
+
 static void *answer_with_keys(void *arg)
 {
 	static uint8_t bytes[XM_WIRE_MAX];
@@ -38,10 +41,14 @@ static void *answer_with_keys(void *arg)
 			break;
 		ask = msg.u.slabs;
 		msg.h.flags = XM_WIRE_REPLY;
-		msg.u.keys.first = ask.first;
-		msg.u.keys.count = (uint32_t)ask.count;
-		for (uint64_t i = 0; i < ask.count; i++)
-			msg.u.keys.key[i] = make_key(++n);
+		msg.h.status = xm_load(&refusal);
+		memset(&msg.u, 0, sizeof(msg.u));
+		if (!msg.h.status) {
+			msg.u.keys.first = ask.first;
+			msg.u.keys.count = (uint32_t)ask.count;
+		}
+		for (uint64_t i = 0; i < msg.u.keys.count && !msg.h.status; i++)
+			msg.u.keys.key[i] = make_key(xm_load(&same) ? n : ++n);
 		len = xm_wire_encode(&msg, bytes, sizeof(bytes));
 		if (len < 0 || send(fd, bytes, (size_t)len, MSG_NOSIGNAL) != len)
 			break;
@@ -144,11 +151,70 @@ static void test_key_when_its_writer_was_left_behind_by_fork_then_is_asked_for(v
 	stop(&k);
 }
 
+/* What passes is not told as memory that is lost. */
+static void test_operation_when_its_key_is_refused_then_is_told_what_the_appliance_says(void **unused)
+{
+	static const struct {
+		int answer, told, asked; /* asked: by whoever needs a key that is not known */
+	} cases[] = {
+		{ -ENXIO, -ENXIO, -ENXIO },    { -ENOENT, -ENXIO, -ENXIO }, { -EACCES, -EACCES, -EACCES },
+		{ -ENOMEM, -ENOMEM, -ENOMEM }, { -EMFILE, -EMFILE, -EMFILE }, { -EUSERS, -ENOMEM, -ENOMEM },
+		{ -EAGAIN, -ENOLINK, -EAGAIN }, { -EINVAL, -ENXIO, -EINVAL },
+	};
+	struct xm_wire_key key, other;
+	static struct keys k;
+
+	start(&k);
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(cases); i++) {
+		xm_store(&refusal, 0);
+		assert_int_equal(xm_peer_key_get(&k.peer, REGION, i, &key), 0);
+		xm_store(&refusal, cases[i].answer);
+		assert_int_equal(xm_peer_key_refused(&k.peer, REGION, i, &key), cases[i].told);
+		assert_false(xm_peer_key(&k.peer, REGION, i, &other));
+		assert_int_equal(xm_peer_key_get(&k.peer, REGION, i, &other), cases[i].asked);
+		assert_int_equal(xm_peer_slab_map(&k.peer, REGION + 1, 0, 0), cases[i].asked);
+	}
+	xm_store(&refusal, 0);
+	assert_int_equal(xm_peer_key_get(&k.peer, REGION, 0, &key), 0);
+	xm_store(&same, 1);
+	assert_int_equal(xm_peer_key_refused(&k.peer, REGION, 0, &key), -ENXIO); /* a good one, and still */
+	xm_store(&same, 0);
+	assert_int_equal(xm_peer_key_refused(&k.peer, REGION, 0, &key), -ENOLINK);
+	assert_true(xm_peer_key(&k.peer, REGION, 0, &other));
+	assert_int_not_equal(other.rkey, key.rkey);
+	stop(&k);
+}
+
+/* Room for 256 regions is not taken by those that there are not. */
+static void test_region_when_it_is_not_there_then_no_room_is_kept_for_it(void **unused)
+{
+	static struct keys k;
+
+	start(&k);
+	xm_store(&refusal, -ENOENT);
+	for (unsigned i = 0; i < 3 * XM_PEER_REGIONS; i++) {
+		assert_int_equal(xm_peer_slab_map(&k.peer, 1000 + i, 0, 0), -ENXIO);
+		assert_int_equal(xm_peer_region_attach(&k.peer, 9000 + i, 0, 2), -ENXIO);
+	}
+	xm_store(&refusal, 0);
+	for (unsigned i = 0; i < XM_PEER_REGIONS; i++)
+		assert_int_equal(xm_peer_slab_map(&k.peer, 1 + i, 0, 0), 0);
+	assert_int_equal(xm_peer_slab_map(&k.peer, 1000, 0, 0), -ENOMEM);
+	xm_store(&refusal, -ENXIO); /* what is known stays, whatever becomes of another slab of it */
+	assert_int_equal(xm_peer_slab_map(&k.peer, 5, 1, 0), -ENXIO);
+	assert_int_equal(xm_peer_region_attach(&k.peer, 5, 1, 1), -ENXIO);
+	assert_int_equal(xm_peer_slab_map(&k.peer, 5, 0, 0), 0);
+	xm_store(&refusal, 0);
+	stop(&k);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_key_when_replaced_while_read_then_is_the_old_or_the_new_one),
 		cmocka_unit_test(test_key_when_its_writer_was_left_behind_by_fork_then_is_asked_for),
+		cmocka_unit_test(test_operation_when_its_key_is_refused_then_is_told_what_the_appliance_says),
+		cmocka_unit_test(test_region_when_it_is_not_there_then_no_room_is_kept_for_it),
 	};
 
 	xm_log_init("test_link_keys", XM_LOG_ERROR);

@@ -199,7 +199,7 @@ static void test_keys_when_encoded_then_fields_return(void **unused)
 	begin(XM_WIRE_SLAB_KEYS, XM_WIRE_REPLY, 0);
 	*k = (struct xm_wire_keys){ .region = 7, .first = 9, .count = XM_WIRE_KEYS };
 	for (uint32_t i = 0; i < XM_WIRE_KEYS; i++)
-		k->key[i] = (struct xm_wire_key){ (uint64_t)i << 40, 0xfffffff0u + i % 16, XM_WIRE_KEY_READ };
+		k->key[i] = (struct xm_wire_key){ (uint64_t)i << 40, 0xfffffff0u + i % 16, XM_WIRE_RIGHT_READ };
 	there_and_back();
 	assert_int_equal(out.u.keys.region, 7);
 	assert_int_equal(out.u.keys.first, 9);
@@ -242,6 +242,83 @@ static void test_rdma_hello_when_padded_cut_or_foreign(void **unused)
 	assert_int_equal(xm_wire_get_rdma_reply(b, XM_WIRE_RDMA_REPLY, &r2), -EPROTO);
 }
 
+#define RULES_BYTES (XM_WIRE_RULES * (1 + 16 + 4))
+
+/* Bytes at a message's end that came with 1.3: it may stop before them, and nowhere else. */
+static int since_1_3(uint16_t type, int reply)
+{
+	switch (type) {
+	case XM_WIRE_REGION_CREATE: return reply ? 4 : (int)RULES_BYTES;
+	case XM_WIRE_REGION_OPEN:
+	case XM_WIRE_REGION_RESIZE:
+	case XM_WIRE_REGION_DROP:
+	case XM_WIRE_REGION_INFO:
+	case XM_WIRE_SLAB_MAP: return reply ? 4 : 0;
+	default: return 0;
+	}
+}
+
+/* As it came from a peer of 1.2. */
+static void decode_without(int len, int bytes_less)
+{
+	bytes[0] = (uint8_t)(len - bytes_less);
+	bytes[1] = (uint8_t)((len - bytes_less) >> 8);
+	assert_int_equal(xm_wire_decode(bytes, (size_t)(len - bytes_less), &out), 0);
+}
+
+static void test_create_when_it_has_rules_then_they_return_and_1_2_has_none(void **unused)
+{
+	static const struct xm_wire_rule none[XM_WIRE_RULES];
+	struct xm_wire_region_create *r = &in.u.create;
+	int len;
+
+	begin(XM_WIRE_REGION_CREATE, 0, 0);
+	*r = (struct xm_wire_region_create){ .size_bytes = 9, .type = XM_WIRE_REGION_SHARED, .nonce = 3, .name = "ours" };
+	for (unsigned i = 0; i < XM_WIRE_RULES; i++) {
+		r->rules[i] = (struct xm_wire_rule){ .kind = (uint8_t)(i + 1), .rights = i << 30 | 1 };
+		fill(r->rules[i].principal, 16);
+	}
+	len = there_and_back();
+	assert_int_equal(len, 16 + 8 + 4 + 4 + 8 + 64 + 84);
+	for (unsigned i = 0; i < XM_WIRE_RULES; i++) {
+		assert_int_equal(out.u.create.rules[i].kind, r->rules[i].kind);
+		assert_int_equal(out.u.create.rules[i].rights, r->rules[i].rights);
+		assert_memory_equal(out.u.create.rules[i].principal, r->rules[i].principal, 16);
+	}
+	memset(&out, 0xee, sizeof(out));
+	decode_without(len, RULES_BYTES);
+	assert_int_equal(out.u.create.type, XM_WIRE_REGION_SHARED);
+	assert_string_equal(out.u.create.name, "ours");
+	assert_memory_equal(out.u.create.rules, none, sizeof(none));
+}
+
+static void test_rights_when_absent_then_are_those_of_1_2(void **unused)
+{
+	int len;
+
+	begin(XM_WIRE_REGION_OPEN, XM_WIRE_REPLY, 0);
+	in.u.region.rights = XM_WIRE_RIGHT_READ;
+	len = there_and_back();
+	assert_int_equal(out.u.region.rights, XM_WIRE_RIGHT_READ);
+	decode_without(len, 4);
+	assert_int_equal(out.u.region.rights, XM_WIRE_RIGHTS_OWN);
+	begin(XM_WIRE_SLAB_MAP, XM_WIRE_REPLY, 0);
+	in.u.mapped = (struct xm_wire_mapped){ 7, 8, 9, XM_WIRE_RIGHT_READ };
+	len = there_and_back();
+	assert_int_equal(out.u.mapped.count, 9);
+	assert_int_equal(out.u.mapped.rights, XM_WIRE_RIGHT_READ);
+	decode_without(len, 4);
+	assert_int_equal(out.u.mapped.count, 9);
+	assert_int_equal(out.u.mapped.rights, XM_WIRE_RIGHT_READ | XM_WIRE_RIGHT_WRITE);
+	/* a list is read by clients that know no more than 1.2: each region is as long as it was */
+	begin(XM_WIRE_REGION_LIST, XM_WIRE_REPLY, 0);
+	in.u.list.count = 2;
+	in.u.list.region[1].id = 5;
+	assert_int_equal(there_and_back(), 16 + 8 + 2 * (8 + 24 + 12 + 8 + 16 + 16 + 12 + 84 + 64));
+	assert_int_equal(out.u.list.region[1].id, 5);
+	assert_int_equal(out.u.list.region[1].rights, XM_WIRE_RIGHTS_OWN);
+}
+
 static void test_every_truncation_is_refused(void **unused)
 {
 	for (size_t t = 0; t < XM_ARRAY_SIZE(types); t++) {
@@ -264,7 +341,8 @@ static void test_every_truncation_is_refused(void **unused)
 					continue;
 				bytes[0] = (uint8_t)cut;
 				bytes[1] = (uint8_t)(cut >> 8);
-				assert_int_equal(xm_wire_decode(bytes, (size_t)cut, &out), -EPROTO);
+				assert_int_equal(xm_wire_decode(bytes, (size_t)cut, &out),
+						 cut < len && cut == len - since_1_3(types[t], reply) ? 0 : -EPROTO);
 				bytes[0] = (uint8_t)len;
 				bytes[1] = (uint8_t)(len >> 8);
 			}
@@ -351,7 +429,8 @@ static void test_random_bytes_never_crash_and_reencode_alike(void **unused)
 			continue; /* of another major version: only its first bytes were decoded */
 		in = out;
 		ret = xm_wire_encode(&in, again, sizeof(again));
-		assert_true(ret > 0 && (uint32_t)ret <= len);
+		assert_true(ret > 0);
+		assert_true(ret <= (int)len + since_1_3(in.h.type, in.h.flags & XM_WIRE_REPLY));
 		assert_int_equal(xm_wire_decode(again, (size_t)ret, &out), 0);
 	}
 }
@@ -395,6 +474,8 @@ int main(void)
 		cmocka_unit_test(test_bytes_of_later_minor_when_appended_then_are_skipped),
 		cmocka_unit_test(test_keys_when_encoded_then_fields_return),
 		cmocka_unit_test(test_rdma_hello_when_padded_cut_or_foreign),
+		cmocka_unit_test(test_create_when_it_has_rules_then_they_return_and_1_2_has_none),
+		cmocka_unit_test(test_rights_when_absent_then_are_those_of_1_2),
 		cmocka_unit_test(test_every_truncation_is_refused),
 		cmocka_unit_test(test_counts_above_limit_are_refused),
 		cmocka_unit_test(test_encode_when_no_room_then_emsgsize_and_no_byte_beyond),
