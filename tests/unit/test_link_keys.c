@@ -158,7 +158,7 @@ static void test_operation_when_its_key_is_refused_then_is_told_what_the_applian
 		int answer, told, asked; /* asked: by whoever needs a key that is not known */
 	} cases[] = {
 		{ -ENXIO, -ENXIO, -ENXIO },    { -ENOENT, -ENXIO, -ENXIO }, { -EACCES, -EACCES, -EACCES },
-		{ -ENOMEM, -ENOMEM, -ENOMEM }, { -EMFILE, -EMFILE, -EMFILE }, { -EUSERS, -ENOMEM, -ENOMEM },
+		{ -ENOMEM, -ENOMEM, -ENOMEM }, { -EMFILE, -EMFILE, -EMFILE }, { -EUSERS, -EACCES, -EACCES },
 		{ -EAGAIN, -ENOLINK, -EAGAIN }, { -EINVAL, -ENXIO, -EINVAL },
 	};
 	struct xm_wire_key key, other;
