@@ -143,7 +143,8 @@ int xm_lend_open(struct xm_appliance *a, struct xm_session *s, const char *name,
 /* Slabs that have left a region's table with the keys of guests to them, and how much was promised for that part of it. */
 struct xm_gone {
 	struct xm_slab *list;
-	uint64_t promises;
+	uint64_t promises, grants;
+	bool shared; /* others may have mapped them */
 };
 
 /* resize, drop and free are quick: nobody finds what has left, and *gone is the caller's to let go of. */
@@ -153,8 +154,9 @@ int xm_lend_resize(struct xm_appliance *a, struct xm_session *s, uint64_t id, ui
 int xm_lend_drop(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *r, struct xm_gone *gone,
 		 struct xm_wire_region *out);
 int xm_lend_free(struct xm_appliance *a, struct xm_session *s, uint64_t id, struct xm_gone *gone);
-/* Before the client is answered: keys die, and no more than a few slabs are destroyed; the others are by the pool's
- * thread. Takes long with some devices, unless the list is empty. */
+/* Before the client is answered: of a few slabs, with a few keys of guests, the keys die and the memory is gone, also for
+ * those who have mapped it; what is more is left to the pool's thread. Takes long with some devices, unless the list is
+ * empty. */
 void xm_lend_let_go(struct xm_appliance *a, const struct xm_gone *gone);
 int xm_lend_info(struct xm_appliance *a, struct xm_session *s, uint64_t id, struct xm_wire_region *out);
 void xm_lend_list(struct xm_appliance *a, struct xm_session *s, uint64_t after,
@@ -165,7 +167,7 @@ void xm_lend_dispose(struct xm_appliance *a, struct xm_region *list);
 
 /* Up to max neighbouring slabs from r->first on, populated, one reference each: their number >= 1, as long as
  * only the first one had to be made for it. *rights: what s may do to them, XM_WIRE_RIGHT_...
- * -ENXIO first is not present; -EACCES may not read; -ENOMEM, -EMFILE. */
+ * -ENOENT no such region; -ENXIO first is not present; -EACCES may not read; -ENOMEM, -EMFILE. */
 int xm_lend_get_slabs(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *r,
 		      struct xm_slab **out, unsigned max, uint32_t *rights);
 /* What s may do to a slab that it has been given as the index-th of a region; 0: it is there no more. Mutex held. */

@@ -71,7 +71,7 @@ struct ibv_pd *xm_domain_pd(const struct xm_domain *d)
 	return d->pd;
 }
 
-static void complain(int err)
+void xm_domain_complain(int err)
 {
 	static uint64_t last_ns; /* atomic */
 	uint64_t now = xm_now_ns(), last = xm_load_relaxed(&last_ns);
@@ -80,7 +80,7 @@ static void complain(int err)
 		return;
 	xm_store(&last_ns, now);
 	xm_warn("verbs: memory cannot be registered with the device: %s%s", xm_strerror(err),
-		err == ENOMEM ? " (raise the limit of locked memory, see ulimit -l)" : "");
+		err == -ENOMEM ? " (raise the limit of locked memory, see ulimit -l)" : "");
 }
 
 /* NULL and *ret */
@@ -93,8 +93,6 @@ static struct ibv_mr *reg(struct xm_domain *d, const struct xm_slab *s, bool wri
 		access |= IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC;
 	mr = ibv_reg_mr(d->pd, s->addr, s->bytes, access);
 	*ret = mr ? 0 : errno ? -errno : -EIO;
-	if (!mr)
-		complain(-*ret);
 	return mr;
 }
 
@@ -115,8 +113,10 @@ int xm_domain_register(struct xm_domain *d, struct xm_slab *s)
 	if (s->domain)
 		return s->domain == d ? 0 : -EXDEV;
 	mr = reg(d, s, true, &ret);
-	if (!mr)
+	if (!mr) {
+		xm_domain_complain(ret);
 		return ret;
+	}
 	s->mr = mr;
 	s->rkey = mr->rkey;
 	s->domain = xm_domain_get(d);

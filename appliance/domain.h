@@ -32,8 +32,10 @@ int xm_domain_register(struct xm_domain *d, struct xm_slab *s);
 /* The slab's key is worth nothing when this returns. Not registered: nothing to do. As above. */
 void xm_domain_deregister(struct xm_slab *s);
 /* A registration of g->slab in g->domain beside all that it has, for no more than g->rights: g->mr, g->rkey. Takes no
- * reference. As xm_domain_register(). */
+ * reference. As xm_domain_register(), but not logged: the slab may have been cut meanwhile, which is no fault. */
 int xm_domain_grant(struct xm_grant *g);
+/* That the device said so, for the log; not each time. */
+void xm_domain_complain(int err);
 /* The grant's key is worth nothing when this returns. As above. */
 void xm_domain_revoke(struct xm_grant *g);
 

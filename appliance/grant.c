@@ -77,14 +77,19 @@ static int may_have(struct xm_appliance *a, const struct xm_grant_want *w)
 	return w->slab->grant_count < XM_SLAB_GRANTS_MAX ? (int)rights : -EUSERS;
 }
 
-/* No lock held. 0; -ENOMEM, or what the device says */
-static int make(const struct xm_grant_want *w, uint32_t rights, struct xm_grant **out)
+/* No lock held. 0; -EUSERS, -ENOMEM, or what the device says */
+static int make(struct xm_pool *p, const struct xm_grant_want *w, uint32_t rights, struct xm_grant **out)
 {
-	struct xm_grant *g = calloc(1, sizeof(*g));
-	int ret;
+	struct xm_grant *g;
+	int ret = xm_pool_may_grant(p);
 
-	if (!g)
+	if (ret < 0)
+		return ret;
+	g = calloc(1, sizeof(*g));
+	if (!g) {
+		xm_pool_grant_over(p);
 		return -ENOMEM;
+	}
 	g->session = w->session;
 	g->slab = w->slab;
 	g->rights = rights;
@@ -92,12 +97,28 @@ static int make(const struct xm_grant_want *w, uint32_t rights, struct xm_grant 
 	ret = xm_domain_grant(g);
 	if (ret < 0) {
 		free(g);
+		xm_pool_grant_over(p);
 		return ret;
 	}
 	xm_domain_get(g->domain);
 	xm_slab_get(g->slab);
 	*out = g;
 	return 0;
+}
+
+/* A slab that left its table was cut, and a device then says this and that: it is the slab that is not there. */
+static int explain(struct xm_appliance *a, const struct xm_grant_want *w, int err)
+{
+	int rights;
+
+	pthread_mutex_lock(&a->mutex);
+	rights = may_have(a, w);
+	pthread_mutex_unlock(&a->mutex);
+	if (rights == -ENXIO)
+		return -ENXIO;
+	if (err != -EUSERS)
+		xm_domain_complain(err);
+	return err;
 }
 
 int xm_grant_get(struct xm_appliance *a, const struct xm_grant_want *w, struct xm_wire_key *out)
@@ -114,9 +135,9 @@ int xm_grant_get(struct xm_appliance *a, const struct xm_grant_want *w, struct x
 	pthread_mutex_unlock(&a->mutex);
 	if (g || rights < 0)
 		return g ? 0 : rights;
-	ret = make(w, (uint32_t)rights, &g);
+	ret = make(&a->pool, w, (uint32_t)rights, &g);
 	if (ret < 0)
-		return ret;
+		return explain(a, w, ret);
 	pthread_mutex_lock(&a->mutex);
 	ret = may_have(a, w);
 	if (ret > 0) {
@@ -157,6 +178,7 @@ void xm_grant_end(struct xm_pool *p, struct xm_grant *list)
 		list = g->slab_next;
 		xm_domain_revoke(g);
 		xm_domain_put(g->domain);
+		xm_pool_grant_over(p);
 		xm_slab_put(p, g->slab, false);
 		free(g);
 	}

@@ -13,7 +13,8 @@
  *
  *      SLAB_KEYS (guest's worker): register --mutex: still there, still permitted?--> in both lists
  *                                             \--no--> deregister: the slab was not there
- *      drop, shrink, free (owner's worker):   in no session's list --> deregistered before the owner is answered
+ *      drop, shrink, free (owner's worker):   in no session's list --> deregistered before the owner is answered; more than
+ *                                             a few: the pool's thread deregisters
  *      end of a session, the owner's or the guest's (control thread): in no list --> the pool's thread deregisters
  */
 #ifndef XM_GRANT_H
@@ -21,7 +22,7 @@
 
 #include "appliance/appliance.h"
 
-#define XM_SLAB_GRANTS_MAX 64u /* of one slab: each pins its pages once more */
+#define XM_SLAB_GRANTS_MAX 64u /* of one slab */
 
 struct xm_grant {
 	struct xm_slab
@@ -44,7 +45,8 @@ struct xm_grant_want {
 };
 
 /* The guest's key to the slab: the one it has, or a new one. Guest's worker, no lock held; takes as long as registering
- * does. 0; -ENXIO the slab is there no more, or the session may not read it any more; -EUSERS it has its 64 grants;
+ * does. 0; -ENXIO the slab is there no more, or the session may not read it any more; -EUSERS it has its 64 grants, or
+ * there are as many in all as slabs (pool.h);
  * -ENOMEM, or what the device says. */
 int xm_grant_get(struct xm_appliance *a, const struct xm_grant_want *w, struct xm_wire_key *out);
 /* The slab leaves its region's table: its grants leave their sessions' lists and are the caller's, in s->grants. Mutex

@@ -90,7 +90,7 @@ static void take_out(struct xm_region *r, uint64_t first, uint64_t end, struct x
 {
 	uint64_t freed = 0;
 
-	gone->list = NULL;
+	*gone = (struct xm_gone){ .shared = r->type == XM_WIRE_REGION_SHARED };
 	for (uint64_t i = first; i < end; i++) {
 		struct xm_slab *s = r->slab[i];
 
@@ -101,6 +101,7 @@ static void take_out(struct xm_region *r, uint64_t first, uint64_t end, struct x
 		if (!s)
 			continue;
 		xm_grant_detach_slab(s);
+		gone->grants += s->grant_count;
 		s->next = gone->list;
 		gone->list = s;
 	}
@@ -123,12 +124,13 @@ static void end_grants(struct xm_appliance *a, struct xm_slab *s, bool now)
 		xm_pool_revoke(&a->pool, list);
 }
 
-/* Lets go of what was taken out. now: before the caller answers. A few slabs are destroyed by then, so that nobody who
- * still maps them reads on; many would take longer than the client waits, and go on the pool's thread, as do all
- * of a session that is over, which nobody waits for. */
+/* Lets go of what was taken out. now: before the caller answers. A few slabs are destroyed by then, or at least cut, so that
+ * nobody who still maps them reads on: what a guest of a shared region has under way over tcp does not keep them for
+ * other guests. Many slabs, or keys of guests, would take longer than the client waits, and go on the pool's thread, as do
+ * all of a session that is over, which nobody waits for. */
 static void let_go(struct xm_appliance *a, const struct xm_gone *gone, bool now)
 {
-	bool few = gone->promises <= XM_SLABS_NOW;
+	bool few = now && gone->promises <= XM_SLABS_NOW && gone->grants <= XM_SLABS_NOW;
 	struct xm_slab *list = gone->list;
 	uint64_t promises = gone->promises;
 
@@ -136,14 +138,16 @@ static void let_go(struct xm_appliance *a, const struct xm_gone *gone, bool now)
 		struct xm_slab *next = list->next;
 
 		list->next = NULL;
-		/* a key dies before the answer, also where a transfer over tcp keeps the slab, or a guest's key; the pool's
-		 * thread is trusted with those that nobody else holds, which are gone when their key is */
-		if (now && (few || xm_load(&list->refs) > 1))
+		/* a key dies before the answer, also where a transfer over tcp keeps the slab; the pool's thread is trusted
+		 * with those that nobody holds but guests' keys, which it takes back as well */
+		if (few || (now && (unsigned)xm_load(&list->refs) > 1 + list->grant_count))
 			xm_domain_deregister(list);
-		end_grants(a, list, now);
+		end_grants(a, list, few);
+		if (few && gone->shared && xm_load(&list->refs) > 1)
+			xm_slab_cut(list);
 		list->owes = true; /* the rest of the promises has no memory behind it and ends here */
 		promises--;
-		xm_slab_put(&a->pool, list, now && few);
+		xm_slab_put(&a->pool, list, few);
 		list = next;
 	}
 	xm_pool_release(&a->pool, promises);
@@ -352,7 +356,7 @@ int xm_lend_resize(struct xm_appliance *a, struct xm_session *s, uint64_t id, ui
 	uint64_t slabs;
 	int ret = slabs_for(a, size_bytes, &slabs);
 
-	*gone = (struct xm_gone){ NULL, 0 };
+	*gone = (struct xm_gone){ 0 };
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&a->mutex);
@@ -377,7 +381,7 @@ int xm_lend_drop(struct xm_appliance *a, struct xm_session *s, const struct xm_w
 	struct xm_region *r = NULL;
 	int ret;
 
-	*gone = (struct xm_gone){ NULL, 0 };
+	*gone = (struct xm_gone){ 0 };
 	pthread_mutex_lock(&a->mutex);
 	ret = find(a, s, req->region, XM_ACCESS_METADATA_WRITE, &r);
 	if (ret == 0 && (req->first > r->slabs || req->count > r->slabs - req->first))
@@ -412,7 +416,7 @@ int xm_lend_free(struct xm_appliance *a, struct xm_session *s, uint64_t id, stru
 	struct xm_region *r = NULL, **at;
 	int ret;
 
-	*gone = (struct xm_gone){ NULL, 0 };
+	*gone = (struct xm_gone){ 0 };
 	pthread_mutex_lock(&a->mutex);
 	ret = find(a, s, id, XM_ACCESS_METADATA_WRITE, &r);
 	if (ret < 0) {
@@ -484,12 +488,14 @@ void xm_lend_dispose(struct xm_appliance *a, struct xm_region *list)
 {
 	while (list) {
 		struct xm_region *r = list;
+		bool shared = r->type == XM_WIRE_REGION_SHARED; /* its slabs' grants are in lists of guests */
 		struct xm_gone gone;
 
-		pthread_mutex_lock(
-			&a->mutex); /* of nobody else, this region's slabs are in lists of guests */
+		if (shared)
+			pthread_mutex_lock(&a->mutex);
 		take_out(r, 0, r->slabs, &gone);
-		pthread_mutex_unlock(&a->mutex);
+		if (shared)
+			pthread_mutex_unlock(&a->mutex);
 		list = r->next;
 		let_go(a, &gone, false);
 		free(r->slab);
@@ -589,6 +595,16 @@ uint32_t xm_lend_rights(struct xm_appliance *a, const struct xm_session *s, uint
 	return xm_access_rights(s, r);
 }
 
+static bool exists(struct xm_appliance *a, uint64_t id)
+{
+	bool found;
+
+	pthread_mutex_lock(&a->mutex);
+	found = by_id(a, id) != NULL;
+	pthread_mutex_unlock(&a->mutex);
+	return found;
+}
+
 int xm_lend_get_slabs(struct xm_appliance *a, struct xm_session *s, const struct xm_wire_slabs *req,
 		      struct xm_slab **out, unsigned max, uint32_t *rights)
 {
@@ -601,7 +617,7 @@ int xm_lend_get_slabs(struct xm_appliance *a, struct xm_session *s, const struct
 		return n ? -ENXIO : -EINVAL;
 	ret = get_slab(a, s, &at, true, &out[0]);
 	if (ret < 0)
-		return ret;
+		return ret == -ENXIO && !exists(a, req->region) ? -ENOENT : ret;
 	pthread_mutex_lock(&a->mutex);
 	*rights = xm_lend_rights(a, s, req->region, req->first, out[0]);
 	for (at.slab++; *rights && have < n && lookup(a, s, &at, &out[have]) == 0; at.slab++)

@@ -142,27 +142,40 @@ static void doom_warm(struct xm_pool *p)
 	doom(p, s);
 }
 
+/* Mutex held, but not meanwhile. */
+static void end_one(struct xm_pool *p, struct xm_grant *g)
+{
+	p->revoking = true;
+	pthread_mutex_unlock(&p->mutex);
+	xm_grant_end(p, g); /* dooms the slab, if that was the last to hold it */
+	pthread_mutex_lock(&p->mutex);
+	p->revoking = false;
+	pthread_cond_broadcast(&p->made);
+}
+
 /* One piece of work for the pool's thread. Mutex held, but not meanwhile. 0: there was none; -errno */
 static int work(struct xm_pool *p)
 {
-	struct xm_slab *s = NULL, *doomed = NULL;
-	struct xm_grant *revoked = pop_revoked(p);
+	struct xm_grant *revoked = NULL;
+	struct xm_slab *s = NULL, *doomed;
 	int ret = 0;
 
-	if (!revoked && !p->doomed && is_crowded(p))
+	if (!p->revoked && !p->doomed && is_crowded(p))
 		doom_warm(p);
-	if (!revoked)
-		doomed = pop(&p->doomed);
-	if (!revoked && !doomed && p->active && !p->no_keys)
+	/* first: memory that somebody may wait for, while nobody waits for the end of a key */
+	doomed = pop(&p->doomed);
+	if (!doomed)
+		revoked = pop_revoked(p);
+	if (revoked) {
+		end_one(p, revoked);
+		return 1;
+	}
+	if (!doomed && p->active && !p->no_keys)
 		s = pick(p, NULL);
-	if (!revoked && !doomed && !s && !wants_warm(p))
+	if (!doomed && !s && !wants_warm(p))
 		return 0;
 	p->busy = true;
-	if (revoked) {
-		pthread_mutex_unlock(&p->mutex);
-		xm_grant_end(p, revoked); /* dooms the slab, if that was the last to hold it */
-		pthread_mutex_lock(&p->mutex);
-	} else if (doomed) {
+	if (doomed) {
 		pthread_mutex_unlock(&p->mutex);
 		destroy_one(p, doomed);
 		pthread_mutex_lock(&p->mutex);
@@ -280,20 +293,22 @@ static struct xm_slab *pick_for(struct xm_pool *p, const struct xm_domain *domai
 
 /* A warm slab; NULL: there is room for one more, which is counted in backed. Mutex held, but not meanwhile.
  * With everything else lent, the memory that was promised to us is with a slab that is in the making, is warm for another
- * domain, waits to be destroyed or is being destroyed. All of that is the pool's thread's: a device may take long, and who
- * takes slabs may also serve those who want none. */
+ * domain, waits to be destroyed or is being destroyed, or is kept by a key that is being taken back. All of that is the
+ * pool's thread's: a device may take long, and who takes slabs may also serve those who want none. For keys to be taken
+ * back, of which there may be many, nobody waits as long as there is anything else: a warm slab is given up first, and
+ * what is doomed comes before the next key. */
 static struct xm_slab *await_slab(struct xm_pool *p, const struct xm_domain *domain)
 {
 	struct xm_slab *s;
 
 	p->waiting++;
 	while (!(s = pick_for(p, domain)) && p->backed >= p->total && !p->stopping) {
-		bool at_work = p->busy || p->doomed || p->revoked;
+		bool at_work = p->busy || p->doomed;
 
-		if (!at_work && !p->warm)
-			break; /* somebody else has made the slab that this one is asked for */
-		if (!at_work)
+		if (!at_work && p->warm)
 			doom_warm(p);
+		else if (!at_work && !p->revoked && !p->revoking)
+			break; /* somebody else has made the slab that this one is asked for */
 		pthread_cond_signal(&p->work);
 		pthread_cond_wait(&p->made, &p->mutex);
 	}
@@ -355,6 +370,27 @@ void xm_pool_forget(struct xm_pool *p, struct xm_domain *domain)
 	pthread_cond_signal(&p->work);
 	pthread_mutex_unlock(&p->mutex);
 	xm_domain_put(old);
+}
+
+int xm_pool_may_grant(struct xm_pool *p)
+{
+	int ret = -EUSERS;
+
+	pthread_mutex_lock(&p->mutex);
+	if (p->grants < p->total) {
+		p->grants++;
+		ret = 0;
+	}
+	pthread_mutex_unlock(&p->mutex);
+	return ret;
+}
+
+void xm_pool_grant_over(struct xm_pool *p)
+{
+	pthread_mutex_lock(&p->mutex);
+	xm_assert(p->grants > 0);
+	p->grants--;
+	pthread_mutex_unlock(&p->mutex);
 }
 
 void xm_pool_revoke(struct xm_pool *p, struct xm_grant *list)

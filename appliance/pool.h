@@ -32,6 +32,8 @@ struct xm_pool {
 	unsigned warm_count;
 	struct xm_slab *warm, *doomed;
 	struct xm_grant *revoked; /* to be deregistered, by slab_next; each keeps its slab */
+	bool revoking;		  /* the pool's thread deregisters one of those */
+	uint64_t grants; /* guests' keys, those to be deregistered included: each pins a slab once more */
 	struct xm_domain *active; /* warm slabs are registered for it; one reference; NULL: for none */
 	struct xm_domain *keying; /* that the pool's thread registers a slab for now; only compared */
 	bool no_keys;		  /* registering failed: not tried again before the next slab is taken */
@@ -59,6 +61,10 @@ int xm_pool_take(struct xm_pool *p, struct xm_domain *domain, bool populate, str
 struct xm_domain *xm_pool_activate(struct xm_pool *p, struct xm_domain *domain);
 /* The domain's session is over: warm slabs that were registered for it are destroyed, by the pool's thread. */
 void xm_pool_forget(struct xm_pool *p, struct xm_domain *domain);
+/* A guest may have one more key: counted until xm_pool_grant_over(). 0; -EUSERS: there are as many as slabs, and no more
+ * memory is locked than twice what is lent. */
+int xm_pool_may_grant(struct xm_pool *p);
+void xm_pool_grant_over(struct xm_pool *p);
 /* Grants that are in no list (grant.h), by slab_next: the pool's thread ends them. NULL is fine. */
 void xm_pool_revoke(struct xm_pool *p, struct xm_grant *list);
 void xm_slab_get(struct xm_slab *s);

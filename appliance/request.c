@@ -117,15 +117,24 @@ static int do_list(struct xm_request *r)
 	return 0;
 }
 
-/* A descriptor by which a slab can be mapped for reading only, whoever asks for more. -errno */
+/* A descriptor by which a slab can be mapped for reading only, whoever asks for more. Whoever has one already can hold
+ * others' opens up for long, by a lease: that is not waited for. -EMFILE, -ENOMEM: that passes; -EIO */
 static int open_to_read(const struct xm_slab *s)
 {
 	char path[40];
 	int fd;
 
 	xm_snprintf(path, sizeof(path), "/proc/self/fd/%d", s->fd);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd >= 0)
+		return fd;
+	switch (errno) {
+	case EAGAIN:
+	case EMFILE:
+	case ENFILE: return -EMFILE;
+	case ENOMEM: return -ENOMEM;
+	default: return -EIO;
+	}
 }
 
 /* What is sent of the slabs that r has. Their number, less where descriptors run out; -errno: not even the first. */
@@ -136,7 +145,7 @@ static int choose_fds(struct xm_request *r, bool write)
 		int fd = write ? r->slab[i]->fd : open_to_read(r->slab[i]);
 
 		if (fd < 0 && i == 0)
-			return fd == -ENFILE ? -EMFILE : fd;
+			return fd;
 		if (fd < 0)
 			return (int)i;
 		r->fd[i] = fd;
@@ -157,6 +166,14 @@ void xm_request_done(struct xm_request *r)
 	put_slabs(r, 0);
 }
 
+/* As xm_lend_get_slabs(). A client of 1.2 is told of a region that is gone as it always was. */
+static int get_slabs(struct xm_request *r, struct xm_slab **out, unsigned max, uint32_t *rights)
+{
+	int n = xm_lend_get_slabs(r->a, r->session, &r->in->u.slabs, out, max, rights);
+
+	return n == -ENOENT && r->minor < 3 ? -ENXIO : n;
+}
+
 static int do_slab_map(struct xm_request *r)
 {
 	const struct xm_wire_slabs *in = &r->in->u.slabs;
@@ -165,7 +182,7 @@ static int do_slab_map(struct xm_request *r)
 
 	if (!r->peer.local)
 		return -EOPNOTSUPP; /* memory objects cannot be handed over a network */
-	n = xm_lend_get_slabs(r->a, r->session, in, r->slab, XM_WIRE_FDS, &rights);
+	n = get_slabs(r, r->slab, XM_WIRE_FDS, &rights);
 	if (n < 0)
 		return n;
 	r->slabs = (unsigned)n;
@@ -241,7 +258,7 @@ static int do_slab_keys(struct xm_request *r)
 		r->text = "no verbs connection yet: connect first, then ask for keys";
 		return -EAGAIN;
 	}
-	n = xm_lend_get_slabs(r->a, r->session, &r->in->u.slabs, slab, XM_WIRE_KEYS, &rights);
+	n = get_slabs(r, slab, XM_WIRE_KEYS, &rights);
 	ret = n;
 	if (n > 0) {
 		out->region = r->in->u.slabs.region;
@@ -251,7 +268,7 @@ static int do_slab_keys(struct xm_request *r)
 		if (ret > 0)
 			out->count = (uint32_t)ret;
 		else if (ret == -EUSERS)
-			r->text = "as many other sessions as may have a key to the slab";
+			r->text = "others have too many keys: 64 to this slab, or as many in all as --memory has slabs";
 		else if (ret != -ENXIO)
 			r->text = "the appliance cannot register memory with its device (see its log, and ulimit -l "
 				  "there)";
@@ -326,7 +343,7 @@ bool xm_request_answer(struct xm_request *r)
 
 	r->slabs = 0;
 	r->fds_made = false;
-	r->gone = (struct xm_gone){ NULL, 0 };
+	r->gone = (struct xm_gone){ 0 };
 	r->bye = false;
 	r->text = NULL;
 	memset(&r->out->h, 0, sizeof(r->out->h));

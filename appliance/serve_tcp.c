@@ -10,8 +10,9 @@
  * byte has moved, so a slab that is freed meanwhile lives as long as the kernel still copies. When a
  * connection's ring of responses is full, it is not received from: a peer that does not read is not served.
  *
- * A session that also uses shared memory can truncate its own slabs under us: copies made by the kernel then
- * fail (the connection ends); those made here are guarded against SIGBUS and answer -EIO.
+ * A session that also uses shared memory can truncate its own slabs under us, and so does the appliance with slabs of a
+ * shared region that its owner frees: copies made by the kernel then
+ * fail (the connection ends); those made here are guarded against SIGBUS and answer -EIO, or -ENXIO what was freed.
  *
  * A connection that takes the place of another one of its link (same session, same link id) is answered only when
  * that one is gone, its last receive into a slab completed: so nothing that the client has given up is written
@@ -273,6 +274,13 @@ static void end_request(struct xm_data *d, struct data_conn *c)
 		c->status = guarded_atomic(c->request.op, (uint64_t *)(void *)c->seg[0].addr, c->words,
 					   &before);
 	put_segments(d, c->seg, &c->segs);
+	if (c->status == -EIO) { /* the memory went away: freed since, which another look shows, or cut by a client */
+		int segs = locate(d, c);
+
+		c->segs = xm_max(segs, 0);
+		c->status = segs < 0 ? segs : -EIO;
+		put_segments(d, c->seg, &c->segs);
+	}
 	respond(d, c, c->status, 0, before);
 	c->in_request = false;
 }

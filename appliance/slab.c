@@ -3,7 +3,8 @@
  * slab.c - memory objects. Runs on the control thread's workers, the pool's thread and (unpopulated slabs) the tcp
  * thread; no locks. No sealing is allowed on the objects (memfd without MFD_ALLOW_SEALING): a seal
  * against shrinking would bind us as well, and truncation is how a freed slab is taken from those who map it.
- * A client can therefore truncate a slab of its own; the tcp thread expects that (serve_tcp.c).
+ * A client can therefore truncate a slab of its own, and one that was freed is truncated while transfers under way still
+ * hold it; the tcp thread expects that (serve_tcp.c).
  */
 #include "appliance/slab.h"
 
@@ -95,14 +96,19 @@ free_struct:
 	return ret;
 }
 
+void xm_slab_cut(struct xm_slab *s)
+{
+	while (ftruncate(s->fd, 0) < 0 && errno == EINTR)
+		;
+}
+
 void xm_slab_destroy(struct xm_slab *s)
 {
 	if (!s)
 		return;
 	xm_domain_deregister(s);
 	munmap(s->addr, s->bytes);
-	while (ftruncate(s->fd, 0) < 0 && errno == EINTR)
-		;
+	xm_slab_cut(s);
 	close(s->fd);
 	free(s);
 }

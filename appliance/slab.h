@@ -40,6 +40,8 @@ struct xm_slab {
 /* refs = 1, all zeros. populate: its pages are allocated (and charged to this process) now.
  * 0; -ENOMEM; -EMFILE. Blocks for some 20 ms a 64 MiB slab. */
 int xm_slab_create(const struct xm_slab_kind *kind, bool populate, struct xm_slab **out);
+/* Cuts off every mapping of it: who touches it meets a signal, the kernel EFAULT. For ever. */
+void xm_slab_cut(struct xm_slab *s);
 /* Invalidates its key, cuts off every mapping of it and frees its memory. refs must be 0. NULL is fine. */
 void xm_slab_destroy(struct xm_slab *s);
 

@@ -26,10 +26,11 @@
  *     connection: what was in flight beside it may come back with -ENOLINK, to be repeated.)
  *   - No malloc, no stdio after open(): these functions run inside the resolution of page faults.
  *
- * Status values: 0; -ENXIO range not present (freed, beyond the end); -EACCES not permitted; -ENOLINK the
- * connection died (the operation may or may not have happened; reads and writes may be repeated, atomics
- * may not); -EFAULT the local buffer went away; -EIO the peer answered nonsense; -EBADMSG checksum error; -ENOMEM,
- * -EMFILE this process lacks something just now: to be repeated.
+ * Status values: 0; -ENXIO range not present (freed, beyond the end); -EACCES not permitted, or (verbs, another
+ * session's region) too many other guests have keys: 64 to the slab, or as many in all as the appliance has slabs; -ENOLINK
+ * the connection died (the operation may or may not have happened; reads and writes may be repeated, atomics may not);
+ * -EFAULT the local buffer went away; -EIO the peer answered nonsense, or cannot; -EBADMSG checksum error; -ENOMEM, -EMFILE
+ * this process, or the appliance, lacks something just now: to be repeated.
  */
 #ifndef XM_LINK_H
 #define XM_LINK_H
@@ -222,6 +223,12 @@ int xm_peer_region_resize(struct xm_peer *p, uint64_t region, uint64_t size_byte
 			  struct xm_region_info *out);
 int xm_peer_region_drop_slabs(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count);
 int xm_peer_region_free(struct xm_peer *p, uint64_t region);
+/* A region of another session, opened by name, will not be used any more: forgotten here, nothing of it stays mapped, and
+ * the appliance is not asked. Not while operations on it are under way, on any link. Whoever uses its id again, or opens it
+ * again, finds it as before. A client has room for 256 regions that it uses over shm or verbs; one that its owner
+ * has freed makes room by itself a second after an operation or xm_peer_region_info() has found out, until then others may
+ * be answered -ENOMEM. */
+void xm_peer_region_close(struct xm_peer *p, uint64_t region);
 int xm_peer_region_info(struct xm_peer *p, uint64_t region, struct xm_region_info *out);
 /* Prepares this process for access to slabs [first, first+count) of the region (shm: maps their memory
  * objects, for reading only where it has no more rights; tcp: nothing). Slabs already mapped are left. Safe at any time; called ahead of first use, and

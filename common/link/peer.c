@@ -474,8 +474,17 @@ int xm_peer_region_info(struct xm_peer *p, uint64_t region, struct xm_region_inf
 	ret = region_call(p, XM_WIRE_REGION_INFO, region, 0);
 	if (ret == 0)
 		region_out(&p->rep.u.region, out);
+	else if (ret == -ENOENT)
+		xm_peer_region_left(p, region);
 	pthread_mutex_unlock(&p->mutex);
 	return ret;
+}
+
+void xm_peer_region_close(struct xm_peer *p, uint64_t region)
+{
+	pthread_mutex_lock(&p->mutex);
+	xm_peer_region_gone(p, region);
+	pthread_mutex_unlock(&p->mutex);
 }
 
 int xm_peer_appliance_stat(struct xm_peer *p, struct xm_appliance_stat *out)

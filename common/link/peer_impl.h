@@ -16,6 +16,10 @@
  * Readers take no lock: base is stored before the bit is set, and the bit is cleared before the mapping goes. A key
  * may be replaced while it is read, and half of one with half of another would reach memory that is not the slab's:
  * seq is odd while it is written, and a reader that sees it odd or changed asks under the mutex.
+ *
+ * The entry of a region, with its ranges, serves another one later. Who frees or closes a region has no operations on it
+ * under way. A guest cannot know when its owner does: then what has looked up an address just before has a second to use
+ * it, until which the entry is nobody's.
  */
 #ifndef XM_PEER_IMPL_H
 #define XM_PEER_IMPL_H
@@ -33,6 +37,8 @@
 #define XM_CHUNK_SLABS 64u     /* bits of a word */
 #define XM_REGION_CHUNKS 4096u /* 262144 slabs: 16 TiB of 64 MiB slabs; the appliance has the same limit */
 #define XM_REGION_GONE UINT64_MAX
+#define XM_REGION_LEFT (UINT64_MAX - 1)
+#define XM_REGION_REST_NS 1000000000ull /* before the entry of a region that others freed serves another one */
 
 struct xm_key {
 	uint32_t seq; /* atomic, as the next; written under the peer's mutex */
@@ -47,7 +53,8 @@ struct xm_chunk {
 };
 
 struct xm_slab_table {
-	uint64_t id;		 /* atomic; 0: never used, XM_REGION_GONE: freed */
+	uint64_t id;		 /* atomic; 0: never used, XM_REGION_GONE: freed, XM_REGION_LEFT: by somebody else */
+	uint64_t left_ns;	 /* when that was found */
 	struct xm_chunk *chunks; /* mapped at first use, kept when the entry is reused */
 };
 
@@ -131,12 +138,14 @@ int xm_peer_key_get(struct xm_peer *p, uint64_t region, uint64_t slab, struct xm
  * could not be asked; -ENXIO it has none; -EACCES; -ENOMEM, -EMFILE: not known, to be repeated. */
 int xm_peer_key_refused(struct xm_peer *p, uint64_t region, uint64_t slab, const struct xm_wire_key *by);
 /* Maps slab and some after it (verbs: asks for their keys). refresh: even if it is mapped (the appliance replaced it).
- * Takes the mutex; blocks for a control call. 0; -ENXIO not present; -EACCES; -ENOLINK; -ENOMEM, -EMFILE (here or there: it passes); -EAGAIN
+ * Takes the mutex; blocks for a control call. 0; -ENXIO not present; -EACCES also: others have too many keys; -ENOLINK;
+ * -ENOMEM, -EMFILE (here or there: it passes); -EIO; -EAGAIN
  * verbs: no link of the session is connected yet. */
 int xm_peer_slab_map(struct xm_peer *p, uint64_t region, uint64_t slab, int refresh);
-/* Forget mappings; mutex held. */
+/* Forget mappings; mutex held. gone: it is not in use here; left: others freed it, and it may be. */
 void xm_peer_slabs_drop(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count);
 void xm_peer_region_gone(struct xm_peer *p, uint64_t region);
+void xm_peer_region_left(struct xm_peer *p, uint64_t region);
 void xm_peer_slabs_fini(struct xm_peer *p);
 
 /* links */

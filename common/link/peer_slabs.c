@@ -44,7 +44,14 @@ static unsigned slot_of(uint64_t region)
 /* What marks unused entries is no region's id. */
 static bool is_region(uint64_t id)
 {
-	return id != 0 && id != XM_REGION_GONE;
+	return id != 0 && id < XM_REGION_LEFT;
+}
+
+/* May an entry serve another region? Mutex held. */
+static bool is_free(const struct xm_slab_table *t)
+{
+	return !is_region(t->id) &&
+	       (t->id != XM_REGION_LEFT || xm_now_ns() - t->left_ns >= XM_REGION_REST_NS);
 }
 
 static struct xm_slab_table *find_region(struct xm_peer *p, uint64_t region)
@@ -109,6 +116,7 @@ bool xm_peer_key(struct xm_peer *p, uint64_t region, uint64_t slab, struct xm_wi
 	return true;
 }
 
+/* 0; -ENXIO; -ENOMEM: as many regions as can be, or more than that within a second. Mutex held. */
 static int make_region(struct xm_peer *p, uint64_t region, struct xm_slab_table **out)
 {
 	struct xm_slab_table *t = find_region(p, region);
@@ -119,7 +127,7 @@ static int make_region(struct xm_peer *p, uint64_t region, struct xm_slab_table 
 	for (unsigned i = 0; !t && i < XM_PEER_REGIONS; i++) {
 		struct xm_slab_table *free_one = &p->regions[(at + i) & (XM_PEER_REGIONS - 1)];
 
-		if (is_region(free_one->id))
+		if (!is_free(free_one))
 			continue;
 		if (!free_one->chunks)
 			free_one->chunks = xm_link_alloc(XM_REGION_CHUNKS * sizeof(struct xm_chunk));
@@ -249,7 +257,7 @@ static int fetch_slabs(struct xm_peer *p, struct xm_slab_table *t, uint64_t firs
 static int told(int ret)
 {
 	if (ret == -EUSERS)
-		return -ENOMEM; /* as many sessions have keys to the slab as may: that passes */
+		return -EACCES; /* others have as many keys as may be: nothing to wait for, they may keep them */
 	return ret == -ENOENT ? -ENXIO : xm_min(ret, 0);
 }
 
@@ -264,6 +272,8 @@ static int need_slab(struct xm_peer *p, uint64_t region, uint64_t slab, int refr
 		ret = fetch_slabs(p, *out, slab, 1);
 	if (ret < 0 && !known)
 		xm_peer_region_gone(p, region); /* no room is kept for what there is not */
+	else if (ret == -ENOENT)
+		xm_peer_region_left(p, region);
 	return told(ret);
 }
 
@@ -296,9 +306,18 @@ int xm_peer_key_get(struct xm_peer *p, uint64_t region, uint64_t slab, struct xm
 	return ret;
 }
 
+/* Has the table neither mappings nor keys? Mutex held. */
+static bool is_empty(const struct xm_slab_table *t)
+{
+	for (unsigned i = 0; i < XM_REGION_CHUNKS; i++)
+		if (t->chunks[i].mapped)
+			return false;
+	return true;
+}
+
 int xm_peer_region_attach(struct xm_peer *p, uint64_t region, uint64_t first, uint64_t count)
 {
-	struct xm_slab_table *t;
+	struct xm_slab_table *t = NULL;
 	uint64_t at = first;
 	bool known;
 	int ret;
@@ -319,8 +338,10 @@ int xm_peer_region_attach(struct xm_peer *p, uint64_t region, uint64_t first, ui
 		if (ret > 0)
 			at += (uint64_t)ret;
 	}
-	if (ret < 0 && !known && at == first)
+	if (ret < 0 && !known && t && is_empty(t)) /* else others use already what came before it failed */
 		xm_peer_region_gone(p, region);
+	else if (ret == -ENOENT)
+		xm_peer_region_left(p, region);
 	pthread_mutex_unlock(&p->mutex);
 	ret = told(ret);
 	if (ret == -EAGAIN && p->uri.kind == XM_URI_VERBS)
@@ -373,13 +394,25 @@ void xm_peer_slabs_drop(struct xm_peer *p, uint64_t region, uint64_t first, uint
 	}
 }
 
-void xm_peer_region_gone(struct xm_peer *p, uint64_t region)
+static void end_region(struct xm_peer *p, uint64_t region, uint64_t mark)
 {
 	struct xm_slab_table *t = find_region(p, region);
 
+	if (!t)
+		return;
 	xm_peer_slabs_drop(p, region, 0, UINT64_MAX);
-	if (t)
-		xm_store(&t->id, XM_REGION_GONE);
+	t->left_ns = xm_now_ns();
+	xm_store(&t->id, mark);
+}
+
+void xm_peer_region_gone(struct xm_peer *p, uint64_t region)
+{
+	end_region(p, region, XM_REGION_GONE);
+}
+
+void xm_peer_region_left(struct xm_peer *p, uint64_t region)
+{
+	end_region(p, region, XM_REGION_LEFT);
 }
 
 void xm_peer_slabs_fini(struct xm_peer *p)

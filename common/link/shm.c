@@ -134,8 +134,9 @@ static int copy(struct xm_link *l, const struct iovec *local, int n, struct rang
 {
 	struct xm_peer *p = l->peer;
 	struct iovec remote[PIECES];
+	bool doubted = false;
 
-	for (int attempt = 0; attempt <= PIECES; attempt++) {
+	for (int attempt = 0; attempt <= PIECES + 1; attempt++) {
 		int pieces = locate(p, &at, remote);
 		ssize_t done;
 		int ret;
@@ -151,8 +152,11 @@ static int copy(struct xm_link *l, const struct iovec *local, int n, struct rang
 		if (done < 0 && done != -EFAULT)
 			return done == -ENOMEM ? -ENOMEM : -EIO;
 		ret = find_cause(p, at.region, at.off + (uint64_t)xm_max(done, 0), at.off + at.len);
-		if (ret < 0)
+		/* a slab that answers now may have been mapped anew by another thread since: once more before the caller's
+		 * memory is to blame */
+		if (ret < 0 && (ret != -EFAULT || doubted))
 			return ret;
+		doubted = ret == -EFAULT;
 	}
 	return -ENOMEM;
 }

@@ -157,6 +157,7 @@ struct client {
 	struct xm_session *s;
 	struct xm_wire_msg in, out;
 	struct xm_request r;
+	unsigned minor; /* 0: today's */
 	pthread_t thread;
 	int done; /* atomic */
 };
@@ -197,9 +198,11 @@ static void *rest(void *arg)
 static bool begin(struct client *c, uint16_t type)
 {
 	c->in.h = (struct xm_wire_header){ .type = type };
-	c->r = (struct xm_request){
-		.a = &a, .session = c->s, .minor = XM_WIRE_MINOR, .in = &c->in, .out = &c->out
-	};
+	c->r = (struct xm_request){ .a = &a,
+				    .session = c->s,
+				    .minor = c->minor ? c->minor : XM_WIRE_MINOR,
+				    .in = &c->in,
+				    .out = &c->out };
 	return !xm_request_answer(&c->r);
 }
 

@@ -5,6 +5,8 @@
  */
 #include "tests/unit/grants_rig.h"
 
+#include <sys/uio.h>
+
 static uint64_t seed;
 
 /* ---- keys ---------------------------------------------------------------------------------------------- */
@@ -36,7 +38,11 @@ static void test_guest_when_it_asks_again_then_has_the_same_key(void **unused)
 	assert_int_equal(ask_slabs(&g, XM_WIRE_SLAB_KEYS, region, 0, SIZE), 0);
 	assert_int_equal(g.out.u.keys.count, 2);
 	assert_memory_equal(&g.out.u.keys.key[0], &first, sizeof(first));
+	assert_int_equal(ask_slabs(&owner, XM_WIRE_REGION_DROP, region, 1, 1), 0);
+	assert_int_equal(ask_key(&g, region, 1), -ENXIO);
 	assert_int_equal(free_region(&owner, region), 0);
+	assert_int_equal(ask_key(&g, region, 0), -ENOENT);
+	g.minor = 2;
 	assert_int_equal(ask_key(&g, region, 0), -ENXIO);
 	leave(&g);
 	leave(&h);
@@ -157,6 +163,15 @@ static void test_two_guests_when_one_place_is_left_then_one_has_it(void **unused
 
 enum end { DROP, SHRINK, FREE, REPLACE, LEAVE, ENDS };
 
+/* What is there, by a copy that the kernel makes; -errno */
+static int peek(const uint8_t *at)
+{
+	uint8_t byte;
+	struct iovec to = { &byte, 1 }, from = { (void *)at, 1 };
+
+	return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1 ? byte : -errno;
+}
+
 static void take_back(struct client *owner, uint64_t region, enum end how)
 {
 	switch (how) {
@@ -201,7 +216,8 @@ static void test_slab_when_taken_back_while_a_guest_registers_it_then_the_guest_
 	}
 }
 
-static void test_slab_when_taken_back_then_guests_keys_are_dead_before_the_owner_is_answered(void **unused)
+static void test_slab_when_taken_back_then_keys_of_guests_that_are_there_die_before_the_owner_is_answered(
+	void **unused)
 {
 	static struct client owner, g[3];
 
@@ -226,7 +242,8 @@ static void test_slab_when_taken_back_then_guests_keys_are_dead_before_the_owner
 				  : how == FREE ? XM_WIRE_REGION_FREE
 						: XM_WIRE_REGION_RESIZE);
 		rig_until(locked(&inside) == 1);
-		assert_int_equal(ask_key(&g[0], region, 0), -ENXIO); /* nobody waits for the owner */
+		assert_int_equal(ask_key(&g[0], region, 0),
+				 how == FREE ? -ENOENT : -ENXIO); /* nobody waits for the owner */
 		leave(&g[1]);
 		assert_false(xm_load(&owner.done));
 		set(&shut_revoke, false);
@@ -240,23 +257,160 @@ static void test_slab_when_taken_back_then_guests_keys_are_dead_before_the_owner
 	}
 }
 
-/* More than are destroyed before the answer. */
-static void test_many_slabs_when_freed_then_guests_keys_are_dead_all_the_same(void **unused)
+static struct xm_slab *slab_of(const struct client *owner, uint64_t index)
+{
+	struct xm_slab *s;
+
+	pthread_mutex_lock(&a.mutex);
+	s = owner->s->regions->slab[index];
+	pthread_mutex_unlock(&a.mutex);
+	return s;
+}
+
+/* More than are destroyed before the answer. What is held by a transfer besides loses its owner's key at once. */
+static void test_many_slabs_when_freed_then_the_owner_does_not_wait_for_guests_keys(void **unused)
+{
+	static struct client owner, g;
+	struct xm_slab *keyed, *held;
+	uint64_t region;
+
+	enter(&owner);
+	enter(&g);
+	region = share(&owner, XM_SLABS_NOW + 6, XM_WIRE_RIGHT_READ);
+	for (unsigned i = 0; i < XM_SLABS_NOW + 6; i++) {
+		assert_int_equal(ask_key(&owner, region, i), 0);
+		if (i % 9 == 0)
+			assert_int_equal(ask_key(&g, region, i), 0);
+	}
+	assert_int_equal(alive(), 8);
+	held = slab_of(&owner, 0);
+	keyed = slab_of(&owner, 9);
+	xm_slab_get(held);
+	set(&shut_revoke, true);
+	assert_int_equal(free_region(&owner, region), 0);
+	assert_int_equal(alive(), 8);
+	assert_null(held->domain);
+	rig_until(locked(&inside) == 1);
+	assert_non_null(keyed->domain); /* its guest's key keeps it, for the pool's thread */
+	set(&shut_revoke, false);
+	xm_slab_put(&a.pool, held, false);
+	rig_until(stat().backed_slabs == 0);
+	assert_int_equal(alive(), 0);
+	assert_int_equal(locked(&revoked_by_pool), 8);
+	leave(&g);
+	leave(&owner);
+}
+
+static void test_few_slabs_when_freed_with_many_keys_then_the_owner_does_not_wait_for_them(void **unused)
+{
+	static struct client owner, g[XM_SLABS_NOW / SIZE + 1];
+
+	enter(&owner);
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(g); i++)
+		enter(&g[i]);
+	for (unsigned more = 0; more < 2; more++) {
+		uint64_t region = share(&owner, SIZE, XM_WIRE_RIGHT_READ);
+
+		for (unsigned i = 0; i + 1 < XM_ARRAY_SIZE(g); i++)
+			for (unsigned k = 0; k < SIZE; k++)
+				assert_int_equal(ask_key(&g[i], region, k), 0);
+		assert_int_equal(alive(), XM_SLABS_NOW);
+		if (more) {
+			assert_int_equal(ask_key(&g[XM_ARRAY_SIZE(g) - 1], region, 0), 0);
+			set(&shut_revoke, true);
+		}
+		assert_int_equal(free_region(&owner, region), 0);
+		assert_int_equal(alive(), more ? XM_SLABS_NOW + 1 : 0);
+		set(&shut_revoke, false);
+		rig_until(stat().backed_slabs == 0);
+		assert_int_equal(alive(), 0);
+		assert_int_equal(locked(&revoked_by_pool), more ? XM_SLABS_NOW + 1 : 0);
+	}
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(g); i++)
+		leave(&g[i]);
+	leave(&owner);
+}
+
+/* A reference as the tcp thread holds one for as long as somebody does not read what he asked for. */
+static void test_mapping_of_a_guest_when_the_owner_is_answered_then_is_gone_whoever_holds_the_slab(
+	void **unused)
+{
+	static struct client owner, g;
+
+	for (enum end how = DROP; how <= FREE; how++) {
+		struct xm_slab *held;
+		uint64_t region;
+		uint8_t *mapped;
+
+		enter(&owner);
+		enter(&g);
+		region = share(&owner, SIZE, XM_WIRE_RIGHT_READ);
+		assert_int_equal(ask_key(&g, region, 0), 0);
+		held = slab_of(&owner, 0);
+		xm_slab_get(held);
+		held->addr[5] = 0x5a;
+		mapped = mmap(NULL, RIG_SLAB, PROT_READ, MAP_SHARED, held->fd, 0);
+		assert_true(mapped != MAP_FAILED);
+		assert_int_equal(peek(mapped + 5), 0x5a);
+		take_back(&owner, region, how);
+		assert_int_equal(peek(mapped + 5), -EFAULT);
+		assert_int_equal(stat().backed_slabs, 1);
+		xm_slab_put(&a.pool, held, false);
+		rig_until(stat().backed_slabs == 0);
+		munmap(mapped, RIG_SLAB);
+		leave(&g);
+		leave(&owner);
+	}
+}
+
+/* A device cannot register what is cut: that is no shortage. */
+static void test_key_when_the_slab_is_cut_while_it_is_made_then_the_slab_is_not_there(void **unused)
 {
 	static struct client owner, g;
 	uint64_t region;
 
 	enter(&owner);
 	enter(&g);
-	region = share(&owner, XM_SLABS_NOW + 6, XM_WIRE_RIGHT_READ);
-	for (unsigned i = 0; i < XM_SLABS_NOW + 6; i++)
-		assert_int_equal(ask_key(i % 9 ? &owner : &g, region, i), 0);
-	assert_int_equal(alive(), 8);
+	region = share(&owner, SIZE, XM_WIRE_RIGHT_READ);
+	assert_int_equal(ask_key(&owner, region, 0), 0);
+	set(&shut_grant, true);
+	set(&refuse, true);
+	want_slabs(&g, region, 0, 1);
+	start_ask(&g, XM_WIRE_SLAB_KEYS);
+	rig_until(locked(&inside) == 1);
 	assert_int_equal(free_region(&owner, region), 0);
-	assert_int_equal(alive(), 0);
-	assert_int_equal(locked(&revoked_by_pool), 0);
-	rig_until(stat().backed_slabs == 0);
+	set(&shut_grant, false);
+	assert_int_equal(finish(&g), -ENXIO);
+	assert_null(strstr(g.out.u.error.text, "register"));
 	leave(&g);
+	leave(&owner);
+}
+
+static void test_keys_in_all_are_no_more_than_slabs(void **unused)
+{
+	static struct client owner, g[3];
+	uint64_t region;
+
+	enter(&owner);
+	region = share(&owner, SLABS / 2, XM_WIRE_RIGHT_READ);
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(g); i++)
+		enter(&g[i]);
+	for (unsigned i = 0; i < SLABS; i++)
+		assert_int_equal(ask_key(&g[i % 2], region, i / 2), 0);
+	assert_int_equal(ask_key(&g[2], region, 0), -EUSERS);
+	assert_non_null(strstr(g[2].out.u.error.text, "keys"));
+	assert_int_equal(ask_key(&g[0], region, 0), 0); /* who has one keeps it */
+	assert_int_equal(ask_key(&owner, region, 0), 0);
+	assert_int_equal(granted, SLABS);
+	set(&shut_revoke, true);
+	leave(&g[0]);
+	assert_int_equal(ask_key(&g[2], region, 0),
+			 -EUSERS); /* they pin their pages until they are taken back */
+	set(&shut_revoke, false);
+	rig_until(alive() == SLABS / 2);
+	rig_until(ask_key(&g[2], region, 0) == 0);
+	leave(&g[1]);
+	leave(&g[2]);
 	leave(&owner);
 }
 
@@ -292,8 +446,9 @@ static void test_guest_when_its_session_ends_then_the_pools_thread_takes_its_key
 	leave(&owner);
 }
 
-/* Their slabs are neither destroyed nor lent again before. */
-static void test_slab_when_freed_while_a_dead_guests_key_lives_then_its_memory_is_kept(void **unused)
+/* The owner does not wait for it, and what it reaches is nobody else's: slabs are neither destroyed nor lent again before. */
+static void test_key_of_a_guest_that_ended_just_before_may_outlive_the_owners_answer_and_keeps_the_memory(
+	void **unused)
 {
 	static struct client owner, g;
 	uint64_t region;
@@ -336,7 +491,7 @@ static void test_owner_when_its_session_ends_then_the_pools_thread_takes_guests_
 	leave(&owner);
 	rig_until(locked(&inside) == 1);
 	assert_null(g.s->grants);
-	assert_int_equal(ask_key(&g, region, 0), -ENXIO);
+	assert_int_equal(ask_key(&g, region, 0), -ENOENT);
 	leave(&h);
 	assert_int_equal(stat().promised_slabs, SIZE);
 	assert_int_equal(xm_load(&destroyed), 0);
@@ -400,8 +555,8 @@ static void *be_guest(void *arg)
 		want_slabs(&p->c, xm_load(&shared_id), dice(p, SIZE), 1 + dice(p, SIZE));
 		ret = act(&p->c, XM_WIRE_SLAB_KEYS);
 		p->keys += ret == 0;
-		p->refused += ret == -ENXIO;
-		p->odd += ret != 0 && ret != -ENXIO;
+		p->refused += ret == -ENXIO || ret == -ENOENT;
+		p->odd += ret != 0 && ret != -ENXIO && ret != -ENOENT;
 		usleep(dice(p, 100)); /* or nobody else has a turn */
 	}
 	return NULL;
@@ -487,10 +642,14 @@ int main(void)
 		CASE(test_65th_guest_of_a_slab_is_refused_in_words),
 		CASE(test_two_guests_when_one_place_is_left_then_one_has_it),
 		CASE(test_slab_when_taken_back_while_a_guest_registers_it_then_the_guest_has_no_key),
-		CASE(test_slab_when_taken_back_then_guests_keys_are_dead_before_the_owner_is_answered),
-		CASE(test_many_slabs_when_freed_then_guests_keys_are_dead_all_the_same),
+		CASE(test_slab_when_taken_back_then_keys_of_guests_that_are_there_die_before_the_owner_is_answered),
+		CASE(test_many_slabs_when_freed_then_the_owner_does_not_wait_for_guests_keys),
+		CASE(test_few_slabs_when_freed_with_many_keys_then_the_owner_does_not_wait_for_them),
+		CASE(test_mapping_of_a_guest_when_the_owner_is_answered_then_is_gone_whoever_holds_the_slab),
+		CASE(test_key_when_the_slab_is_cut_while_it_is_made_then_the_slab_is_not_there),
+		CASE(test_keys_in_all_are_no_more_than_slabs),
 		CASE(test_guest_when_its_session_ends_then_the_pools_thread_takes_its_keys_back),
-		CASE(test_slab_when_freed_while_a_dead_guests_key_lives_then_its_memory_is_kept),
+		CASE(test_key_of_a_guest_that_ended_just_before_may_outlive_the_owners_answer_and_keeps_the_memory),
 		CASE(test_owner_when_its_session_ends_then_the_pools_thread_takes_guests_keys_back),
 		CASE(test_guests_and_owner_when_all_at_once_then_nothing_is_left),
 	};

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #define PAGE 4096u
 #define NOT_ME 65534u
@@ -294,10 +295,11 @@ static void test_readers_descriptors_when_sent_then_are_closed(void **unused)
 	close(owner.fd);
 }
 
-/* One request of the data path; the status. Payload of a read is thrown away. */
+static uint8_t payload[PAGE]; /* of transfers, either way */
+
+/* One request of the data path; the status. */
 static int transfer(int fd, uint8_t op, uint64_t region, uint32_t len)
 {
-	static uint8_t payload[PAGE];
 	uint8_t head[XM_WIRE_REQUEST];
 	struct xm_wire_response r;
 
@@ -315,6 +317,7 @@ static int transfer(int fd, uint8_t op, uint64_t region, uint32_t len)
 
 static void test_reader_without_manners_when_over_tcp_then_its_writes_are_refused(void **unused)
 {
+	static uint8_t mine[PAGE];
 	struct client owner = enter(rig.tcp, XM_WIRE_MINOR), guest = enter(rig.tcp, XM_WIRE_MINOR);
 	int data = raw_data(rig.tcp, &guest.me), full = raw_data(rig.tcp, &owner.me);
 	uint64_t region, nobodys;
@@ -323,18 +326,131 @@ static void test_reader_without_manners_when_over_tcp_then_its_writes_are_refuse
 	region = msg.u.region.id;
 	assert_int_equal(create(&owner, XM_WIRE_REGION_SHARED, "other", rule(USER, UINT32_MAX, RW)), 0);
 	nobodys = msg.u.region.id;
+	for (unsigned i = 0; i < PAGE; i++)
+		mine[i] = payload[i] = (uint8_t)(i * 7 + 3);
+	assert_int_equal(transfer(full, XM_WIRE_WRITE, region, PAGE), 0);
 	for (unsigned again = 0; again < 2; again++) {
+		memset(payload, 0xee, PAGE);
 		assert_int_equal(transfer(data, XM_WIRE_WRITE, region, PAGE), -EACCES);
 		assert_int_equal(transfer(data, XM_WIRE_CAS, region, 16), -EACCES);
 		assert_int_equal(transfer(data, XM_WIRE_FAA, region, 8), -EACCES);
 		assert_int_equal(transfer(data, XM_WIRE_READ, region, PAGE), 0);
 		assert_int_equal(transfer(data, XM_WIRE_READ, nobodys, PAGE), -EACCES);
 		assert_int_equal(transfer(data, XM_WIRE_WRITE, nobodys, PAGE), -EACCES);
+		assert_memory_equal(payload, mine, PAGE);
+		memset(payload, 0, PAGE);
+		assert_int_equal(transfer(full, XM_WIRE_READ, region, PAGE), 0);
+		assert_memory_equal(payload, mine, PAGE);
+		memset(payload, 0, 8); /* adds nothing */
 		assert_int_equal(transfer(full, XM_WIRE_FAA, region, 8), 0);
 		assert_int_equal(transfer(full, XM_WIRE_WRITE, nobodys, PAGE), 0);
 	}
 	close(data);
 	close(full);
+	close(guest.fd);
+	close(owner.fd);
+}
+
+static int peek(const uint8_t *at)
+{
+	uint8_t byte;
+	struct iovec to = { &byte, 1 }, from = { (void *)at, 1 };
+
+	return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1 ? byte : -errno;
+}
+
+static int free_region(struct client *c, uint64_t region)
+{
+	memset(&msg.u, 0, sizeof(msg.u));
+	msg.u.op.region = region;
+	return raw_ask(c->fd, XM_WIRE_REGION_FREE);
+}
+
+/* One guest reads over tcp and does not take what it asked for; that keeps slabs, but not for another one's mapping. */
+static void test_mapping_when_another_guest_holds_the_slab_over_tcp_then_is_gone_with_the_region(
+	void **unused)
+{
+	struct client owner = enter(rig.shm, XM_WIRE_MINOR), guest = enter(rig.shm, XM_WIRE_MINOR),
+		      slow = enter(rig.tcp, XM_WIRE_MINOR);
+	int data = raw_data(rig.tcp, &slow.me), fresh, fd;
+	struct xm_wire_request want = { .op = XM_WIRE_READ, .len = RIG_SLAB };
+	uint8_t head[XM_WIRE_REQUEST], *theirs;
+
+	assert_int_equal(create(&owner, XM_WIRE_REGION_SHARED, "ours", rule(ANY, 0, RW)), 0);
+	want.region = msg.u.region.id;
+	assert_int_equal(map(&guest, want.region, &fd), 0);
+	theirs = map_with(fd, PROT_READ | PROT_WRITE);
+	assert_non_null(theirs);
+	close(fd);
+	theirs[5] = 0x5a;
+	xm_wire_put_request(head, &want);
+	for (unsigned i = 0; i < 40; i++)
+		raw_send(data, head, sizeof(head));
+	rig_until(rig_stat(&rig).reads > 4);
+	assert_int_equal(peek(theirs + 5), 0x5a);
+	assert_int_equal(free_region(&owner, want.region), 0);
+	assert_int_equal(peek(theirs + 5), -EFAULT);
+	shutdown(data, SHUT_RDWR);
+	close(data);
+	rig_until(rig_stat(&rig).slabs_used == 0);
+	fresh = raw_data(rig.tcp, &slow.me);
+	assert_int_equal(transfer(fresh, XM_WIRE_READ, want.region, PAGE), -ENXIO);
+	munmap(theirs, RIG_SLAB);
+	close(fresh);
+	close(slow.fd);
+	close(guest.fd);
+	close(owner.fd);
+}
+
+/* Its last bytes come when the slab has been cut under it. */
+static void test_atomic_when_the_region_is_freed_before_its_operand_comes_then_finds_nothing(void **unused)
+{
+	struct client owner = enter(rig.tcp, XM_WIRE_MINOR), guest = enter(rig.tcp, XM_WIRE_MINOR);
+	int data = raw_data(rig.tcp, &guest.me);
+	struct xm_wire_request want = { .op = XM_WIRE_FAA, .len = 8, .cookie = 3 };
+	uint8_t head[XM_WIRE_REQUEST];
+	struct xm_wire_response r;
+
+	assert_int_equal(create(&owner, XM_WIRE_REGION_SHARED, "ours", rule(ANY, 0, RW)), 0);
+	want.region = msg.u.region.id;
+	xm_wire_put_request(head, &want);
+	raw_send(data, head, sizeof(head));
+	rig_until(rig_stat(&rig).atomics == 1);
+	assert_int_equal(free_region(&owner, want.region), 0);
+	raw_send(data, payload, 8);
+	assert_int_equal(raw_recv(data, head, XM_WIRE_RESPONSE), XM_WIRE_RESPONSE);
+	xm_wire_get_response(head, &r);
+	assert_int_equal(r.status, -ENXIO);
+	assert_int_equal(transfer(data, XM_WIRE_READ, want.region, PAGE), -ENXIO);
+	close(data);
+	close(guest.fd);
+	close(owner.fd);
+}
+
+/* Whoever has a descriptor can have the kernel ask him before it lets others open the object. */
+static void test_reader_when_somebody_has_a_lease_on_the_object_then_is_told_to_come_again(void **unused)
+{
+	struct client owner = enter(rig.shm, XM_WIRE_MINOR), guest = enter(rig.shm, XM_WIRE_MINOR);
+	uint64_t region, before;
+	int leased, fd;
+	char path[64];
+
+	signal(SIGIO, SIG_IGN);
+	assert_int_equal(create(&owner, XM_WIRE_REGION_SHARED, "ours", rule(ANY, 0, R)), 0);
+	region = msg.u.region.id;
+	assert_int_equal(map(&owner, region, &fd), 0);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	leased = open(path, O_RDWR | O_CLOEXEC);
+	assert_true(leased >= 0);
+	close(fd);
+	assert_int_equal(fcntl(leased, F_SETLEASE, F_WRLCK), 0);
+	before = xm_now_ns();
+	assert_int_equal(map(&guest, region, &fd), -EMFILE);
+	assert_true(xm_now_ns() - before < 5000000000ull);
+	assert_int_equal(fcntl(leased, F_SETLEASE, F_UNLCK), 0);
+	assert_int_equal(map(&guest, region, &fd), 0);
+	close(fd);
+	close(leased);
 	close(guest.fd);
 	close(owner.fd);
 }
@@ -443,6 +559,15 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			test_reader_without_manners_when_over_tcp_then_its_writes_are_refused, start_rig,
 			stop_rig),
+		cmocka_unit_test_setup_teardown(
+			test_mapping_when_another_guest_holds_the_slab_over_tcp_then_is_gone_with_the_region,
+			start_rig, stop_rig),
+		cmocka_unit_test_setup_teardown(
+			test_atomic_when_the_region_is_freed_before_its_operand_comes_then_finds_nothing,
+			start_rig, stop_rig),
+		cmocka_unit_test_setup_teardown(
+			test_reader_when_somebody_has_a_lease_on_the_object_then_is_told_to_come_again,
+			start_rig, stop_rig),
 		cmocka_unit_test_setup_teardown(
 			test_guest_when_it_attached_as_another_user_then_gets_no_memory_object, start_rig,
 			stop_rig),

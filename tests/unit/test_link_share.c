@@ -5,6 +5,8 @@
  */
 #include "tests/unit/link_fixture.h"
 
+#include <sys/uio.h>
+
 #define SLABS 3u
 #define MARK 0x5a
 
@@ -469,7 +471,15 @@ struct reader {
 	struct fixture f;
 	pthread_t thread;
 	int last; /* its own until it is joined */
+	const int *over;
+	unsigned seen, missed;
 };
+
+/* A connection that has died of memory that went away is made anew. false: the appliance is lost. */
+static bool is_back(const struct fixture *f)
+{
+	return f->link->ops->state(f->link) == 0 || xm_link_reconnect(f->link) == 0;
+}
 
 static void *read_on(void *arg)
 {
@@ -478,7 +488,7 @@ static void *read_on(void *arg)
 
 	do
 		r->last = get(r->f.link, &byte, 1, r->f.region.id, 0);
-	while (r->last == 0 || r->last == -ENOLINK);
+	while (r->last == 0 || (r->last == -ENOLINK && is_back(&r->f)));
 	return NULL;
 }
 
@@ -507,6 +517,112 @@ static void test_guests_when_the_owner_frees_under_them_then_all_are_told(void *
 	}
 }
 
+static void *read_till_over(void *arg)
+{
+	struct reader *r = arg;
+	uint8_t byte;
+
+	while (!xm_load(r->over)) {
+		int ret = get(r->f.link, &byte, 1, r->f.region.id, 2 * RIG_SLAB);
+
+		r->seen += ret == 0;
+		r->missed += ret == -ENXIO;
+		if (ret && ret != -ENXIO && ret != -ENOMEM && !(ret == -ENOLINK && is_back(&r->f))) {
+			r->last = ret;
+			break;
+		}
+	}
+	return NULL;
+}
+
+/* Threads of one guest, which map slabs anew for each other: none is told that its own memory went away. */
+static void test_threads_of_a_guest_when_slabs_are_replaced_then_no_buffer_of_theirs_is_to_blame(
+	void **unused)
+{
+	struct reader r[4];
+	struct xm_region_info info;
+	struct pair p;
+	int over = 0;
+
+	open_pair(&p, &may_read);
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(r); i++) {
+		r[i] = (struct reader){ .f = p.guest, .over = &over };
+		assert_int_equal(xm_link_open(p.guest.peer, &r[i].f.link), 0);
+		assert_int_equal(pthread_create(&r[i].thread, NULL, read_till_over, &r[i]), 0);
+	}
+	for (unsigned i = 0; i < 200; i++) {
+		assert_int_equal(xm_peer_region_resize(p.owner.peer, p.owner.region.id, 2 * RIG_SLAB, &info),
+				 0);
+		usleep(i % 7 * 50);
+		assert_int_equal(xm_peer_region_resize(p.owner.peer, p.owner.region.id, 3 * RIG_SLAB, &info),
+				 0);
+		usleep(i % 5 * 200);
+	}
+	xm_store(&over, 1);
+	for (unsigned i = 0; i < XM_ARRAY_SIZE(r); i++) {
+		pthread_join(r[i].thread, NULL);
+		assert_int_equal(r[i].last, 0);
+		r[i].f.link->ops->close(r[i].f.link);
+	}
+	close_pair(&p);
+}
+
+static bool is_mapped(const void *at)
+{
+	uint8_t byte;
+	struct iovec to = { &byte, 1 }, from = { (void *)at, 1 };
+
+	return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1;
+}
+
+static int look_again(const struct fixture *f)
+{
+	uint8_t byte;
+
+	return get(f->link, &byte, 1, f->region.id, 0);
+}
+
+/* A client has room for 256 regions: those that are over, for it or for their owner, take none for long. */
+static void test_guest_of_300_regions_one_after_the_other_has_room_for_each(void **unused)
+{
+	enum { CLOSED, FREED_AND_READ, FREED_AND_ASKED_FOR, WAYS };
+	struct fixture owner, guest;
+	uint8_t byte = MARK;
+
+	enter(&owner);
+	enter(&guest);
+	for (unsigned i = 0; i < WAYS * 300; i++) {
+		unsigned way = i / 300;
+		const void *at;
+
+		assert_int_equal(xm_peer_region_create_shared(owner.peer, RIG_SLAB, "ours", &may_read, 1,
+							      &owner.region),
+				 0);
+		assert_int_equal(put(owner.link, &byte, 1, owner.region.id, 0), 0);
+		assert_int_equal(xm_peer_region_open(guest.peer, "ours", &guest.region), 0);
+		rig_until(look_again(&guest) != -ENOMEM);
+		assert_int_equal(look(&guest, 0), 0);
+		at = guest.link->ops->direct(guest.link, guest.region.id, 0, 1);
+		if (way == CLOSED) {
+			xm_peer_region_close(guest.peer, guest.region.id);
+			assert_false(at && is_mapped(at));
+			assert_int_equal(look(&guest, 0), 0); /* it is still there for whoever asks */
+			xm_peer_region_close(guest.peer, guest.region.id);
+			xm_peer_region_close(guest.peer, guest.region.id);
+		}
+		assert_int_equal(xm_peer_region_free(owner.peer, owner.region.id), 0);
+		if (way == FREED_AND_READ)
+			assert_int_equal(look(&guest, 0), -ENXIO);
+		if (way == FREED_AND_ASKED_FOR)
+			assert_int_equal(xm_peer_region_info(guest.peer, guest.region.id, &guest.region),
+					 -ENOENT);
+		assert_false(at && is_mapped(at));
+	}
+	leave(&guest);
+	leave(&owner);
+	rig_until(nothing_is_left());
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -525,6 +641,9 @@ int main(void)
 		cmocka_unit_test(test_owner_when_its_session_ends_then_the_guest_is_told),
 		cmocka_unit_test(test_guest_when_its_session_ends_then_the_owner_goes_on),
 		cmocka_unit_test(test_guests_when_the_owner_frees_under_them_then_all_are_told),
+		cmocka_unit_test(
+			test_threads_of_a_guest_when_slabs_are_replaced_then_no_buffer_of_theirs_is_to_blame),
+		cmocka_unit_test(test_guest_of_300_regions_one_after_the_other_has_room_for_each),
 	};
 
 	return run_on_each_transport(tests, XM_ARRAY_SIZE(tests));

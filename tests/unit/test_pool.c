@@ -5,7 +5,10 @@
  * takes as long as a test likes; domains are names only, for there is no device.
  */
 #include "tests/unit/appliance_rig.h"
+#define SLAB_WRAPS_GRANTS
 #include "tests/unit/slab_wraps.h"
+
+#include "appliance/grant.h"
 
 #include <pthread.h>
 
@@ -15,6 +18,8 @@ static int fails;	    /* atomic: nothing can be made */
 static int inside;	    /* atomic: calls that wait */
 static int destroyed;	    /* atomic */
 static int destroyed_by_us; /* atomic: not by the pool's thread */
+static int revoking;	    /* atomic: keys that are being taken back, or were */
+static int revokes;	    /* atomic: how many may be */
 
 static bool on_pools_thread(void)
 {
@@ -52,11 +57,24 @@ int __wrap_xm_domain_register(struct xm_domain *d, struct xm_slab *s)
 	return 0;
 }
 
+int __wrap_xm_domain_grant(struct xm_grant *g)
+{
+	return 0;
+}
+
+void __wrap_xm_domain_revoke(struct xm_grant *g)
+{
+	int turn = __atomic_add_fetch(&revoking, 1, __ATOMIC_ACQ_REL);
+
+	while (xm_load(&revokes) < turn)
+		usleep(200);
+}
+
 static void start(uint64_t slabs, unsigned warm)
 {
 	struct xm_slab_kind kind = { .bytes = RIG_SLAB, .numa = XM_NUMA_OFF };
 
-	shut = fails = destroyed = destroyed_by_us = 0;
+	shut = fails = destroyed = destroyed_by_us = revoking = revokes = 0;
 	assert_int_equal(xm_pool_init(&pool, &kind, slabs * RIG_SLAB, warm), 0);
 }
 
@@ -214,6 +232,107 @@ static void test_slab_when_doomed_while_making_fails_then_is_destroyed(void **un
 	stop();
 }
 
+#define KEYS 3u
+
+/* Guests have keys to all of them, and are gone: the pool's thread takes the first one back, and the device takes its time. */
+static void revoke_keys(struct xm_slab *s[KEYS])
+{
+	struct xm_grant *list = NULL;
+
+	for (unsigned i = 0; i < KEYS; i++) {
+		struct xm_grant *g = calloc(1, sizeof(*g));
+
+		assert_non_null(g);
+		assert_int_equal(xm_pool_may_grant(&pool), 0);
+		g->slab = s[i];
+		g->slab_next = list;
+		xm_slab_get(s[i]);
+		list = g;
+	}
+	xm_pool_revoke(&pool, list);
+	rig_until(xm_load(&revoking) == 1);
+}
+
+static void finish_keys(struct xm_slab *s[KEYS], struct taker *t)
+{
+	xm_store(&revokes, (int)KEYS);
+	for (unsigned i = 0; i < KEYS; i++)
+		give_back(s[i]);
+	give_back(t->got);
+	rig_until(xm_load(&revoking) == (int)KEYS && stat().promised_slabs == 0);
+	stop();
+	assert_int_equal(pool.grants, 0);
+}
+
+static void test_taker_when_keys_are_to_be_taken_back_then_doomed_memory_comes_first(void **unused)
+{
+	struct taker t = { 0 };
+	struct xm_slab *s[KEYS], *last;
+
+	start(KEYS + 1, 0);
+	for (unsigned i = 0; i < KEYS; i++)
+		s[i] = take_one(NULL);
+	last = take_one(NULL);
+	revoke_keys(s);
+	give_back(last);
+	start_taker(&t);
+	rig_until(somebody_waits(&t));
+	assert_false(xm_load(&t.done));
+	xm_store(&revokes, 1); /* the one under way */
+	finish_taker(&t);
+	assert_true(xm_load(&revoking) <= 2);
+	finish_keys(s, &t);
+}
+
+static void test_taker_when_keys_are_to_be_taken_back_then_what_is_warm_for_others_comes_first(void **unused)
+{
+	static char name;
+	struct xm_slab *s[KEYS];
+	struct taker t = { 0 };
+
+	start(KEYS + 1, 1);
+	for (unsigned i = 0; i < KEYS; i++)
+		s[i] = take_one(NULL);
+	assert_null(xm_pool_activate(&pool, (struct xm_domain *)&name));
+	rig_until(stat().warm_bytes == RIG_SLAB);
+	rig_until((pthread_mutex_lock(&pool.mutex), t.ret = pool.warm && pool.warm->domain,
+		   pthread_mutex_unlock(&pool.mutex), t.ret));
+	revoke_keys(s);
+	start_taker(&t);
+	rig_until(somebody_waits(&t));
+	assert_false(xm_load(&t.done));
+	xm_store(&revokes, 1);
+	finish_taker(&t);
+	assert_true(xm_load(&revoking) <= 2);
+	finish_keys(s, &t);
+}
+
+/* Nothing else is to be had: the key that is taken back is the last to hold a slab, and all of them are promised. */
+static void test_taker_when_only_a_key_holds_memory_then_waits_for_its_end(void **unused)
+{
+	struct xm_slab *s[KEYS];
+	struct taker t = { 0 };
+
+	start(KEYS, 0);
+	for (unsigned i = 0; i < KEYS; i++)
+		s[i] = take_one(NULL);
+	revoke_keys(s);
+	xm_pool_release(&pool, 1);
+	xm_slab_put(&pool, s[KEYS - 1], false); /* held by the key that is being taken back */
+	start_taker(&t);
+	rig_until(somebody_waits(&t));
+	assert_false(xm_load(&t.done));
+	xm_store(&revokes, 1);
+	finish_taker(&t);
+	assert_true(xm_load(&revoking) <= 2);
+	xm_store(&revokes, (int)KEYS);
+	for (unsigned i = 0; i + 1 < KEYS; i++)
+		give_back(s[i]);
+	give_back(t.got);
+	rig_until(xm_load(&revoking) == (int)KEYS && stat().promised_slabs == 0);
+	stop();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -222,6 +341,10 @@ int main(void)
 			test_takers_when_slabs_wait_to_be_destroyed_then_leave_that_to_the_pools_thread),
 		cmocka_unit_test(test_taker_when_all_is_warm_for_another_domain_then_gets_its_memory),
 		cmocka_unit_test(test_slab_when_doomed_while_making_fails_then_is_destroyed),
+		cmocka_unit_test(test_taker_when_keys_are_to_be_taken_back_then_doomed_memory_comes_first),
+		cmocka_unit_test(
+			test_taker_when_keys_are_to_be_taken_back_then_what_is_warm_for_others_comes_first),
+		cmocka_unit_test(test_taker_when_only_a_key_holds_memory_then_waits_for_its_end),
 	};
 
 	xm_log_init("test_pool", XM_LOG_ERROR);
