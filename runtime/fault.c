@@ -117,6 +117,7 @@ static int64_t install(struct xm_runtime *rt, struct xm_worker *w, uint64_t page
 static int make_room(struct xm_runtime *rt, struct xm_worker *w, bool wait, bool ahead)
 {
 	uint64_t before = xm_now_ns(), ns;
+	bool left = xm_reader_leaves(rt, w);
 	int rc = 0;
 
 	XM_PROBE1(stall_begin, ahead);
@@ -127,6 +128,8 @@ static int make_room(struct xm_runtime *rt, struct xm_worker *w, bool wait, bool
 	ns = xm_now_ns() - before;
 	w->spent.wait_ns += ns;
 	XM_PROBE1(stall_end, ns);
+	if (left)
+		xm_reader_is_back(rt, w);
 	return rc;
 }
 
@@ -349,6 +352,7 @@ static void fetch_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 			xm_remote_read(rt, w, w->slot + i, w->status + i, n - i);
 			if (!w->spent.until_ns) /* else the page is there already, and nobody waits for the others */
 				w->spent.fetch_ns += xm_now_ns() - before;
+			xm_reader_is_back(rt, w); /* not after the install: who is woken may have this processor first */
 			if (i) /* staging is filled from its start: keep the indices aligned */
 				memmove(w->staging + (size_t)i * XM_PAGE_SIZE, w->staging,
 					(size_t)(n - i) * XM_PAGE_SIZE);
@@ -524,8 +528,11 @@ static void fetch_ahead(struct xm_runtime *rt, struct xm_worker *w, struct strea
 		mark_prefetched(rt, w, n, w->page[0], a->writable);
 	stream_began(rt, w, st, page, n, n);
 	xm_frame_charge(rt, (uint64_t)n); /* there was room */
-	if (n)
-		fetch_and_settle(rt, w, n, -1);
+	if (!n)
+		return;
+	if (rt->waits)
+		xm_reader_leaves(rt, w);
+	fetch_and_settle(rt, w, n, -1);
 }
 
 static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, xm_pte word, uint32_t tid,
@@ -713,4 +720,17 @@ enum xm_fault_kind xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, 
 			return XM_FAULT_BAD;
 		}
 	}
+}
+
+void xm_fault_answer(struct xm_runtime *rt, struct xm_worker *w, const struct xm_message *m)
+{
+	enum xm_fault_kind kind;
+	uint64_t ns;
+
+	w->spent = (struct xm_fault_time){ .page = m->page };
+	XM_PROBE3(fault_begin, xm_page_addr(m->page), m->wp ? 2 : m->write, m->tid);
+	kind = xm_fault_resolve(rt, w, m->page, m->tid, m->write, m->wp);
+	ns = (w->spent.until_ns ? w->spent.until_ns : xm_now_ns()) - m->read_ns;
+	XM_PROBE3(fault_end, xm_page_addr(m->page), kind, ns);
+	xm_fault_account(rt, w, kind, ns);
 }

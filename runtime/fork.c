@@ -199,6 +199,7 @@ static void reset_for_child(struct xm_runtime *rt)
 	rt->no_room = 0;
 	rt->no_victim_until_ns = rt->no_victim_pages = rt->grow_not_before_ns = 0;
 	rt->canary.state = 0;
+	xm_fetcher_forked(rt);
 	memset(rt->waiter, 0, sizeof(rt->waiter));
 	for (int i = 0; i < XM_STREAMS; i++)
 		xm_streams_forked(&rt->streams[i]);

@@ -25,6 +25,10 @@
 #include "runtime/probes.h"
 #include "runtime/uffd.h"
 
+/* Longer than it takes until all threads of a crowd have had their turn: at a link that takes 20 ms to answer, 8 threads by
+ * two handlers. */
+#define CROWD_NS 100000000ull
+
 /* ---- descriptors ------------------------------------------------------------------------------------------------ */
 
 static int make_epoll(struct xm_runtime *rt)
@@ -63,19 +67,67 @@ void xm_handler_close_fds(struct xm_runtime *rt)
 
 /* ---- a message ---------------------------------------------------------------------------------------------------- */
 
+/* As far as can be told: the page may be somebody else's in a moment. */
+static bool waits_for_link(struct xm_runtime *rt, uint64_t page)
+{
+	xm_pte word;
+
+	if (!xm_load_relaxed(&rt->touch[page >> XM_TOUCH_SHIFT]))
+		return false;
+	word = xm_pg_load(&rt->pt[page]);
+	return xm_pg_state(word) == XM_PG_REMOTE &&
+	       (rt->waits & (1u << xm_slot_slab(rt->fam, xm_pg_slot(word))->appliance));
+}
+
+/* This handler may wait: another one reads messages meanwhile. In one step, or those that come at the same time, as
+ * they do where a link takes the same time always, would all believe it. */
+static bool leave_others(struct xm_runtime *rt, struct xm_worker *w)
+{
+	if ((int)xm_add(&rt->readers_away, 1) + 1 < rt->nhandlers)
+		w->away = true;
+	else
+		xm_sub(&rt->readers_away, 1);
+	return w->away;
+}
+
+/* Threads that need links by turns: with no more of them than handlers nobody waits for a handler, and to hand a message on
+ * costs a wake-up for nothing. Counts this one. */
+static bool is_crowded(struct xm_runtime *rt, const struct xm_message *m)
+{
+	uint64_t *mine = &rt->link_fault_ns[m->tid % XM_FAULTERS];
+	int n = 0;
+
+	__atomic_store_n(mine, m->read_ns, __ATOMIC_RELAXED);
+	for (int i = 0; i < XM_FAULTERS; i++)
+		n += xm_load_relaxed(&rt->link_fault_ns[i]) + CROWD_NS > m->read_ns;
+	return n > rt->nhandlers;
+}
+
+/* To a fetcher, if it has to be; else this handler waits itself. */
+static bool hand_on(struct xm_runtime *rt, struct xm_worker *w, const struct xm_message *m)
+{
+	bool crowded = is_crowded(rt, m);
+
+	if (leave_others(rt, w))
+		return false;
+	if (crowded && xm_fetcher_hand(rt, m))
+		return true;
+	xm_reader_leaves(rt, w);
+	return false;
+}
+
 static void handle(struct xm_runtime *rt, struct xm_worker *w, const struct xm_uffd_event *ev)
 {
-	uint64_t before = xm_now_ns(), addr = xm_round_down(ev->addr, XM_PAGE_SIZE), ns;
-	enum xm_fault_kind kind;
+	uint64_t before = xm_now_ns(), addr = xm_round_down(ev->addr, XM_PAGE_SIZE);
+	struct xm_message m = { .read_ns = before, .tid = ev->tid, .write = ev->write, .wp = ev->wp };
 
 	if (!ev->fault || xm_canary_fault(rt, addr, before) || addr < xm_ext_lo || addr >= xm_ext_hi)
 		return;
-	w->spent = (struct xm_fault_time){ .page = (addr - xm_ext_lo) >> XM_PAGE_SHIFT };
-	XM_PROBE3(fault_begin, addr, ev->wp ? 2 : ev->write, ev->tid);
-	kind = xm_fault_resolve(rt, w, w->spent.page, ev->tid, ev->write, ev->wp);
-	ns = (w->spent.until_ns ? w->spent.until_ns : xm_now_ns()) - before;
-	XM_PROBE3(fault_end, addr, kind, ns);
-	xm_fault_account(rt, w, kind, ns);
+	m.page = (addr - xm_ext_lo) >> XM_PAGE_SHIFT;
+	if (w->reader && waits_for_link(rt, m.page) && hand_on(rt, w, &m))
+		return;
+	xm_fault_answer(rt, w, &m);
+	xm_reader_is_back(rt, w);
 }
 
 /* Waits for a message: 1, 0 look again, or -errno. One at a time: the next is for another handler. */
@@ -125,6 +177,7 @@ static void *handler_main(void *arg)
 		pin_to_nth_cpu(me - rt->handler);
 	w = xm_worker_get(rt);
 	xm_assert(w);
+	w->reader = xm_load(&rt->fetchers_most) > 0;
 	while (n >= 0 && !xm_load(&rt->stopping)) {
 		xm_worker_rest(w);
 		n = wait_for_message(rt, me, &ev);
@@ -135,6 +188,7 @@ static void *handler_main(void *arg)
 		handle(rt, w, &ev);
 		xm_gate_leave(rt);
 	}
+	w->reader = false;
 	xm_worker_put(w);
 	if (xm_sub(&rt->handlers_live, 1) == 1) /* the last */
 		xm_canary_unregister(rt);
@@ -146,6 +200,7 @@ void xm_handler_choose(struct xm_runtime *rt)
 	uint32_t n = rt->fam->cfg.handlers ? rt->fam->cfg.handlers : 2;
 	cpu_set_t set;
 
+	rt->handlers_grow = !rt->fam->cfg.handlers;
 	/* never one: a handler that reclaims may need another to answer it (fault.c, BUSY) */
 	rt->nhandlers = (int)xm_min(xm_max(n, 2u), (uint32_t)XM_HANDLERS_MAX);
 	CPU_ZERO(&set);
@@ -158,6 +213,7 @@ int xm_handler_start(struct xm_runtime *rt, const void *attr)
 	int rc = 0;
 
 	xm_store(&rt->handlers_live, 0);
+	xm_store(&rt->fetchers_most, rt->handlers_grow && rt->waits ? (uint32_t)(XM_HANDLERS_MAX - rt->nhandlers) : 0);
 	for (int i = 0; i < rt->nhandlers && rc == 0; i++) {
 		xm_add(&rt->handlers_live, 1);
 		rc = -pthread_create(&rt->handler[i].thread, attr, handler_main, &rt->handler[i]);

@@ -560,6 +560,7 @@ void *xm_reclaimer_main(void *arg)
 		xm_store(&rt->me->answered_ns, xm_now_ns());
 		if (ticked)
 			xm_canary_tick(rt);
+		xm_fetcher_tick(rt);
 		if (gone > 0)
 			continue;
 		if (xm_now_ns() - sampled > SAMPLE_NS) {

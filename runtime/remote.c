@@ -183,6 +183,23 @@ static struct xm_link *link_of(struct xm_runtime *rt, struct xm_worker *w, unsig
 	return w->link[a];
 }
 
+/* Not the appliance's doing: memory or descriptors, of this process or this machine. */
+static bool is_local(int err)
+{
+	return err == -ENOMEM || err == -ENOBUFS || err == -EMFILE || err == -ENFILE;
+}
+
+int xm_remote_ready(struct xm_runtime *rt, struct xm_worker *w)
+{
+	for (unsigned a = 0; a < rt->fam->cfg.appliances; a++) {
+		int err = 0;
+
+		if ((rt->waits & (1u << a)) && !link_of(rt, w, a, &err) && is_local(err))
+			return err;
+	}
+	return 0;
+}
+
 static uint64_t lost_timeout(struct xm_runtime *rt)
 {
 	return rt->fam->cfg.lost_timeout_ns ? rt->fam->cfg.lost_timeout_ns : 10ull * 1000000000;
@@ -204,12 +221,6 @@ struct batch {
 static bool is_due(const struct batch *b, int i)
 {
 	return b->status[i] == -EINPROGRESS && appliance_of(b->rt, b->slot[i]) == b->appliance;
-}
-
-/* Not the appliance's doing: memory or descriptors, of this process or this machine. */
-static bool is_local(int err)
-{
-	return err == -ENOMEM || err == -ENOBUFS || err == -EMFILE || err == -ENFILE;
 }
 
 /* The worker's link, opened if need be; a short outage is waited for as that of an open link is. NULL and *err: -ENOLINK,
@@ -645,6 +656,8 @@ int xm_remote_open(struct xm_runtime *rt, char *why)
 			return rc;
 		if (!is_direct(cfg, a))
 			rt->verify |= 1u << a;
+		if (strncmp(cfg->appliance[a].uri, "shm:", 4) != 0 || cfg->inject[0])
+			rt->waits |= 1u << a;
 		xm_peer_staging(rt->peer[a], &st);
 		if (st.pinned)
 			rt->staging = st;

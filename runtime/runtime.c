@@ -364,8 +364,9 @@ void xm_runtime_stop(void)
 	xm_store(&rt->stopping, 1);
 	xm_add(&rt->me->wake, 1);
 	xm_sys6(SYS_futex, (long)&rt->me->wake, 1 /* FUTEX_WAKE */, 1, 0, 0, 0);
-	xm_handler_stop(rt);
 	pthread_join(rt->reclaimer, NULL);
+	xm_fetcher_stop(rt); /* while handlers may still have to answer them */
+	xm_handler_stop(rt);
 	xm_canary_stop(rt); /* which the reclaim thread may have started just now */
 	release(rt);
 	xm_family_unmap(rt->fam);
