@@ -68,8 +68,8 @@ static bool wait_for_message(struct xm_runtime *rt, struct xm_fetcher *f)
 
 		if (state == GIVEN)
 			return true;
-		if (state == ENDED ||
-		    (state == IDLE && __atomic_load_n(&rt->stopping, __ATOMIC_SEQ_CST) && change(f, IDLE, ENDED)))
+		if (state == ENDED || (state == IDLE && __atomic_load_n(&rt->stopping, __ATOMIC_SEQ_CST) &&
+				       change(f, IDLE, ENDED)))
 			return false;
 		xm_sys6(SYS_futex, (long)&f->state, FUTEX_WAIT_PRIVATE, state, 0, 0, 0);
 	}
@@ -120,25 +120,31 @@ static void *fetcher_main(void *arg)
 	return NULL;
 }
 
+static void make(struct xm_runtime *rt, uint32_t i)
+{
+	struct xm_fetcher *f = &rt->fetcher[i];
+	pthread_attr_t attr;
+
+	xm_store(&f->state, STARTS);
+	xm_store(&rt->fetchers, i + 1);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, XM_THREAD_STACK_BYTES);
+	if (pthread_create(&f->thread, &attr, fetcher_main, f)) {
+		xm_store(&rt->fetchers_most, 0);
+		xm_store(&rt->fetchers, i);
+	}
+	pthread_attr_destroy(&attr);
+}
+
 void xm_fetcher_tick(struct xm_runtime *rt)
 {
 	uint32_t n = xm_load(&rt->fetchers);
-	struct xm_fetcher *f = &rt->fetcher[n];
-	pthread_attr_t attr;
 
 	if (!xm_load(&rt->fetcher_missed))
 		return;
-	if (n < xm_load(&rt->fetchers_most)) {
-		xm_store(&f->state, STARTS);
-		xm_store(&rt->fetchers, n + 1);
-		pthread_attr_init(&attr);
-		pthread_attr_setstacksize(&attr, XM_THREAD_STACK_BYTES);
-		if (pthread_create(&f->thread, &attr, fetcher_main, f)) {
-			xm_store(&rt->fetchers_most, 0);
-			xm_store(&rt->fetchers, n);
-		}
-		pthread_attr_destroy(&attr);
-	}
+	/* whether the one before has what it needs is to be known first; who misses one then will say so again */
+	if (n < xm_load(&rt->fetchers_most) && (!n || xm_load(&rt->fetcher[n - 1].state) != STARTS))
+		make(rt, n);
 	xm_store(&rt->fetcher_missed, 0);
 }
 

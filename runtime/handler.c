@@ -9,6 +9,11 @@
  *
  * A message may be in hand while a fork closes the gate: it is answered after it, by the page table as it is then.
  *
+ * Where nobody said how many handlers there are to be, one of them always listens: the last that would have to wait for a
+ * link hands its message to a fetcher (fetcher.c). Which handlers wait is counted in readers_away: from before a fetch, or
+ * a wait for room, until its page has come. It is not "how many are inside read()": a handler that has woken a thread
+ * often loses its processor to it before it reads again, and is there all the same when the next fault comes.
+ *
  * A thread in a blocking read() is ended by a fault: of the canary's page, by whoever ends the runtime. Each handler
  * answers at least one message between `stopping` and its end, and the last takes the page's registration back: the
  * touch always comes back.
@@ -200,7 +205,7 @@ void xm_handler_choose(struct xm_runtime *rt)
 	uint32_t n = rt->fam->cfg.handlers ? rt->fam->cfg.handlers : 2;
 	cpu_set_t set;
 
-	rt->handlers_grow = !rt->fam->cfg.handlers;
+	rt->handlers_grow = !rt->fam->cfg.handlers; /* then there are two, and XM_FETCHERS_MAX may follow */
 	/* never one: a handler that reclaims may need another to answer it (fault.c, BUSY) */
 	rt->nhandlers = (int)xm_min(xm_max(n, 2u), (uint32_t)XM_HANDLERS_MAX);
 	CPU_ZERO(&set);
@@ -213,7 +218,7 @@ int xm_handler_start(struct xm_runtime *rt, const void *attr)
 	int rc = 0;
 
 	xm_store(&rt->handlers_live, 0);
-	xm_store(&rt->fetchers_most, rt->handlers_grow && rt->waits ? (uint32_t)(XM_HANDLERS_MAX - rt->nhandlers) : 0);
+	xm_store(&rt->fetchers_most, rt->handlers_grow && rt->waits ? XM_FETCHERS_MAX : 0u);
 	for (int i = 0; i < rt->nhandlers && rc == 0; i++) {
 		xm_add(&rt->handlers_live, 1);
 		rc = -pthread_create(&rt->handler[i].thread, attr, handler_main, &rt->handler[i]);
