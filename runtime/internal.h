@@ -4,7 +4,7 @@
  *
  * Threads: `handlers` fault handler threads (handler.c), which may be joined by fetchers (fetcher.c), one reclaim
  * thread (reclaim.c), and the program's own threads inside mapping calls, fork and the API. Locks in the order of enum xm_lock_rank; the fork gate
- * (fork.c) is entered by handler and reclaim threads around each piece of work and is outermost.
+ * (fork.c) is entered by handlers, fetchers and the reclaim thread around each piece of work and is outermost.
  *
  *   program thread --fault--> kernel --message--> handler --+-- page words (pagetab, slots): CAS only
  *                                                           +-- worker: links, staging  (remote.c)
@@ -255,7 +255,7 @@ struct xm_worker *xm_worker_get(struct xm_runtime *rt); /* from the pool; NULL: 
 void xm_worker_put(struct xm_worker *w);
 /* The first n pages of staging are about to be used: charges what has not been yet. */
 void xm_worker_stage(struct xm_runtime *rt, struct xm_worker *w, int n);
-/* By a handler: its worker stays its own while it waits for a message, but may be trimmed; in use again. */
+/* By a handler or fetcher: its worker stays its own while it waits for a message, but may be trimmed; in use again. */
 void xm_worker_rest(struct xm_worker *w);
 void xm_worker_resume(struct xm_worker *w);
 /* Gives touched staging back: of all workers that nobody uses just now. */
@@ -294,7 +294,7 @@ void xm_page_forget(struct xm_runtime *rt, uint64_t page);
 void xm_worker_sort(struct xm_worker *w, int n);
 
 /* ---- fault.c ---- */
-/* Resolves one fault; w->spent grows. Called by handler threads; shared by every fault mode. */
+/* Resolves one fault; w->spent grows. Called by handlers and fetchers; shared by every fault mode. */
 enum xm_fault_kind xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid,
 				    bool write, bool wp);
 /* Answers a message, and accounts it. Inside the gate; handlers and fetchers. */
