@@ -75,20 +75,29 @@ static bool wait_for_message(struct xm_runtime *rt, struct xm_fetcher *f)
 	}
 }
 
+/* What one lacks its successors would lack too. */
+static void refuse(struct xm_runtime *rt, int err)
+{
+	xm_store(&rt->fetchers_most, 0);
+	xm_debug("no more threads that wait for links: %s", xm_strerror(err));
+}
+
 /* Its own worker, with links that are open; NULL: they are not to be had. */
 static struct xm_worker *equip(struct xm_runtime *rt)
 {
 	struct xm_worker *w = xm_worker_get(rt);
-	int rc;
+	int rc = -ENOMEM;
 
-	if (!w)
-		return NULL;
-	xm_gate_enter(rt);
-	rc = xm_remote_ready(rt, w);
-	xm_gate_leave(rt);
+	if (w) {
+		xm_gate_enter(rt);
+		rc = xm_remote_ready(rt, w);
+		xm_gate_leave(rt);
+	}
 	if (rc == 0)
 		return w;
-	xm_worker_put(w);
+	refuse(rt, rc);
+	if (w)
+		xm_worker_put(w);
 	return NULL;
 }
 
@@ -102,7 +111,6 @@ static void *fetcher_main(void *arg)
 	xm_sys6(SYS_prctl, PR_SET_NAME, (long)"xmem-fetch", 0, 0, 0, 0);
 	w = equip(rt);
 	if (!w) {
-		xm_store(&rt->fetchers_most, 0);
 		xm_store(&f->state, ENDED);
 		return NULL;
 	}
@@ -124,16 +132,18 @@ static void make(struct xm_runtime *rt, uint32_t i)
 {
 	struct xm_fetcher *f = &rt->fetcher[i];
 	pthread_attr_t attr;
+	int err;
 
 	xm_store(&f->state, STARTS);
 	xm_store(&rt->fetchers, i + 1);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, XM_THREAD_STACK_BYTES);
-	if (pthread_create(&f->thread, &attr, fetcher_main, f)) {
-		xm_store(&rt->fetchers_most, 0);
-		xm_store(&rt->fetchers, i);
-	}
+	err = pthread_create(&f->thread, &attr, fetcher_main, f);
 	pthread_attr_destroy(&attr);
+	if (err) {
+		xm_store(&rt->fetchers, i);
+		refuse(rt, -err);
+	}
 }
 
 void xm_fetcher_tick(struct xm_runtime *rt)
