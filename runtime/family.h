@@ -98,7 +98,7 @@ struct xm_family_config {
 /* One counter block per process, written by that process's threads with relaxed adds, read by anyone.
  * JSON and the text block print each under this very name. Sums over processes: counters, histograms and
  * levels add; so do the peaks of levels (an upper bound of the family's own peak, and the right weight for
- * coverage); over_budget_pages_max is the largest. */
+ * coverage); over_budget_pages_max and fetchers_max are the largest. */
 struct xm_proc_stats {
 	/* faults by kind */
 	uint64_t faults_zero;	  /* first touch of a page: no network */
