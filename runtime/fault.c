@@ -515,7 +515,8 @@ static bool still_ahead(struct streaming *st)
 }
 
 /* The next run of a stream whose reader has come to the mark of this one. The thread that faulted goes on meanwhile. Without
- * room pages leave slower than the reader reads: it has to wait for them, and does so at the run's end. */
+ * room pages leave slower than the reader reads: it has to wait for them, and does so at the run's end. So it does where
+ * other threads would wait for the last handler that listens. */
 static void fetch_ahead(struct xm_runtime *rt, struct xm_worker *w, struct streaming *st, uint64_t page)
 {
 	struct xm_stream_advice *a = &st->advice;
@@ -523,16 +524,18 @@ static void fetch_ahead(struct xm_runtime *rt, struct xm_worker *w, struct strea
 
 	if (xm_frame_free(rt) < AHEAD_FREE || !still_ahead(st))
 		return;
+	if (rt->waits && w->reader && !w->away && !xm_reader_leaves_others(rt, w)) {
+		if (xm_readers_crowded(rt, xm_now_ns()))
+			return;
+		xm_reader_leaves(rt, w);
+	}
 	n = lock_advised(rt, w, 0, a);
 	if (n)
 		mark_prefetched(rt, w, n, w->page[0], a->writable);
 	stream_began(rt, w, st, page, n, n);
 	xm_frame_charge(rt, (uint64_t)n); /* there was room */
-	if (!n)
-		return;
-	if (rt->waits)
-		xm_reader_leaves(rt, w);
-	fetch_and_settle(rt, w, n, -1);
+	if (n)
+		fetch_and_settle(rt, w, n, -1);
 }
 
 static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, xm_pte word, uint32_t tid,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fetcher.c - threads that wait for links in the place of handlers, so that a handler is always there to read messages.
+ * fetcher.c - threads that wait for links in the place of handlers, so that a handler is there to read messages.
  *
  *   message ──► handler ── its page is here, or empty ─────────────────────────► resolves it
  *                  │
@@ -18,18 +18,24 @@
  *
  * They are made when they are missed, one at a time, by the reclaim thread outside the gate: a new thread takes memory
  * from the program's allocator, for which a handler must not wait. One that cannot have its links (memory that may be
- * locked, descriptors) ends at once, and none is asked for after it. The others stay until the runtime ends.
+ * locked, descriptors, an appliance that is away) gives back what it had and ends; the next one is made after a pause. So
+ * it is where the family has that many processes that their links might become too many for the session. The others stay
+ * until the runtime ends.
  */
 #include "runtime/internal.h"
 
 #include <linux/futex.h>
+#include <string.h>
 #include <sys/prctl.h>
 
-enum { NONE = 0, STARTS, IDLE, CHOSEN, GIVEN, ENDED };
+#include "wire.h"
+
+#define PAUSE_NS 3000000000ull
+#define LINKS_BESIDE 2u /* of a process: for evictions, and for calls of the program's that move pages */
 
 static bool change(struct xm_fetcher *f, uint32_t from, uint32_t to)
 {
-	return __atomic_compare_exchange_n(&f->state, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE);
+	return __atomic_compare_exchange_n(&f->state, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
 static void wake(struct xm_fetcher *f)
@@ -42,15 +48,15 @@ bool xm_fetcher_hand(struct xm_runtime *rt, const struct xm_message *m)
 	uint32_t n = xm_load(&rt->fetchers);
 
 	for (struct xm_fetcher *f = rt->fetcher; f < rt->fetcher + n; f++) {
-		if (xm_load_relaxed(&f->state) != IDLE || !change(f, IDLE, CHOSEN))
+		if (xm_load_relaxed(&f->state) != XM_FETCHER_IDLE || !change(f, XM_FETCHER_IDLE, XM_FETCHER_CHOSEN))
 			continue;
 		f->message = *m;
-		xm_store(&f->state, GIVEN);
+		xm_store(&f->state, XM_FETCHER_GIVEN);
 		wake(f);
 		xm_stat_add(rt, faults_handed, 1);
 		return true;
 	}
-	if (n < xm_load_relaxed(&rt->fetchers_most) && !xm_load_relaxed(&rt->fetcher_missed)) {
+	if (n < rt->fetchers_most && !xm_load_relaxed(&rt->fetcher_missed)) {
 		xm_store(&rt->fetcher_missed, 1);
 		xm_reclaim_kick(rt);
 	}
@@ -59,45 +65,54 @@ bool xm_fetcher_hand(struct xm_runtime *rt, const struct xm_message *m)
 
 /* ---- threads ------------------------------------------------------------------------------------------------------- */
 
+/* It does this and looks at `stopping`, while who stops sets that and looks at the state: one sees the other. */
+static void become_idle(struct xm_fetcher *f)
+{
+	__atomic_store_n(&f->state, XM_FETCHER_IDLE, __ATOMIC_SEQ_CST);
+}
+
 /* Until it is given a message; false: the runtime ends. */
 static bool wait_for_message(struct xm_runtime *rt, struct xm_fetcher *f)
 {
-	__atomic_store_n(&f->state, IDLE, __ATOMIC_SEQ_CST);
 	for (;;) {
 		uint32_t state = xm_load(&f->state);
 
-		if (state == GIVEN)
+		if (state == XM_FETCHER_GIVEN)
 			return true;
-		if (state == ENDED || (state == IDLE && __atomic_load_n(&rt->stopping, __ATOMIC_SEQ_CST) &&
-				       change(f, IDLE, ENDED)))
+		if (state == XM_FETCHER_IDLE && __atomic_load_n(&rt->stopping, __ATOMIC_SEQ_CST) &&
+		    change(f, XM_FETCHER_IDLE, XM_FETCHER_ENDED))
+			return false;
+		if (state == XM_FETCHER_ENDED)
 			return false;
 		xm_sys6(SYS_futex, (long)&f->state, FUTEX_WAIT_PRIVATE, state, 0, 0, 0);
 	}
 }
 
-/* What one lacks its successors would lack too. */
-static void refuse(struct xm_runtime *rt, int err)
+/* What one lacks its successor would lack too, for a while. */
+static void pause_growth(struct xm_runtime *rt, const char *why)
 {
-	xm_store(&rt->fetchers_most, 0);
-	xm_debug("no more threads that wait for links: %s", xm_strerror(err));
+	xm_store(&rt->fetchers_not_before_ns, xm_now_ns() + PAUSE_NS);
+	xm_debug("no more threads that wait for links, for some seconds: %s", why);
 }
 
 /* Its own worker, with links that are open; NULL: they are not to be had. */
 static struct xm_worker *equip(struct xm_runtime *rt)
 {
-	struct xm_worker *w = xm_worker_get(rt);
+	struct xm_worker *w = xm_worker_get_unused(rt);
 	int rc = -ENOMEM;
 
 	if (w) {
 		xm_gate_enter(rt);
 		rc = xm_remote_ready(rt, w);
+		if (rc < 0)
+			xm_worker_close_links(rt, w);
 		xm_gate_leave(rt);
 	}
 	if (rc == 0)
 		return w;
-	refuse(rt, rc);
 	if (w)
 		xm_worker_put(w);
+	pause_growth(rt, xm_strerror(rc));
 	return NULL;
 }
 
@@ -111,17 +126,21 @@ static void *fetcher_main(void *arg)
 	xm_sys6(SYS_prctl, PR_SET_NAME, (long)"xmem-fetch", 0, 0, 0, 0);
 	w = equip(rt);
 	if (!w) {
-		xm_store(&f->state, ENDED);
+		xm_store(&f->state, XM_FETCHER_ENDED);
 		return NULL;
 	}
 	xm_stat_max(rt, fetchers_max, (uint64_t)(f - rt->fetcher) + 1);
 	xm_worker_rest(w);
+	become_idle(f);
+	if (xm_load(&rt->fetcher_missed)) /* another one, meanwhile */
+		xm_reclaim_kick(rt);
 	while (wait_for_message(rt, f)) {
 		xm_worker_resume(w);
 		xm_gate_enter(rt);
 		xm_fault_answer(rt, w, &f->message);
 		xm_gate_leave(rt);
 		xm_worker_rest(w);
+		become_idle(f);
 	}
 	xm_worker_resume(w);
 	xm_worker_put(w);
@@ -134,7 +153,7 @@ static void make(struct xm_runtime *rt, uint32_t i)
 	pthread_attr_t attr;
 	int err;
 
-	xm_store(&f->state, STARTS);
+	xm_store(&f->state, XM_FETCHER_STARTS);
 	xm_store(&rt->fetchers, i + 1);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, XM_THREAD_STACK_BYTES);
@@ -142,18 +161,42 @@ static void make(struct xm_runtime *rt, uint32_t i)
 	pthread_attr_destroy(&attr);
 	if (err) {
 		xm_store(&rt->fetchers, i);
-		refuse(rt, -err);
+		pause_growth(rt, xm_strerror(-err));
 	}
 }
 
+/* With n fetchers in each process of the family all links together are less than half of what their session may have: the
+ * rest is for processes to come, and for those that look at the same time. */
+static bool links_are_few(struct xm_runtime *rt, uint32_t n)
+{
+	uint32_t high = xm_load(&rt->fam->procs_high), procs = 0;
+
+	for (uint32_t i = 0; i < high; i++) {
+		uint32_t state = xm_load(&rt->fam->proc[i].state);
+
+		procs += state == XM_PROC_LIVE || state == XM_PROC_STARTING;
+	}
+	return procs * ((uint32_t)rt->nhandlers + n + LINKS_BESIDE) < XM_WIRE_SESSION_DATA / 2;
+}
+
+/* Not before the last one is idle, or has ended without links. Meanwhile one stays missed, and nobody kicks. */
 void xm_fetcher_tick(struct xm_runtime *rt)
 {
 	uint32_t n = xm_load(&rt->fetchers);
+	uint32_t last = n ? xm_load(&rt->fetcher[n - 1].state) : XM_FETCHER_NONE;
 
-	if (!xm_load(&rt->fetcher_missed))
+	if (!xm_load(&rt->fetcher_missed) || last == XM_FETCHER_STARTS ||
+	    xm_now_ns() < xm_load(&rt->fetchers_not_before_ns))
 		return;
-	/* whether the one before has what it needs is to be known first; who misses one then will say so again */
-	if (n < xm_load(&rt->fetchers_most) && (!n || xm_load(&rt->fetcher[n - 1].state) != STARTS))
+	if (last == XM_FETCHER_ENDED) {
+		pthread_join(rt->fetcher[--n].thread, NULL);
+		xm_store(&rt->fetchers, n);
+	}
+	if (n < rt->fetchers_most && !links_are_few(rt, n + 1)) {
+		pause_growth(rt, "the family has many processes");
+		return;
+	}
+	if (n < rt->fetchers_most)
 		make(rt, n);
 	xm_store(&rt->fetcher_missed, 0);
 }
@@ -164,7 +207,7 @@ void xm_fetcher_stop(struct xm_runtime *rt)
 		struct xm_fetcher *f = &rt->fetcher[i];
 
 		/* one that has a message answers it, and then sees `stopping` */
-		if (change(f, IDLE, ENDED))
+		if (change(f, XM_FETCHER_IDLE, XM_FETCHER_ENDED))
 			wake(f);
 		pthread_join(f->thread, NULL);
 	}
@@ -173,8 +216,10 @@ void xm_fetcher_stop(struct xm_runtime *rt)
 void xm_fetcher_forked(struct xm_runtime *rt)
 {
 	rt->fetchers = rt->fetcher_missed = rt->readers_away = 0;
+	rt->fetchers_not_before_ns = 0;
+	memset(rt->link_fault_ns, 0, sizeof(rt->link_fault_ns));
 	for (int i = 0; i < XM_FETCHERS_MAX; i++)
-		rt->fetcher[i].state = NONE;
+		rt->fetcher[i].state = XM_FETCHER_NONE;
 	for (int i = 0; i < XM_WORKERS_MAX; i++)
 		rt->worker[i].reader = rt->worker[i].away = false;
 }

@@ -13,7 +13,7 @@
  * A parent that evicts a dirty page whose slot the child names too finds the reference count above one and takes
  * another slot (evict.c).
  *
- * The gate: handlers and the reclaim thread are inside it while they work. It is closed only between prepare and
+ * The gate: handlers, fetchers and the reclaim thread are inside it while they work. It is closed only between prepare and
  * parent/child. Libio's list lock is taken before, since fork takes it afterwards and a thread may hold it while
  * its fault waits at the gate.
  */

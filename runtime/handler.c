@@ -9,13 +9,15 @@
  *
  * A message may be in hand while a fork closes the gate: it is answered after it, by the page table as it is then.
  *
- * Where nobody said how many handlers there are to be, one of them always listens: the last that would have to wait for a
- * link hands its message to a fetcher (fetcher.c). Which handlers wait is counted in readers_away: from before a fetch, or
- * a wait for room, until its page has come. It is not "how many are inside read()": a handler that has woken a thread
- * often loses its processor to it before it reads again, and is there all the same when the next fault comes.
+ * Where nobody said how many handlers there are to be, and more threads than they need links, one of them listens: the
+ * last that would have to wait for a link hands its message to a fetcher (fetcher.c). Not strictly: while no fetcher is
+ * idle it waits itself, as it does for room in the budget, and where a page leaves by the slot of the one that came. Which
+ * handlers wait is counted in readers_away: from before a fetch, or a wait for room, until its page has come. It is not
+ * "how many are inside read()": a handler that has woken a thread often loses its processor to it before it reads again,
+ * and is there all the same when the next fault comes.
  *
  * A thread in a blocking read() is ended by a fault: of the canary's page, by whoever ends the runtime. Each handler
- * answers at least one message between `stopping` and its end, and the last takes the page's registration back: the
+ * answers at least one message between `handlers_end` and its end, and the last takes the page's registration back: the
  * touch always comes back.
  */
 #include "runtime/internal.h"
@@ -84,9 +86,7 @@ static bool waits_for_link(struct xm_runtime *rt, uint64_t page)
 	       (rt->waits & (1u << xm_slot_slab(rt->fam, xm_pg_slot(word))->appliance));
 }
 
-/* This handler may wait: another one reads messages meanwhile. In one step, or those that come at the same time, as
- * they do where a link takes the same time always, would all believe it. */
-static bool leave_others(struct xm_runtime *rt, struct xm_worker *w)
+bool xm_reader_leaves_others(struct xm_runtime *rt, struct xm_worker *w)
 {
 	if ((int)xm_add(&rt->readers_away, 1) + 1 < rt->nhandlers)
 		w->away = true;
@@ -95,27 +95,22 @@ static bool leave_others(struct xm_runtime *rt, struct xm_worker *w)
 	return w->away;
 }
 
-/* Threads that need links by turns: with no more of them than handlers nobody waits for a handler, and to hand a message on
- * costs a wake-up for nothing. Counts this one. */
-static bool is_crowded(struct xm_runtime *rt, const struct xm_message *m)
+bool xm_readers_crowded(struct xm_runtime *rt, uint64_t now_ns)
 {
-	uint64_t *mine = &rt->link_fault_ns[m->tid % XM_FAULTERS];
 	int n = 0;
 
-	__atomic_store_n(mine, m->read_ns, __ATOMIC_RELAXED);
 	for (int i = 0; i < XM_FAULTERS; i++)
-		n += xm_load_relaxed(&rt->link_fault_ns[i]) + CROWD_NS > m->read_ns;
+		n += xm_load_relaxed(&rt->link_fault_ns[i]) + CROWD_NS > now_ns;
 	return n > rt->nhandlers;
 }
 
 /* To a fetcher, if it has to be; else this handler waits itself. */
 static bool hand_on(struct xm_runtime *rt, struct xm_worker *w, const struct xm_message *m)
 {
-	bool crowded = is_crowded(rt, m);
-
-	if (leave_others(rt, w))
+	__atomic_store_n(&rt->link_fault_ns[m->tid % XM_FAULTERS], m->read_ns, __ATOMIC_RELAXED);
+	if (xm_reader_leaves_others(rt, w))
 		return false;
-	if (crowded && xm_fetcher_hand(rt, m))
+	if (xm_readers_crowded(rt, m->read_ns) && xm_fetcher_hand(rt, m))
 		return true;
 	xm_reader_leaves(rt, w);
 	return false;
@@ -182,8 +177,8 @@ static void *handler_main(void *arg)
 		pin_to_nth_cpu(me - rt->handler);
 	w = xm_worker_get(rt);
 	xm_assert(w);
-	w->reader = xm_load(&rt->fetchers_most) > 0;
-	while (n >= 0 && !xm_load(&rt->stopping)) {
+	w->reader = rt->fetchers_most > 0;
+	while (n >= 0 && !xm_load(&rt->handlers_end)) {
 		xm_worker_rest(w);
 		n = wait_for_message(rt, me, &ev);
 		xm_worker_resume(w);
@@ -218,7 +213,8 @@ int xm_handler_start(struct xm_runtime *rt, const void *attr)
 	int rc = 0;
 
 	xm_store(&rt->handlers_live, 0);
-	xm_store(&rt->fetchers_most, rt->handlers_grow && rt->waits ? XM_FETCHERS_MAX : 0u);
+	xm_store(&rt->handlers_end, 0);
+	rt->fetchers_most = rt->handlers_grow && rt->waits ? XM_FETCHERS_MAX : 0;
 	for (int i = 0; i < rt->nhandlers && rc == 0; i++) {
 		xm_add(&rt->handlers_live, 1);
 		rc = -pthread_create(&rt->handler[i].thread, attr, handler_main, &rt->handler[i]);
@@ -231,6 +227,7 @@ void xm_handler_stop(struct xm_runtime *rt)
 {
 	uint64_t one = 1;
 
+	xm_store(&rt->handlers_end, 1);
 	if (rt->handlers_block)
 		while (xm_load(&rt->handlers_live))
 			xm_canary_nudge(rt);

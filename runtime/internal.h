@@ -31,7 +31,7 @@
 #define XM_NO_SLOT UINT64_MAX
 #define XM_HANDLERS_MAX 8 /* fetchers included */
 #define XM_FETCHERS_MAX (XM_HANDLERS_MAX - 2)
-#define XM_WORKERS_MAX (XM_HANDLERS_MAX + 4)
+#define XM_WORKERS_MAX (XM_HANDLERS_MAX + 10)
 #define XM_HUGE_BYTES (2ull << 20)
 #define XM_HUGE_SHARE (XM_HUGE_BYTES / XM_STAGING_BYTES) /* workers whose staging is in one huge page */
 #define XM_STREAMS 32	    /* faulting threads that are told apart */
@@ -79,6 +79,15 @@ struct xm_worker {
 	bool lent;			/* a link has registered the staging: none of it can be given back */
 	bool reader;			/* a handler's, where fetchers may take messages from it */
 	bool away;			/* its handler waits, or is about to: counted in readers_away */
+};
+
+enum xm_fetcher_state {
+	XM_FETCHER_NONE = 0,
+	XM_FETCHER_STARTS,
+	XM_FETCHER_IDLE,
+	XM_FETCHER_CHOSEN,
+	XM_FETCHER_GIVEN,
+	XM_FETCHER_ENDED
 };
 
 /* A fault to be answered. */
@@ -129,6 +138,7 @@ struct xm_runtime {
 	int nhandlers;
 	int handlers_started;
 	uint32_t handlers_live;		/* atomic */
+	uint32_t handlers_end;		/* atomic: set later than `stopping`, when nobody else needs them */
 	bool handlers_pinned;		/* one a processor; else the scheduler places them */
 	bool handlers_block;		/* in read(); else each waits by its epoll_fd */
 	struct xm_handler {
@@ -139,11 +149,12 @@ struct xm_runtime {
 	uint32_t readers_away;		/* atomic: handlers that read no message, since they wait for a link or for room */
 	uint64_t link_fault_ns[XM_FAULTERS]; /* atomic; by a hash of the thread's id: when it last needed a link */
 	uint32_t fetchers;		/* atomic: threads made; by the reclaim thread */
-	uint32_t fetchers_most;		/* atomic: 0 where no fault waits for a link, or when one could not be made */
+	uint32_t fetchers_most;		/* 0 where no fault waits for a link, or somebody said how many handlers there are */
 	uint32_t fetcher_missed;	/* atomic: one more is wanted */
+	uint64_t fetchers_not_before_ns; /* atomic: one could not be made, or have its links */
 	struct xm_fetcher {		/* fetcher.c */
 		pthread_t thread;
-		uint32_t state;		/* atomic, futex */
+		uint32_t state;		/* atomic, futex: enum xm_fetcher_state */
 		struct xm_message message;
 	} fetcher[XM_FETCHERS_MAX];
 	pthread_t reclaimer;
@@ -219,6 +230,13 @@ static inline bool xm_reader_leaves(struct xm_runtime *rt, struct xm_worker *w)
 	return true;
 }
 
+/* It may wait: another handler reads messages meanwhile; false: it would be the last. In one step, or those that come at the
+ * same time, as they do where a link takes the same time always, would all believe it. Only by a reader that is not away. */
+bool xm_reader_leaves_others(struct xm_runtime *rt, struct xm_worker *w);
+/* Threads that need links by turns are more than handlers. With no more of them nobody waits for a handler: to hand a
+ * message on would cost a wake-up for nothing. */
+bool xm_readers_crowded(struct xm_runtime *rt, uint64_t now_ns);
+
 /* It will read messages again in a moment. */
 static inline void xm_reader_is_back(struct xm_runtime *rt, struct xm_worker *w)
 {
@@ -252,7 +270,11 @@ int xm_remote_open(struct xm_runtime *rt, char *why);
 void xm_remote_close(struct xm_runtime *rt);
 int xm_remote_after_fork(struct xm_runtime *rt, char *why);
 struct xm_worker *xm_worker_get(struct xm_runtime *rt); /* from the pool; NULL: all in use */
+/* One that nobody has used a link by, and that nobody gets first: for long, and to put links into. NULL: there is none now. */
+struct xm_worker *xm_worker_get_unused(struct xm_runtime *rt);
 void xm_worker_put(struct xm_worker *w);
+/* Nothing that they had is charged any more but staging, until it is trimmed. */
+void xm_worker_close_links(struct xm_runtime *rt, struct xm_worker *w);
 /* The first n pages of staging are about to be used: charges what has not been yet. */
 void xm_worker_stage(struct xm_runtime *rt, struct xm_worker *w, int n);
 /* By a handler or fetcher: its worker stays its own while it waits for a message, but may be trimmed; in use again. */
@@ -260,8 +282,7 @@ void xm_worker_rest(struct xm_worker *w);
 void xm_worker_resume(struct xm_worker *w);
 /* Gives touched staging back: of all workers that nobody uses just now. */
 void xm_worker_trim_idle(struct xm_runtime *rt);
-/* Opens its links to the appliances whose pages are waited for; -errno: this process lacks something for that. An
- * appliance that is away is no error. */
+/* Opens its links to the appliances whose pages are waited for, but those that are lost. -errno: one cannot be had now. */
 int xm_remote_ready(struct xm_runtime *rt, struct xm_worker *w);
 /* Reads n slots into staging (page i of the batch at staging + i * 4096), verified; status[i] 0 or -errno.
  * Blocks up to the lost timeout when an appliance is away. */
@@ -310,7 +331,7 @@ int xm_handler_open_fds(struct xm_runtime *rt);
 void xm_handler_close_fds(struct xm_runtime *rt);
 /* attr: pthread_attr_t of the threads. 0 or -errno; some may run then. */
 int xm_handler_start(struct xm_runtime *rt, const void *attr);
-/* Ends and joins them; `stopping` is set. */
+/* Ends and joins them; the reclaim thread and the fetchers have ended. */
 void xm_handler_stop(struct xm_runtime *rt);
 
 /* ---- fetcher.c ---- */
