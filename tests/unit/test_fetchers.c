@@ -89,7 +89,24 @@ static void end(unsigned threads)
 	}
 }
 
-/* Threads of the runtime that are to be there when many fault at once. */
+/* Fetchers that wait for a message. */
+static uint32_t idle(void)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < xm_load(&xm_rt.fetchers); i++)
+		n += xm_load(&xm_rt.fetcher[i].state) == XM_FETCHER_IDLE;
+	return n;
+}
+
+static void await_idle(uint32_t want)
+{
+	for (int tries = 0; idle() < want && tries < 50000; tries++)
+		usleep(200);
+	assert_true(idle() >= want);
+}
+
+/* Fetchers that are to be there, and idle, when many have faulted at once. */
 static void grown(uint32_t want)
 {
 	for (int round = 0; xm_load(&xm_rt.fetchers) < want && round < 200; round++) {
@@ -101,7 +118,7 @@ static void grown(uint32_t want)
 		end(THREADS_MAX);
 		assert_int_equal(test_evict(pages, PAGES), 0);
 	}
-	assert_true(xm_load(&xm_rt.fetchers) >= want);
+	await_idle(want);
 }
 
 /* ---- when it helps ------------------------------------------------------------------------------------------- */
@@ -190,22 +207,34 @@ static void press(void)
 /* First touches and writes to clean pages need no link, whoever else waits for one. */
 static void test_faults_when_no_link_is_needed_then_a_handler_answers(void **state)
 {
-	uint64_t handed, zero;
+	uint64_t handed, zero, wrote;
 	char *p;
 
 	start("tcp", "seed=1,delay=20ms:1");
 	grown(1);
 	p = xm_map_new(PAGES * PAGE, 0, RW, 0);
 	assert_false(test_is_error(p));
+	assert_int_equal(test_wrong(pages + 64 * PAGE, 16, 1, 64), 0); /* clean now */
+	await_idle(1);
 	zero = STAT(faults_zero);
+	wrote = STAT(faults_write);
 	handed = STAT(faults_handed);
 	press();
 	for (unsigned i = 0; i < PAGES; i += 2)
 		p[i * PAGE] = 1;
+	for (unsigned i = 64; i < 80; i++) {
+		volatile char *at = pages + i * PAGE;
+
+		*at = *at;
+	}
 	assert_true(STAT(faults_zero) > zero);
+	assert_true(!(xm_rt.features & XM_FEAT_WP) || STAT(faults_write) > wrote);
 	assert_int_equal(STAT(faults_handed), handed);
-	assert_int_equal(test_wrong(pages, 4, 1, 0), 0); /* but these */
-	assert_int_equal(STAT(faults_handed), handed + 4);
+	for (unsigned i = 0; i < 4; i++) { /* but these */
+		await_idle(1);
+		assert_int_equal(test_wrong(pages + i * PAGE, 1, 1, i), 0);
+		assert_int_equal(STAT(faults_handed), handed + i + 1);
+	}
 }
 
 /* ---- forks, and the end ---------------------------------------------------------------------------------------- */
@@ -228,14 +257,15 @@ static int child(void)
 static void test_fork_when_messages_are_handed_on_then_both_go_on(void **state)
 {
 	start("tcp", "seed=1,delay=5ms:1");
-	grown(2);
+	grown(XM_FETCHERS_MAX); /* none is made while a fork is under way: sanitizers would take its locks along */
 	for (int round = 0; round < 4; round++) {
 		uint64_t handed = STAT(faults_handed);
 		pid_t pid;
 
-		begin(THREADS_MAX, PAGES / 4);
-		while (STAT(faults_handed) < handed + 2 && test_pages_in(pages, PAGES / 4, XM_PG_REMOTE))
+		begin(THREADS_MAX, PAGES);
+		while (STAT(faults_handed) < handed + 2 && test_pages_in(pages, PAGES, XM_PG_REMOTE))
 			usleep(100);
+		assert_true(STAT(faults_handed) >= handed + 2);
 		pid = test_fork();
 		if (pid == 0)
 			_exit(child());
@@ -269,11 +299,17 @@ static void *copier_main(void *arg)
 
 static void test_stop_when_messages_are_handed_on_then_they_are_answered(void **state)
 {
-	uint64_t handed;
+	uint64_t handed, fetched;
+	struct xm_family *f;
+	uint32_t proc;
 
 	start("shm", "seed=1,delay=20ms:1");
 	grown(3);
+	f = mremap(xm_rt.fam, 0, sizeof(*f), MREMAP_MAYMOVE); /* once more: to be read when the runtime has ended */
+	assert_true(f != MAP_FAILED);
+	proc = xm_rt.proc;
 	press();
+	fetched = STAT(fetched_pages);
 	handed = STAT(faults_handed);
 	for (unsigned i = 0; i < 3; i++) {
 		reader[i] = (struct reader){ .first = i * 8, .wrong = 1 };
@@ -283,28 +319,71 @@ static void test_stop_when_messages_are_handed_on_then_they_are_answered(void **
 		usleep(200);
 	assert_int_equal(STAT(faults_handed), handed + 3);
 	test_runtime_stop();
+	assert_int_equal(xm_load(&f->proc[proc].stats.fetched_pages), fetched + 3);
 	end(3);
+	munmap(f, sizeof(*f));
 }
 
-/* A fetcher that finds no descriptor for its link ends, no more are made, and the handlers do what they did before. */
-static void test_growth_when_links_are_refused_then_goes_on_without(void **state)
+/* As if the pause were over. */
+static void no_pause(void)
+{
+	xm_store(&xm_rt.fetchers_not_before_ns, 0);
+}
+
+/* Readers, until growth pauses. */
+static void paused(void)
+{
+	begin(THREADS_MAX, PAGES);
+	for (int tries = 0; !xm_load(&xm_rt.fetchers_not_before_ns) && tries < 10000; tries++)
+		usleep(1000);
+	assert_true(xm_load(&xm_rt.fetchers_not_before_ns) != 0);
+}
+
+/* A fetcher that finds no descriptor for its link gives back what it has and ends; the handlers do what they did before, and
+ * after a while one is made again. */
+static void test_growth_when_links_are_refused_then_pauses(void **state)
 {
 	struct rlimit was, none;
-	uint32_t most;
 
 	start("tcp", "seed=1,delay=5ms:1");
-	assert_int_equal(test_wrong(pages, 1, 1, 0), 0); /* one handler has its link */
+	assert_int_equal(test_wrong(pages, 16, 1, 0), 0); /* one handler has its link, at least */
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
 	none = (struct rlimit){ 3, was.rlim_max };
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-	begin(THREADS_MAX, PAGES);
-	for (int tries = 0; (most = xm_load(&xm_rt.fetchers_most)) && tries < 10000; tries++)
-		usleep(1000);
+	paused();
+	assert_int_equal(idle(), 0);
+	assert_int_equal(STAT(fetchers_max), 0);
+	assert_null(xm_rt.worker[XM_WORKERS_MAX - 1].link[0]);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
 	end(THREADS_MAX);
-	assert_int_equal(most, 0);
-	/* some may have a worker, and its link, of an eviction */
-	assert_true(STAT(fetchers_max) < XM_FETCHERS_MAX);
+	assert_int_equal(test_evict(pages, PAGES), 0);
+	no_pause();
+	grown(2);
+	assert_int_equal(STAT(faults_lost), 0);
+}
+
+/* Their links, all of one session, could become too many: a pause, also while that is so. */
+static void test_growth_when_family_has_many_processes_then_pauses(void **state)
+{
+	struct xm_family *f;
+	uint32_t high;
+
+	start("tcp", "seed=1,delay=5ms:1");
+	f = xm_rt.fam;
+	high = f->procs_high;
+	for (uint32_t i = high; i < high + 40; i++)
+		f->proc[i].state = XM_PROC_STARTING;
+	xm_store(&f->procs_high, high + 40);
+	paused();
+	end(THREADS_MAX);
+	assert_int_equal(xm_load(&xm_rt.fetchers), 0);
+	assert_int_equal(STAT(faults_handed), 0);
+	assert_int_equal(test_evict(pages, PAGES), 0);
+	xm_store(&f->procs_high, high);
+	for (uint32_t i = high; i < high + 40; i++)
+		f->proc[i].state = XM_PROC_FREE;
+	no_pause();
+	grown(1);
 }
 
 int main(void)
@@ -320,7 +399,8 @@ int main(void)
 		T(test_faults_when_no_link_is_needed_then_a_handler_answers),
 		T(test_fork_when_messages_are_handed_on_then_both_go_on),
 		T(test_stop_when_messages_are_handed_on_then_they_are_answered),
-		T(test_growth_when_links_are_refused_then_goes_on_without),
+		T(test_growth_when_links_are_refused_then_pauses),
+		T(test_growth_when_family_has_many_processes_then_pauses),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
