@@ -308,6 +308,8 @@ static void test_stop_when_messages_are_handed_on_then_they_are_answered(void **
 	f = mremap(xm_rt.fam, 0, sizeof(*f), MREMAP_MAYMOVE); /* once more: to be read when the runtime has ended */
 	assert_true(f != MAP_FAILED);
 	proc = xm_rt.proc;
+	usleep(20000); /* they sleep, and look at the flag when they have been given something */
+	__atomic_store_n(&xm_rt.stopping, 1, __ATOMIC_SEQ_CST);
 	press();
 	fetched = STAT(fetched_pages);
 	handed = STAT(faults_handed);
