@@ -27,7 +27,7 @@
 #define XM_SESSIONS_MAX 4096u
 #define XM_SESSION_REGIONS_MAX 256u /* what a client has room for (peer_impl.h) */
 #define XM_SESSION_PROCS_MAX 64u
-#define XM_SESSION_DATA_MAX 256u    /* data connections of one session */
+#define XM_SESSION_DATA_MAX XM_WIRE_SESSION_DATA
 #define XM_REGION_SLABS_MAX 262144u /* what a client has room for */
 #define XM_REGION_BUCKETS 1024u
 #define XM_SLABS_NOW 64u /* slabs destroyed before a request is answered; the rest afterwards */

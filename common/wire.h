@@ -22,6 +22,7 @@
 #define XM_WIRE_MINOR 3
 #define XM_WIRE_HEADER 16u
 #define XM_WIRE_MAX 65536u     /* bytes of one message, header included */
+#define XM_WIRE_SESSION_DATA 256u /* data connections of a session that an appliance allows */
 #define XM_WIRE_HELLO_MAX 512u /* bytes of a message from a peer that has not introduced itself */
 #define XM_WIRE_NAME 64
 #define XM_WIRE_FDS 32 /* descriptors with one SLAB_MAP reply */

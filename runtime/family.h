@@ -84,7 +84,7 @@ struct xm_family_config {
 	uint64_t lost_timeout_ns; /* how long a lost appliance is waited for */
 	uint32_t masked_features; /* enum xm_feature */
 	uint32_t verify;	  /* 1: checksum every page also where the link is direct */
-	uint32_t handlers;	  /* fault handler threads per process, at least 2; 0: 2 */
+	uint32_t handlers;	  /* fault handler threads per process, at least 2; 0: 2, and fetchers as needed */
 	uint32_t log_level;	  /* enum xm_log_level */
 	char evict[16], prefetch[16];
 	char inject[160]; /* specification for the inject decorator; "": none */
@@ -98,7 +98,7 @@ struct xm_family_config {
 /* One counter block per process, written by that process's threads with relaxed adds, read by anyone.
  * JSON and the text block print each under this very name. Sums over processes: counters, histograms and
  * levels add; so do the peaks of levels (an upper bound of the family's own peak, and the right weight for
- * coverage); over_budget_pages_max is the largest. */
+ * coverage); over_budget_pages_max and fetchers_max are the largest. */
 struct xm_proc_stats {
 	/* faults by kind */
 	uint64_t faults_zero;	  /* first touch of a page: no network */
@@ -108,6 +108,7 @@ struct xm_proc_stats {
 	uint64_t faults_spurious; /* already resolved */
 	uint64_t faults_bad;	  /* on a range that is not present */
 	uint64_t faults_lost;	  /* answered with SIGBUS: the only copy is gone */
+	uint64_t faults_handed;	  /* by a handler to a fetcher: no other handler would have read messages meanwhile */
 	/* pages */
 	uint64_t zero_pages;	/* installed as zeros, run fill included */
 	uint64_t fetched_pages; /* installed from an appliance, prefetch included */
@@ -131,6 +132,7 @@ struct xm_proc_stats {
 	uint64_t over_budget_pages_max;
 	uint64_t stalls, stall_ns;
 	uint64_t forks;
+	uint64_t fetchers_max; /* threads that handed faults were given to */
 	/* levels: current and peak */
 	uint64_t resident_pages, resident_pages_max;
 	uint64_t mapped_pages, mapped_pages_max; /* external mappings, whether touched or not */

@@ -317,7 +317,8 @@ void xm_proc_stats_merge(struct xm_proc_stats *into, const struct xm_proc_stats 
 	for (size_t i = 0; i < COUNTERS; i++) {
 		uint64_t v = xm_load_relaxed(&src[i]);
 
-		if (i == offsetof(struct xm_proc_stats, over_budget_pages_max) / sizeof(uint64_t))
+		if (i == offsetof(struct xm_proc_stats, over_budget_pages_max) / sizeof(uint64_t) ||
+		    i == offsetof(struct xm_proc_stats, fetchers_max) / sizeof(uint64_t))
 			xm_raise_u64(&dst[i], v);
 		else if (v)
 			xm_add(&dst[i], v);

@@ -117,6 +117,7 @@ static int64_t install(struct xm_runtime *rt, struct xm_worker *w, uint64_t page
 static int make_room(struct xm_runtime *rt, struct xm_worker *w, bool wait, bool ahead)
 {
 	uint64_t before = xm_now_ns(), ns;
+	bool left = xm_reader_leaves(rt, w);
 	int rc = 0;
 
 	XM_PROBE1(stall_begin, ahead);
@@ -127,6 +128,8 @@ static int make_room(struct xm_runtime *rt, struct xm_worker *w, bool wait, bool
 	ns = xm_now_ns() - before;
 	w->spent.wait_ns += ns;
 	XM_PROBE1(stall_end, ns);
+	if (left)
+		xm_reader_is_back(rt, w);
 	return rc;
 }
 
@@ -349,6 +352,7 @@ static void fetch_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 			xm_remote_read(rt, w, w->slot + i, w->status + i, n - i);
 			if (!w->spent.until_ns) /* else the page is there already, and nobody waits for the others */
 				w->spent.fetch_ns += xm_now_ns() - before;
+			xm_reader_is_back(rt, w); /* not after the install: who is woken may have this processor first */
 			if (i) /* staging is filled from its start: keep the indices aligned */
 				memmove(w->staging + (size_t)i * XM_PAGE_SIZE, w->staging,
 					(size_t)(n - i) * XM_PAGE_SIZE);
@@ -511,7 +515,8 @@ static bool still_ahead(struct streaming *st)
 }
 
 /* The next run of a stream whose reader has come to the mark of this one. The thread that faulted goes on meanwhile. Without
- * room pages leave slower than the reader reads: it has to wait for them, and does so at the run's end. */
+ * room pages leave slower than the reader reads: it has to wait for them, and does so at the run's end. So it does where
+ * other threads would wait for the last handler that listens. */
 static void fetch_ahead(struct xm_runtime *rt, struct xm_worker *w, struct streaming *st, uint64_t page)
 {
 	struct xm_stream_advice *a = &st->advice;
@@ -519,6 +524,11 @@ static void fetch_ahead(struct xm_runtime *rt, struct xm_worker *w, struct strea
 
 	if (xm_frame_free(rt) < AHEAD_FREE || !still_ahead(st))
 		return;
+	if (rt->waits && w->reader && !w->away && !xm_reader_leaves_others(rt, w)) {
+		if (xm_readers_crowded(rt, xm_now_ns()))
+			return;
+		xm_reader_leaves(rt, w);
+	}
 	n = lock_advised(rt, w, 0, a);
 	if (n)
 		mark_prefetched(rt, w, n, w->page[0], a->writable);
@@ -713,4 +723,17 @@ enum xm_fault_kind xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, 
 			return XM_FAULT_BAD;
 		}
 	}
+}
+
+void xm_fault_answer(struct xm_runtime *rt, struct xm_worker *w, const struct xm_message *m)
+{
+	enum xm_fault_kind kind;
+	uint64_t ns;
+
+	w->spent = (struct xm_fault_time){ .page = m->page };
+	XM_PROBE3(fault_begin, xm_page_addr(m->page), m->wp ? 2 : m->write, m->tid);
+	kind = xm_fault_resolve(rt, w, m->page, m->tid, m->write, m->wp);
+	ns = (w->spent.until_ns ? w->spent.until_ns : xm_now_ns()) - m->read_ns;
+	XM_PROBE3(fault_end, xm_page_addr(m->page), kind, ns);
+	xm_fault_account(rt, w, kind, ns);
 }

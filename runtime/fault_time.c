@@ -13,6 +13,8 @@
  * without waking, timed, and the wake-up made after it. What a handler does after the install delays no thread but by
  * making the next message wait: that is delivery.
  *
+ * A message that is handed to a fetcher (fetcher.c) was read when the handler read it: that it changed hands is in the rest.
+ *
  * A fault that finds its page in another thread's hands costs its handler next to nothing; what it waits is the time
  * until that thread wakes it. A small table by tid remembers since when: an entry is written before WAITER is set in the
  * page's word and taken by whoever then wakes the page's sleepers. A thread waits for one page at a time. Where two

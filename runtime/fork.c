@@ -13,7 +13,7 @@
  * A parent that evicts a dirty page whose slot the child names too finds the reference count above one and takes
  * another slot (evict.c).
  *
- * The gate: handlers and the reclaim thread are inside it while they work. It is closed only between prepare and
+ * The gate: handlers, fetchers and the reclaim thread are inside it while they work. It is closed only between prepare and
  * parent/child. Libio's list lock is taken before, since fork takes it afterwards and a thread may hold it while
  * its fault waits at the gate.
  */
@@ -199,6 +199,7 @@ static void reset_for_child(struct xm_runtime *rt)
 	rt->no_room = 0;
 	rt->no_victim_until_ns = rt->no_victim_pages = rt->grow_not_before_ns = 0;
 	rt->canary.state = 0;
+	xm_fetcher_forked(rt);
 	memset(rt->waiter, 0, sizeof(rt->waiter));
 	for (int i = 0; i < XM_STREAMS; i++)
 		xm_streams_forked(&rt->streams[i]);

@@ -9,8 +9,15 @@
  *
  * A message may be in hand while a fork closes the gate: it is answered after it, by the page table as it is then.
  *
+ * Where nobody said how many handlers there are to be, and more threads than they need links, one of them listens: the
+ * last that would have to wait for a link hands its message to a fetcher (fetcher.c). Not strictly: while no fetcher is
+ * idle it waits itself, as it does for room in the budget, and where a page leaves by the slot of the one that came. Which
+ * handlers wait is counted in readers_away: from before a fetch, or a wait for room, until its page has come. It is not
+ * "how many are inside read()": a handler that has woken a thread often loses its processor to it before it reads again,
+ * and is there all the same when the next fault comes.
+ *
  * A thread in a blocking read() is ended by a fault: of the canary's page, by whoever ends the runtime. Each handler
- * answers at least one message between `stopping` and its end, and the last takes the page's registration back: the
+ * answers at least one message between `handlers_end` and its end, and the last takes the page's registration back: the
  * touch always comes back.
  */
 #include "runtime/internal.h"
@@ -24,6 +31,10 @@
 
 #include "runtime/probes.h"
 #include "runtime/uffd.h"
+
+/* Longer than it takes until all threads of a crowd have had their turn: at a link that takes 20 ms to answer, 8 threads by
+ * two handlers. */
+#define CROWD_NS 100000000ull
 
 /* ---- descriptors ------------------------------------------------------------------------------------------------ */
 
@@ -63,19 +74,60 @@ void xm_handler_close_fds(struct xm_runtime *rt)
 
 /* ---- a message ---------------------------------------------------------------------------------------------------- */
 
+/* As far as can be told: the page may be somebody else's in a moment. */
+static bool waits_for_link(struct xm_runtime *rt, uint64_t page)
+{
+	xm_pte word;
+
+	if (!xm_load_relaxed(&rt->touch[page >> XM_TOUCH_SHIFT]))
+		return false;
+	word = xm_pg_load(&rt->pt[page]);
+	return xm_pg_state(word) == XM_PG_REMOTE &&
+	       (rt->waits & (1u << xm_slot_slab(rt->fam, xm_pg_slot(word))->appliance));
+}
+
+bool xm_reader_leaves_others(struct xm_runtime *rt, struct xm_worker *w)
+{
+	if ((int)xm_add(&rt->readers_away, 1) + 1 < rt->nhandlers)
+		w->away = true;
+	else
+		xm_sub(&rt->readers_away, 1);
+	return w->away;
+}
+
+bool xm_readers_crowded(struct xm_runtime *rt, uint64_t now_ns)
+{
+	int n = 0;
+
+	for (int i = 0; i < XM_FAULTERS; i++)
+		n += xm_load_relaxed(&rt->link_fault_ns[i]) + CROWD_NS > now_ns;
+	return n > rt->nhandlers;
+}
+
+/* To a fetcher, if it has to be; else this handler waits itself. */
+static bool hand_on(struct xm_runtime *rt, struct xm_worker *w, const struct xm_message *m)
+{
+	__atomic_store_n(&rt->link_fault_ns[m->tid % XM_FAULTERS], m->read_ns, __ATOMIC_RELAXED);
+	if (xm_reader_leaves_others(rt, w))
+		return false;
+	if (xm_readers_crowded(rt, m->read_ns) && xm_fetcher_hand(rt, m))
+		return true;
+	xm_reader_leaves(rt, w);
+	return false;
+}
+
 static void handle(struct xm_runtime *rt, struct xm_worker *w, const struct xm_uffd_event *ev)
 {
-	uint64_t before = xm_now_ns(), addr = xm_round_down(ev->addr, XM_PAGE_SIZE), ns;
-	enum xm_fault_kind kind;
+	uint64_t before = xm_now_ns(), addr = xm_round_down(ev->addr, XM_PAGE_SIZE);
+	struct xm_message m = { .read_ns = before, .tid = ev->tid, .write = ev->write, .wp = ev->wp };
 
 	if (!ev->fault || xm_canary_fault(rt, addr, before) || addr < xm_ext_lo || addr >= xm_ext_hi)
 		return;
-	w->spent = (struct xm_fault_time){ .page = (addr - xm_ext_lo) >> XM_PAGE_SHIFT };
-	XM_PROBE3(fault_begin, addr, ev->wp ? 2 : ev->write, ev->tid);
-	kind = xm_fault_resolve(rt, w, w->spent.page, ev->tid, ev->write, ev->wp);
-	ns = (w->spent.until_ns ? w->spent.until_ns : xm_now_ns()) - before;
-	XM_PROBE3(fault_end, addr, kind, ns);
-	xm_fault_account(rt, w, kind, ns);
+	m.page = (addr - xm_ext_lo) >> XM_PAGE_SHIFT;
+	if (w->reader && waits_for_link(rt, m.page) && hand_on(rt, w, &m))
+		return;
+	xm_fault_answer(rt, w, &m);
+	xm_reader_is_back(rt, w);
 }
 
 /* Waits for a message: 1, 0 look again, or -errno. One at a time: the next is for another handler. */
@@ -125,7 +177,8 @@ static void *handler_main(void *arg)
 		pin_to_nth_cpu(me - rt->handler);
 	w = xm_worker_get(rt);
 	xm_assert(w);
-	while (n >= 0 && !xm_load(&rt->stopping)) {
+	w->reader = rt->fetchers_most > 0;
+	while (n >= 0 && !xm_load(&rt->handlers_end)) {
 		xm_worker_rest(w);
 		n = wait_for_message(rt, me, &ev);
 		xm_worker_resume(w);
@@ -135,6 +188,7 @@ static void *handler_main(void *arg)
 		handle(rt, w, &ev);
 		xm_gate_leave(rt);
 	}
+	w->reader = false;
 	xm_worker_put(w);
 	if (xm_sub(&rt->handlers_live, 1) == 1) /* the last */
 		xm_canary_unregister(rt);
@@ -146,6 +200,7 @@ void xm_handler_choose(struct xm_runtime *rt)
 	uint32_t n = rt->fam->cfg.handlers ? rt->fam->cfg.handlers : 2;
 	cpu_set_t set;
 
+	rt->handlers_grow = !rt->fam->cfg.handlers; /* then there are two, and XM_FETCHERS_MAX may follow */
 	/* never one: a handler that reclaims may need another to answer it (fault.c, BUSY) */
 	rt->nhandlers = (int)xm_min(xm_max(n, 2u), (uint32_t)XM_HANDLERS_MAX);
 	CPU_ZERO(&set);
@@ -158,6 +213,8 @@ int xm_handler_start(struct xm_runtime *rt, const void *attr)
 	int rc = 0;
 
 	xm_store(&rt->handlers_live, 0);
+	xm_store(&rt->handlers_end, 0);
+	rt->fetchers_most = rt->handlers_grow && rt->waits ? XM_FETCHERS_MAX : 0;
 	for (int i = 0; i < rt->nhandlers && rc == 0; i++) {
 		xm_add(&rt->handlers_live, 1);
 		rc = -pthread_create(&rt->handler[i].thread, attr, handler_main, &rt->handler[i]);
@@ -170,6 +227,7 @@ void xm_handler_stop(struct xm_runtime *rt)
 {
 	uint64_t one = 1;
 
+	xm_store(&rt->handlers_end, 1);
 	if (rt->handlers_block)
 		while (xm_load(&rt->handlers_live))
 			xm_canary_nudge(rt);

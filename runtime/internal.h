@@ -2,9 +2,9 @@
 /*
  * internal.h - the one runtime of a process as its own modules see it.
  *
- * Threads: `handlers` fault handler threads (handler.c), one reclaim thread (reclaim.c), and the program's own
- * threads inside mapping calls, fork and the API. Locks in the order of enum xm_lock_rank; the fork gate
- * (fork.c) is entered by handler and reclaim threads around each piece of work and is outermost.
+ * Threads: `handlers` fault handler threads (handler.c), which may be joined by fetchers (fetcher.c), one reclaim
+ * thread (reclaim.c), and the program's own threads inside mapping calls, fork and the API. Locks in the order of enum xm_lock_rank; the fork gate
+ * (fork.c) is entered by handlers, fetchers and the reclaim thread around each piece of work and is outermost.
  *
  *   program thread --fault--> kernel --message--> handler --+-- page words (pagetab, slots): CAS only
  *                                                           +-- worker: links, staging  (remote.c)
@@ -29,11 +29,13 @@
 #include "runtime/stream.h"
 
 #define XM_NO_SLOT UINT64_MAX
-#define XM_HANDLERS_MAX 8
-#define XM_WORKERS_MAX (XM_HANDLERS_MAX + 4)
+#define XM_HANDLERS_MAX 8 /* fetchers included */
+#define XM_FETCHERS_MAX (XM_HANDLERS_MAX - 2)
+#define XM_WORKERS_MAX (XM_HANDLERS_MAX + 10)
 #define XM_HUGE_BYTES (2ull << 20)
 #define XM_HUGE_SHARE (XM_HUGE_BYTES / XM_STAGING_BYTES) /* workers whose staging is in one huge page */
 #define XM_STREAMS 32	    /* faulting threads that are told apart */
+#define XM_FAULTERS 16	    /* threads that are counted apart where there may be more than handlers */
 #define XM_OWN_FDS_MAX 256
 #define XM_THREAD_STACK_BYTES (256u << 10)
 #define XM_WAITERS 64	    /* threads that wait for another's page, by tid, whose time is measured */
@@ -75,6 +77,24 @@ struct xm_worker {
 	bool unfenced;			/* a connection was given up that no other has replaced */
 	bool huge;			/* staging is part of a huge page: the same */
 	bool lent;			/* a link has registered the staging: none of it can be given back */
+	bool reader;			/* a handler's, where fetchers may take messages from it */
+	bool away;			/* its handler waits, or is about to: counted in readers_away */
+};
+
+enum xm_fetcher_state {
+	XM_FETCHER_NONE = 0,
+	XM_FETCHER_STARTS,
+	XM_FETCHER_IDLE,
+	XM_FETCHER_CHOSEN,
+	XM_FETCHER_GIVEN,
+	XM_FETCHER_ENDED
+};
+
+/* A fault to be answered. */
+struct xm_message {
+	uint64_t page, read_ns;		/* when a handler had it */
+	uint32_t tid;
+	bool write, wp;
 };
 
 struct xm_runtime {
@@ -97,6 +117,7 @@ struct xm_runtime {
 	uint32_t appliance_lost;	/* atomic bit per appliance */
 	uint64_t pages_said;		/* atomic bit per status for which a page was given up */
 	uint32_t verify;		/* bit per appliance: checksum its pages */
+	uint32_t waits;			/* bit per appliance: its pages are waited for, not copied from where they are */
 	struct xm_worker worker[XM_WORKERS_MAX];
 	struct xm_peer_staging staging; /* how theirs is to be made */
 	char *huge[(XM_WORKERS_MAX + XM_HUGE_SHARE - 1) / XM_HUGE_SHARE]; /* atomic; of huge pages */
@@ -117,12 +138,25 @@ struct xm_runtime {
 	int nhandlers;
 	int handlers_started;
 	uint32_t handlers_live;		/* atomic */
+	uint32_t handlers_end;		/* atomic: set later than `stopping`, when nobody else needs them */
 	bool handlers_pinned;		/* one a processor; else the scheduler places them */
 	bool handlers_block;		/* in read(); else each waits by its epoll_fd */
 	struct xm_handler {
 		pthread_t thread;
 		int epoll_fd;		/* for the userfaultfd and stop_fd */
 	} handler[XM_HANDLERS_MAX];
+	bool handlers_grow;		/* by fetchers: nobody said how many there are to be */
+	uint32_t readers_away;		/* atomic: handlers that read no message, since they wait for a link or for room */
+	uint64_t link_fault_ns[XM_FAULTERS]; /* atomic; by a hash of the thread's id: when it last needed a link */
+	uint32_t fetchers;		/* atomic: threads made; by the reclaim thread */
+	uint32_t fetchers_most;		/* 0 where no fault waits for a link, or somebody said how many handlers there are */
+	uint32_t fetcher_missed;	/* atomic: one more is wanted */
+	uint64_t fetchers_not_before_ns; /* atomic: one could not be made, or have its links */
+	struct xm_fetcher {		/* fetcher.c */
+		pthread_t thread;
+		uint32_t state;		/* atomic, futex: enum xm_fetcher_state */
+		struct xm_message message;
+	} fetcher[XM_FETCHERS_MAX];
 	pthread_t reclaimer;
 	struct xm_canary {		/* canary.c */
 		pthread_t thread;
@@ -186,6 +220,32 @@ static inline xm_pte *xm_pte_touch(struct xm_runtime *rt, uint64_t page)
 	return &rt->pt[page];
 }
 
+/* A handler is about to wait: true, unless that is known. By another thread: nothing. */
+static inline bool xm_reader_leaves(struct xm_runtime *rt, struct xm_worker *w)
+{
+	if (!w->reader || w->away)
+		return false;
+	w->away = true;
+	xm_add(&rt->readers_away, 1);
+	return true;
+}
+
+/* It may wait: another handler reads messages meanwhile; false: it would be the last. In one step, or those that come at the
+ * same time, as they do where a link takes the same time always, would all believe it. Only by a reader that is not away. */
+bool xm_reader_leaves_others(struct xm_runtime *rt, struct xm_worker *w);
+/* Threads that need links by turns are more than handlers. With no more of them nobody waits for a handler: to hand a
+ * message on would cost a wake-up for nothing. */
+bool xm_readers_crowded(struct xm_runtime *rt, uint64_t now_ns);
+
+/* It will read messages again in a moment. */
+static inline void xm_reader_is_back(struct xm_runtime *rt, struct xm_worker *w)
+{
+	if (!w->away)
+		return;
+	w->away = false;
+	xm_sub(&rt->readers_away, 1);
+}
+
 /* The first page >= page and < end whose part of the page table was ever touched, or end. */
 static inline uint64_t xm_pte_skip(struct xm_runtime *rt, uint64_t page, uint64_t end)
 {
@@ -210,14 +270,20 @@ int xm_remote_open(struct xm_runtime *rt, char *why);
 void xm_remote_close(struct xm_runtime *rt);
 int xm_remote_after_fork(struct xm_runtime *rt, char *why);
 struct xm_worker *xm_worker_get(struct xm_runtime *rt); /* from the pool; NULL: all in use */
+/* One that nobody has used a link by, and that nobody gets first: for long, and to put links into. NULL: there is none now. */
+struct xm_worker *xm_worker_get_unused(struct xm_runtime *rt);
 void xm_worker_put(struct xm_worker *w);
+/* Nothing that they had is charged any more but staging, until it is trimmed. */
+void xm_worker_close_links(struct xm_runtime *rt, struct xm_worker *w);
 /* The first n pages of staging are about to be used: charges what has not been yet. */
 void xm_worker_stage(struct xm_runtime *rt, struct xm_worker *w, int n);
-/* By a handler: its worker stays its own while it waits for a message, but may be trimmed; in use again. */
+/* By a handler or fetcher: its worker stays its own while it waits for a message, but may be trimmed; in use again. */
 void xm_worker_rest(struct xm_worker *w);
 void xm_worker_resume(struct xm_worker *w);
 /* Gives touched staging back: of all workers that nobody uses just now. */
 void xm_worker_trim_idle(struct xm_runtime *rt);
+/* Opens its links to the appliances whose pages are waited for, but those that are lost. -errno: one cannot be had now. */
+int xm_remote_ready(struct xm_runtime *rt, struct xm_worker *w);
 /* Reads n slots into staging (page i of the batch at staging + i * 4096), verified; status[i] 0 or -errno.
  * Blocks up to the lost timeout when an appliance is away. */
 void xm_remote_read(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n);
@@ -249,9 +315,11 @@ void xm_page_forget(struct xm_runtime *rt, uint64_t page);
 void xm_worker_sort(struct xm_worker *w, int n);
 
 /* ---- fault.c ---- */
-/* Resolves one fault; w->spent grows. Called by handler threads; shared by every fault mode. */
+/* Resolves one fault; w->spent grows. Called by handlers and fetchers; shared by every fault mode. */
 enum xm_fault_kind xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid,
 				    bool write, bool wp);
+/* Answers a message, and accounts it. Inside the gate; handlers and fetchers. */
+void xm_fault_answer(struct xm_runtime *rt, struct xm_worker *w, const struct xm_message *m);
 /* Fetches pages ahead of use (advice WILLNEED); bounded by free frames. Returns pages fetched. */
 uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint64_t n);
 
@@ -263,8 +331,18 @@ int xm_handler_open_fds(struct xm_runtime *rt);
 void xm_handler_close_fds(struct xm_runtime *rt);
 /* attr: pthread_attr_t of the threads. 0 or -errno; some may run then. */
 int xm_handler_start(struct xm_runtime *rt, const void *attr);
-/* Ends and joins them; `stopping` is set. */
+/* Ends and joins them; the reclaim thread and the fetchers have ended. */
 void xm_handler_stop(struct xm_runtime *rt);
+
+/* ---- fetcher.c ---- */
+/* By a handler: gives the message to a fetcher, if one is idle. Never waits. */
+bool xm_fetcher_hand(struct xm_runtime *rt, const struct xm_message *m);
+/* By the reclaim thread, outside the gate: makes one more, if one was missed. */
+void xm_fetcher_tick(struct xm_runtime *rt);
+/* Ends and joins them, each after the message that it was given; `stopping` is set, the reclaim thread has ended. */
+void xm_fetcher_stop(struct xm_runtime *rt);
+/* In a fork's child: there are none. */
+void xm_fetcher_forked(struct xm_runtime *rt);
 
 /* ---- fault_time.c ---- */
 /* Accounts a fault: ns from its message until its page was about to be installed, of which w->spent. Any thread; no lock. */

@@ -11,7 +11,7 @@
  *   reclaims a batch itself. Processes of a family reclaim in proportion to what they hold: whoever is short kicks
  *   the others.
  *
- * Threads: the reclaim thread; handlers in direct reclaim. Locks: reclaim lock for a whole batch (never waited for
+ * Threads: the reclaim thread, which makes fetchers too; handlers and fetchers in direct reclaim. Locks: reclaim lock for a whole batch (never waited for
  * without limit by a handler), policy lock for moments.
  */
 #include "runtime/internal.h"
@@ -560,6 +560,7 @@ void *xm_reclaimer_main(void *arg)
 		xm_store(&rt->me->answered_ns, xm_now_ns());
 		if (ticked)
 			xm_canary_tick(rt);
+		xm_fetcher_tick(rt);
 		if (gone > 0)
 			continue;
 		if (xm_now_ns() - sampled > SAMPLE_NS) {

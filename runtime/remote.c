@@ -3,7 +3,7 @@
  * remote.c - the appliances as the runtime uses them: peers, a pool of workers (one link an appliance and a
  * staging area each), batches of page reads and writes with retry, checksums, growth of the slot book.
  *
- * Threads: handlers and the reclaim thread, each with a worker of its own, and program threads in mapping
+ * Threads: handlers, fetchers and the reclaim thread, each with a worker of its own, and program threads in mapping
  * calls. Locks: grow_lock inside this process, family.grow_owner between processes. Allocates only when a
  * link is opened (raw mmap, by the link).
  *
@@ -77,22 +77,67 @@ static void make_staging(struct xm_runtime *rt, int i)
 	xm_sys_prefer_node(w->staging, XM_STAGING_BYTES, rt->staging.node);
 }
 
+static bool take(struct xm_worker *w)
+{
+	uint32_t free = FREE;
+
+	return __atomic_compare_exchange_n(&w->busy, &free, TAKEN, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+
+/* Taken; NULL: not any more, there is no memory for its staging. */
+static struct xm_worker *with_staging(struct xm_runtime *rt, int i)
+{
+	struct xm_worker *w = &rt->worker[i];
+
+	if (!w->staging)
+		make_staging(rt, i);
+	if (w->staging)
+		return w;
+	xm_store(&w->busy, FREE);
+	return NULL;
+}
+
 struct xm_worker *xm_worker_get(struct xm_runtime *rt)
 {
-	for (int i = 0; i < XM_WORKERS_MAX; i++) {
-		struct xm_worker *w = &rt->worker[i];
-		uint32_t free = FREE;
+	for (int i = 0; i < XM_WORKERS_MAX; i++)
+		if (take(&rt->worker[i]))
+			return with_staging(rt, i);
+	return NULL;
+}
 
-		if (!__atomic_compare_exchange_n(&w->busy, &free, TAKEN, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+static bool has_links(const struct xm_worker *w)
+{
+	for (unsigned a = 0; a < XM_MAX_APPLIANCES; a++)
+		if (w->link[a])
+			return true;
+	return false;
+}
+
+struct xm_worker *xm_worker_get_unused(struct xm_runtime *rt)
+{
+	for (int i = XM_WORKERS_MAX - 1; i >= 0; i--) {
+		struct xm_worker *w = &rt->worker[i];
+
+		if (!take(w))
 			continue;
-		if (!w->staging)
-			make_staging(rt, i);
-		if (w->staging)
-			return w;
+		if (!has_links(w))
+			return with_staging(rt, i);
 		xm_store(&w->busy, FREE);
-		break;
 	}
 	return NULL;
+}
+
+void xm_worker_close_links(struct xm_runtime *rt, struct xm_worker *w)
+{
+	for (unsigned a = 0; a < XM_MAX_APPLIANCES; a++) {
+		if (w->link[a])
+			w->link[a]->ops->close(w->link[a]);
+		w->link[a] = NULL;
+	}
+	memset(w->told, 0, sizeof(w->told));
+	w->lent = false;
+	xm_frame_uncharge(rt, w->link_pages);
+	__atomic_store_n(&w->link_pages, 0, __ATOMIC_RELAXED);
 }
 
 void xm_worker_put(struct xm_worker *w)
@@ -183,6 +228,24 @@ static struct xm_link *link_of(struct xm_runtime *rt, struct xm_worker *w, unsig
 	return w->link[a];
 }
 
+/* No page is lost by it: memory or descriptors are missing, here, or the session has as many connections as it may. */
+static bool passes(int err)
+{
+	return err == -ENOMEM || err == -ENOBUFS || err == -EMFILE || err == -ENFILE || err == -EUSERS;
+}
+
+int xm_remote_ready(struct xm_runtime *rt, struct xm_worker *w)
+{
+	for (unsigned a = 0; a < rt->fam->cfg.appliances; a++) {
+		int err = 0;
+
+		if ((rt->waits & (1u << a)) && rt->peer[a] && !link_of(rt, w, a, &err) &&
+		    xm_peer_state(rt->peer[a]) == 0)
+			return err;
+	}
+	return 0;
+}
+
 static uint64_t lost_timeout(struct xm_runtime *rt)
 {
 	return rt->fam->cfg.lost_timeout_ns ? rt->fam->cfg.lost_timeout_ns : 10ull * 1000000000;
@@ -206,14 +269,8 @@ static bool is_due(const struct batch *b, int i)
 	return b->status[i] == -EINPROGRESS && appliance_of(b->rt, b->slot[i]) == b->appliance;
 }
 
-/* Not the appliance's doing: memory or descriptors, of this process or this machine. */
-static bool is_local(int err)
-{
-	return err == -ENOMEM || err == -ENOBUFS || err == -EMFILE || err == -ENFILE;
-}
-
 /* The worker's link, opened if need be; a short outage is waited for as that of an open link is. NULL and *err: -ENOLINK,
- * or -ENOMEM, for want of something here. */
+ * or -ENOMEM, for want of something that may be there later. */
 static struct xm_link *link_wait(struct xm_runtime *rt, struct xm_worker *w, unsigned a, int *err)
 {
 	struct xm_backoff b = { .deadline_ns = xm_now_ns() + lost_timeout(rt) };
@@ -222,7 +279,7 @@ static struct xm_link *link_wait(struct xm_runtime *rt, struct xm_worker *w, uns
 
 	while (!l && rt->peer[a] && xm_peer_state(rt->peer[a]) == 0 && xm_backoff(&b))
 		l = link_of(rt, w, a, &why);
-	*err = is_local(why) && rt->peer[a] && xm_peer_state(rt->peer[a]) == 0 ? -ENOMEM : -ENOLINK;
+	*err = passes(why) && rt->peer[a] && xm_peer_state(rt->peer[a]) == 0 ? -ENOMEM : -ENOLINK;
 	return l;
 }
 
@@ -350,7 +407,7 @@ static void transfer_to_one(struct batch *b)
 	struct xm_runtime *rt = b->rt;
 	struct xm_backoff pause = { .deadline_ns = xm_now_ns() + lost_timeout(rt) };
 	const char *why = "it answers, but transfers fail again and again";
-	int again = 1, err;
+	int again = 1, err, rc = 0;
 
 	b->link = link_wait(rt, b->w, b->appliance, &err);
 	for (int tries = 0; b->link && again && tries < TRANSIENT_TRIES;) {
@@ -359,7 +416,8 @@ static void transfer_to_one(struct batch *b)
 		if (!again)
 			return;
 		if (b->link->ops->state(b->link) < 0) {
-			if (xm_link_reconnect(b->link) < 0) {
+			rc = xm_link_reconnect(b->link);
+			if (rc < 0) {
 				b->w->unfenced = true;
 				why = "it answers, but its memory could not be reached in time";
 				break;
@@ -372,7 +430,7 @@ static void transfer_to_one(struct batch *b)
 		}
 	}
 	if (b->link)
-		err = -ENOLINK;
+		err = passes(rc) && xm_peer_state(rt->peer[b->appliance]) == 0 ? -ENOMEM : -ENOLINK;
 	if (!b->link || xm_peer_state(rt->peer[b->appliance]) < 0)
 		why = "it does not answer";
 	if (err == -ENOLINK)
@@ -645,6 +703,8 @@ int xm_remote_open(struct xm_runtime *rt, char *why)
 			return rc;
 		if (!is_direct(cfg, a))
 			rt->verify |= 1u << a;
+		if (strncmp(cfg->appliance[a].uri, "shm:", 4) != 0 || cfg->inject[0])
+			rt->waits |= 1u << a;
 		xm_peer_staging(rt->peer[a], &st);
 		if (st.pinned)
 			rt->staging = st;

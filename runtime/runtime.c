@@ -65,8 +65,8 @@ void xm_say_waits(struct xm_runtime *rt, unsigned a)
 
 	if (__atomic_fetch_or(&said, bit, __ATOMIC_RELAXED) & bit)
 		return;
-	xm_warn("process %d (%s): no link to appliance %s can be opened for want of memory or descriptors here; threads wait "
-		"for it: see ulimit -n, ulimit -v and, for verbs, ulimit -l",
+	xm_warn("process %d (%s): no link to appliance %s can be opened for want of memory or descriptors here, or of "
+		"connections there; threads wait for it: see ulimit -n, ulimit -v and, for verbs, ulimit -l",
 		rt->pid, rt->me->comm, rt->fam->cfg.appliance[a].uri);
 }
 
@@ -361,11 +361,12 @@ void xm_runtime_stop(void)
 
 	if (xm_load(&rt->state) != 1)
 		return;
-	xm_store(&rt->stopping, 1);
+	__atomic_store_n(&rt->stopping, 1, __ATOMIC_SEQ_CST); /* before the states of fetchers are looked at */
 	xm_add(&rt->me->wake, 1);
 	xm_sys6(SYS_futex, (long)&rt->me->wake, 1 /* FUTEX_WAKE */, 1, 0, 0, 0);
-	xm_handler_stop(rt);
 	pthread_join(rt->reclaimer, NULL);
+	xm_fetcher_stop(rt); /* while handlers answer, since what was handed on may need another page's fault to be */
+	xm_handler_stop(rt);
 	xm_canary_stop(rt); /* which the reclaim thread may have started just now */
 	release(rt);
 	xm_family_unmap(rt->fam);

@@ -26,7 +26,6 @@
 static struct run_options opt = {
 	.local_bytes = XM_RUN_UNSET,
 	.size_bytes = XM_RUN_UNSET,
-	.handlers = 2,
 	.min_map_bytes = 256 << 10,
 	.stall_ns = 10000000000ull,
 	.lost_timeout_ns = 10000000000ull,
@@ -55,7 +54,7 @@ static const struct xm_opt options[] = {
 	{ "prefetch", 0, XM_OPT_ENUM, &opt.prefetch, "NAME",
 	  "prefetch policy: majority, stride, none (default majority)", .names = xm_prefetch_names },
 	{ "handlers", 0, XM_OPT_U64, &opt.handlers, "N",
-	  "fault handler threads a process, 2 to 8 (default 2)", .min = 2, .max = 8 },
+	  "fault handler threads a process, 2 to 8 (default: 2, and up to 6 more while links are slow)", .min = 2, .max = 8 },
 	{ "stall", 0, XM_OPT_TIME, &opt.stall_ns, "TIME",
 	  "how long a page without room waits before SIGBUS (default 10s)", .max = 3600000000000ull },
 	{ "lost-timeout", 0, XM_OPT_TIME, &opt.lost_timeout_ns, "TIME",

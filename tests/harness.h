@@ -243,7 +243,7 @@ static inline void test_threads_are_up(void)
 		}
 		if (dir)
 			closedir(dir);
-	} while (up < xm_rt.nhandlers + 1);
+	} while (up < xm_rt.nhandlers + 1 + (int)xm_load(&xm_rt.fetchers));
 }
 #else
 static inline void test_threads_are_up(void)

@@ -265,7 +265,8 @@ int xm_link_lend(struct xm_link *l, void *buf, size_t len);
 int xm_link_path(struct xm_link *l, struct xm_link_path *out);
 /* After fork, in the child: frees the object without touching the connection it shares with the parent. */
 void xm_link_forget(struct xm_link *l);
-/* Re-establishes a dead link, blocking up to the peer's lost_timeout with backoff. 0, -ENOLINK for good. */
+/* Re-establishes a dead link, blocking up to the peer's lost_timeout with backoff. 0, -ENOLINK for good; -EUSERS:
+ * the session has as many connections as it may. */
 int xm_link_reconnect(struct xm_link *l);
 
 #endif

@@ -492,18 +492,22 @@ static int tcp_reconnect(struct xm_link *l)
 {
 	struct tcp_link *t = tcp_of(l);
 	struct xm_backoff b = { 0 };
+	int ret, why = -ENOLINK;
 
 	if (tcp_state(l) == 0)
 		return 0;
 	die(t);
 	b.deadline_ns = reconnect_deadline(t);
 	do {
-		if (xm_peer_connect_data(l->peer, t->id, b.deadline_ns, &t->fd) == 0) {
+		ret = xm_peer_connect_data(l->peer, t->id, b.deadline_ns, &t->fd);
+		if (ret == 0) {
 			t->stats.reconnects++;
 			return 0;
 		}
+		if (ret == -EUSERS) /* the last attempt may have been too short to be told */
+			why = ret;
 	} while (xm_peer_state(l->peer) == 0 && xm_backoff(&b));
-	return -ENOLINK;
+	return why;
 }
 
 static const void *tcp_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)

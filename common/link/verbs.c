@@ -593,6 +593,7 @@ static int verbs_reconnect(struct xm_link *l)
 {
 	struct verbs_link *v = verbs_of(l);
 	struct xm_backoff b = { 0 };
+	int ret = -ENOLINK, why = -ENOLINK;
 
 	if (verbs_state(l) == 0)
 		return 0;
@@ -601,13 +602,16 @@ static int verbs_reconnect(struct xm_link *l)
 	do {
 		uint64_t limit = xm_min(b.deadline_ns, xm_now_ns() + l->peer->connect_timeout_ns);
 
-		if (xm_peer_state(l->peer) == 0 &&
-		    xm_verbs_connect(l->peer, v->id, limit, &v->conn, &v->q, NULL) == 0) {
+		if (xm_peer_state(l->peer) == 0)
+			ret = xm_verbs_connect(l->peer, v->id, limit, &v->conn, &v->q, NULL);
+		if (ret == 0) {
 			v->stats.reconnects++;
 			return 0;
 		}
+		if (ret == -EUSERS) /* the last attempt may have been too short to be told */
+			why = ret;
 	} while (xm_peer_state(l->peer) == 0 && xm_backoff(&b));
-	return -ENOLINK;
+	return why;
 }
 
 static const void *verbs_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)

@@ -30,6 +30,7 @@ runs() {
 		--link tcp --inject delay=1ms:0.01,error=0.01,corrupt=0.005 --evict clock
 		--link tcp --inject disconnect=0.001 --no-fork
 		--link shm --threads 6 --handlers 4 --local 24
+		--link tcp --threads 8 --local 24 --inject delay=200us:1
 		--link shm --threads 1 --local 8
 		--link shm --local 64
 		--link tcp --local 64 --threads 2 --inject delay=1ms:0.01

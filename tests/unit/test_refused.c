@@ -351,6 +351,40 @@ static void test_read_when_no_memory_for_a_link_over_tcp_then_may_pass(void **st
 	link_cannot_be_opened("tcp");
 }
 
+/* Other processes of the family have taken all connections that the session may have: that passes too. */
+static void test_read_when_session_has_its_connections_then_may_pass(void **state)
+{
+	struct xm_link *l[XM_WIRE_SESSION_DATA + 1];
+	struct xm_worker *used, *w;
+	struct one_read r;
+	int n = 0, rc;
+	char *p;
+
+	config.lost_timeout_ns = 300000000;
+	start("tcp", "64M");
+	r = remote_page(&p);
+	used = xm_worker_get(&xm_rt);
+	w = xm_worker_get(&xm_rt);
+	r.w = w->link[0] ? used : w;
+	assert_null(r.w->link[0]);
+	while ((rc = xm_link_open(xm_rt.peer[0], &l[n])) == 0)
+		n++;
+	assert_int_equal(rc, -EUSERS);
+	read_one(&r);
+	assert_int_equal(r.status, -ENOMEM);
+	l[0]->ops->kill(l[0]);
+	/* until the place of this one, which has gone, is somebody else's */
+	while ((rc = xm_link_open(xm_rt.peer[0], &l[n])) < 0)
+		usleep(1000);
+	assert_int_equal(xm_link_reconnect(l[0]), -EUSERS);
+	for (; n >= 0; n--)
+		l[n]->ops->close(l[n]);
+	read_one(&r);
+	assert_int_equal(r.status, 0);
+	xm_worker_put(used);
+	xm_worker_put(w);
+}
+
 /* No descriptor is left by which the slab could be mapped: the thread waits until there is one again. */
 static void test_page_when_no_descriptor_for_its_slab_then_waited_for(void **state)
 {
@@ -431,6 +465,7 @@ int main(void)
 		T(test_shm_read_when_kernel_has_no_memory_then_may_pass),
 		T(test_read_when_no_memory_for_a_link_over_shm_then_may_pass),
 		T(test_read_when_no_memory_for_a_link_over_tcp_then_may_pass),
+		T(test_read_when_session_has_its_connections_then_may_pass),
 		T(test_page_when_no_descriptor_for_its_slab_then_waited_for),
 		T(test_shm_read_when_slab_was_cut_short_then_lost),
 	};
