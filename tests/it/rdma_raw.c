@@ -57,7 +57,7 @@ static void check_keys(struct session *s, uint64_t region)
 	ret = ask_slabs(s, XM_WIRE_SLAB_KEYS, region, 4, 1);
 	check("beyond the end: ENXIO", ret == -ENXIO, ret);
 	ret = ask_slabs(s, XM_WIRE_SLAB_KEYS, region + 99, 0, 1);
-	check("no such region: ENXIO", ret == -ENXIO, ret);
+	check("no such region: ENOENT", ret == -ENOENT, ret);
 }
 
 /* A dead key, now and when somebody else has the memory. */

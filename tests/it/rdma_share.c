@@ -130,7 +130,7 @@ static void check_owners_free(struct sharing *h)
 	expect("the owner frees", ask(&h->owner, XM_WIRE_REGION_FREE), 0);
 	ret = transfer(&h->r, IBV_WR_RDMA_READ, &h->reads, 0);
 	check("the guest's key is dead: remote access error", ret == IBV_WC_REM_ACCESS_ERR, ret);
-	expect("and not given again: ENXIO", ask_key(&h->reader, h->readable, 0, &none), -ENXIO);
+	expect("and not given again: ENOENT", ask_key(&h->reader, h->readable, 0, &none), -ENOENT);
 	hang_up(&h->r);
 }
 
