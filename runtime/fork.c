@@ -15,7 +15,8 @@
  *
  * The gate: handlers, fetchers and the reclaim thread are inside it while they work. It is closed only between prepare and
  * parent/child. Libio's list lock is taken before, since fork takes it afterwards and a thread may hold it while
- * its fault waits at the gate.
+ * its fault waits at the gate. One that is inside may want it, too (rdma-core opens files): who forks waits for those inside
+ * for a limited time, and lets go of all that before it tries again.
  */
 #include <limits.h>
 #include <linux/futex.h>
@@ -47,13 +48,19 @@ void xm_gate_leave(struct xm_runtime *rt)
 		xm_sys6(SYS_futex, (long)&rt->gate_active, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);
 }
 
-static void gate_close(struct xm_runtime *rt)
+/* False: not all have left in time. It is closed all the same. */
+static bool gate_close(struct xm_runtime *rt, uint64_t wait_ns)
 {
+	uint64_t end = xm_now_ns() + wait_ns, now;
 	uint32_t n;
 
 	__atomic_store_n(&rt->gate_closed, 1, __ATOMIC_SEQ_CST);
-	while ((n = __atomic_load_n(&rt->gate_active, __ATOMIC_SEQ_CST)) != 0)
-		xm_sys6(SYS_futex, (long)&rt->gate_active, FUTEX_WAIT_PRIVATE, n, 0, 0, 0);
+	while ((n = __atomic_load_n(&rt->gate_active, __ATOMIC_SEQ_CST)) != 0 && (now = xm_now_ns()) < end) {
+		struct timespec ts = { (time_t)((end - now) / 1000000000ull), (long)((end - now) % 1000000000ull) };
+
+		xm_sys6(SYS_futex, (long)&rt->gate_active, FUTEX_WAIT_PRIVATE, n, (long)&ts, 0, 0);
+	}
+	return n == 0;
 }
 
 static void gate_open(struct xm_runtime *rt)
@@ -121,49 +128,59 @@ static void make_child(struct xm_runtime *rt)
 
 /* ---- the three parts ------------------------------------------------------------------------------------------ */
 
-void xm_fork_prepare(void)
+static void restore_signals(uint64_t mask)
+{
+	xm_sys6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, 8, 0, 0);
+}
+
+/* Takes back what xm_fork_prepare() has taken. */
+static void let_go(struct xm_runtime *rt)
+{
+	uint64_t mask = rt->fork_mask;
+
+	gate_open(rt);
+	xm_unlock(&rt->map_lock);
+	if (_IO_list_lock && _IO_list_unlock)
+		_IO_list_unlock();
+	xm_in_runtime--;
+	restore_signals(mask);
+}
+
+bool xm_fork_prepare(uint64_t wait_ns)
 {
 	struct xm_runtime *rt = &xm_rt;
 	uint64_t all = ~0ull, old = 0;
 
 	if (xm_load(&rt->state) != 1)
-		return;
+		return true;
 	xm_sys6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&old, 8, 0, 0);
 	xm_in_runtime++;
 	if (_IO_list_lock && _IO_list_unlock)
 		_IO_list_lock();
 	xm_lock(&rt->map_lock);
 	rt->fork_mask = old; /* not before: another thread may be forking */
-	gate_close(rt);
+	if (!gate_close(rt, wait_ns)) {
+		let_go(rt);
+		return false;
+	}
 	make_child(rt);
 	xm_mapping_let_fork(rt, true);
 	xm_stat_add(rt, forks, 1);
 	errno = 0; /* what fork sets tells the parent's part whether there is a child */
-}
-
-static void restore_signals(uint64_t mask)
-{
-	xm_sys6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, 8, 0, 0);
+	return true;
 }
 
 void xm_fork_parent(void)
 {
 	struct xm_runtime *rt = &xm_rt;
 	bool failed = errno != 0;
-	uint64_t mask;
 
 	if (xm_load(&rt->state) != 1)
 		return;
 	if (failed && rt->fork_child_proc >= 0)
 		xm_family_proc_drop(rt->fam, (uint32_t)rt->fork_child_proc);
 	xm_mapping_let_fork(rt, false);
-	gate_open(rt);
-	mask = rt->fork_mask;
-	xm_unlock(&rt->map_lock);
-	if (_IO_list_lock && _IO_list_unlock)
-		_IO_list_unlock();
-	xm_in_runtime--;
-	restore_signals(mask);
+	let_go(rt);
 }
 
 static void die_in_child(const char *what, int err)

@@ -81,9 +81,13 @@ static void prepare_on(char *top)
 	fork_errno = saved;
 	fork_running = xm_pre_state() == XM_PRE_RUNNING;
 	pin_stack(top);
-	xm_arena_prefork();
-	if (fork_running)
-		xm_fork_prepare();
+	/* a thread inside the gate may want memory: rdma-core's libraries do, and open files */
+	for (uint64_t wait_ns = XM_FORK_WAIT_NS;; wait_ns *= 2) {
+		xm_arena_prefork();
+		if (!fork_running || xm_fork_prepare(wait_ns))
+			break;
+		xm_arena_postfork_parent();
+	}
 	/* The child shall not have what somebody else holds for moments. Last: who borrows waits for this one, so nothing that
 	 * takes such a number may follow. */
 	fork_turn = xm_pre_family[0] ? xm_fd_choose(xm_pre_in_vfork_child) : 0;

@@ -344,7 +344,8 @@ static void test_fork_when_it_failed_then_nothing_is_charged(void **state)
 	uint64_t slots = xm_load(&xm_rt.fam->slots_used);
 
 	for (int i = 0; i < 20; i++) {
-		xm_fork_prepare();
+		while (!xm_fork_prepare(XM_FORK_WAIT_NS))
+			;
 		errno = EAGAIN; /* as fork leaves it */
 		xm_fork_parent();
 	}
@@ -375,7 +376,8 @@ static void test_child_when_dead_before_it_lives_then_taken_back(void **state)
 	uint64_t committed = xm_load(&xm_rt.fam->committed_pages);
 	pid_t pid;
 
-	xm_fork_prepare();
+	while (!xm_fork_prepare(XM_FORK_WAIT_NS))
+		;
 	pid = fork();
 	if (pid == 0)
 		_exit(0);
@@ -457,6 +459,42 @@ static void test_fork_when_threads_fault_then_neither_waits_for_ever(void **stat
 		unmap(w[i].at, 1500);
 	}
 	unmap(p, 1500);
+}
+
+/* Inside the gate, and opens a file, for which it wants libio's list, just when somebody forks and has that. */
+static void *opener_main(void *arg)
+{
+	FILE *f;
+
+	xm_gate_enter(&xm_rt);
+	xm_store((uint32_t *)arg, 1);
+	while (!xm_load(&xm_rt.gate_closed))
+		sched_yield();
+	f = fopen("/dev/null", "r");
+	if (f)
+		fclose(f);
+	xm_gate_leave(&xm_rt);
+	return f;
+}
+
+static void test_fork_when_one_inside_opens_a_file_then_neither_waits_for_ever(void **state)
+{
+	for (int i = 0; i < 5; i++) {
+		uint32_t inside = 0;
+		pthread_t t;
+		void *file;
+		pid_t pid;
+
+		pthread_create(&t, NULL, opener_main, &inside);
+		while (!xm_load(&inside))
+			sched_yield();
+		pid = test_fork();
+		if (pid == 0)
+			_exit(0);
+		child_ends_well(pid);
+		pthread_join(t, &file);
+		assert_non_null(file);
+	}
 }
 
 struct forker {
@@ -557,6 +595,7 @@ int main(void)
 		T(test_child_when_dead_before_it_lives_then_taken_back),
 		T(test_child_when_killed_then_everything_comes_back),
 		T(test_fork_when_threads_fault_then_neither_waits_for_ever),
+		T(test_fork_when_one_inside_opens_a_file_then_neither_waits_for_ever),
 		T(test_fork_when_two_threads_do_then_each_keeps_its_signal_mask),
 		T(test_child_when_it_maps_and_remaps_then_works),
 	};

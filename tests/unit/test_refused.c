@@ -132,7 +132,8 @@ static void sleeps_on(struct toucher *t, char *at, bool write)
 {
 	uint64_t reads;
 
-	xm_fork_prepare();
+	while (!xm_fork_prepare(XM_FORK_WAIT_NS))
+		;
 	reads = xm_load(&xm_rt.me->stats.message_reads);
 	*t = (struct toucher){ .at = at, .write = write };
 	assert_int_equal(pthread_create(&t->thread, NULL, toucher_main, t), 0);
