@@ -16,7 +16,7 @@
  * The gate: handlers, fetchers and the reclaim thread are inside it while they work. It is closed only between prepare and
  * parent/child. Libio's list lock is taken before, since fork takes it afterwards and a thread may hold it while
  * its fault waits at the gate. One that is inside may want it, too (rdma-core opens files): who forks waits for those inside
- * for a limited time, and lets go of all that before it tries again.
+ * for a limited time, and lets go of all that for a while before it tries again.
  */
 #include <limits.h>
 #include <linux/futex.h>
@@ -24,6 +24,9 @@
 
 #include "runtime/internal.h"
 #include "runtime/uffd.h"
+
+#define REST_MAX_NS 100000000ull
+#define WAIT_MAX_NS 1000000000ull /* everybody's faults wait for this long, too */
 
 extern void _IO_list_lock(void) __attribute__((weak));
 extern void _IO_list_unlock(void) __attribute__((weak));
@@ -168,6 +171,16 @@ bool xm_fork_prepare(uint64_t wait_ns)
 	xm_stat_add(rt, forks, 1);
 	errno = 0; /* what fork sets tells the parent's part whether there is a child */
 	return true;
+}
+
+/* The pause is not only politeness: locks that were let go and are taken again at once go to nobody else, since who slept on
+ * one has to wake up first. */
+uint64_t xm_fork_rest(uint64_t wait_ns)
+{
+	struct timespec ts = { .tv_nsec = (long)(wait_ns < REST_MAX_NS ? wait_ns : REST_MAX_NS) };
+
+	xm_sys6(SYS_nanosleep, (long)&ts, 0, 0, 0, 0, 0);
+	return wait_ns < WAIT_MAX_NS / 2 ? 2 * wait_ns : WAIT_MAX_NS;
 }
 
 void xm_fork_parent(void)

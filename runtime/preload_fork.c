@@ -82,7 +82,7 @@ static void prepare_on(char *top)
 	fork_running = xm_pre_state() == XM_PRE_RUNNING;
 	pin_stack(top);
 	/* a thread inside the gate may want memory: rdma-core's libraries do, and open files */
-	for (uint64_t wait_ns = XM_FORK_WAIT_NS;; wait_ns *= 2) {
+	for (uint64_t wait_ns = XM_FORK_WAIT_NS;; wait_ns = xm_fork_rest(wait_ns)) {
 		xm_arena_prefork();
 		if (!fork_running || xm_fork_prepare(wait_ns))
 			break;

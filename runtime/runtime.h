@@ -33,8 +33,10 @@ extern __thread int xm_in_runtime __attribute__((tls_model("initial-exec")));
  * block all signals between prepare and parent/child, take libio's list lock, close the gate. */
 #define XM_FORK_WAIT_NS 10000000ull /* to begin with */
 /* False: somebody is still inside the gate, who may want a lock that is held for the fork (libio's list; the caller's, of the
- * allocator): nothing is held any more, and the caller, who lets go of his too, tries again and waits twice as long. */
+ * allocator): nothing is held any more, and the caller, who lets go of his too, rests before he tries again. */
 bool xm_fork_prepare(uint64_t wait_ns);
+/* After a try that waited wait_ns: a pause in which those inside get what they want. How long to wait next. */
+uint64_t xm_fork_rest(uint64_t wait_ns);
 void xm_fork_parent(void);
 /* registers the mappings with a userfaultfd of the child, makes its page table, opens links. No malloc. */
 void xm_fork_child(void);

@@ -258,7 +258,7 @@ static inline pid_t test_fork(void)
 	fflush(NULL);
 	test_threads_are_up();
 	for (uint64_t wait_ns = XM_FORK_WAIT_NS; !xm_fork_prepare(wait_ns);)
-		wait_ns *= 2;
+		wait_ns = xm_fork_rest(wait_ns);
 	pid = fork();
 	if (pid == 0) {
 		xm_fork_child();
