@@ -18,6 +18,7 @@
  */
 #include "fdgate.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <signal.h>
@@ -172,4 +173,20 @@ void xm_fd_gate_forked(void)
 	__atomic_store_n(&borrowing, (load(&borrowing) | COUNT) + 1, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&choosing, (load(&choosing) | COUNT) + 1, __ATOMIC_SEQ_CST);
 	mine.depth = mine.choice = 0;
+}
+
+int xm_fd_read_file(const char *path, char *buf, size_t size)
+{
+	ssize_t n;
+	int fd;
+
+	xm_fd_borrow();
+	n = fd = xm_sys_open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = xm_sys_read(fd, buf, size - 1);
+		xm_sys_close(fd);
+	}
+	xm_fd_return();
+	buf[n > 0 ? n : 0] = 0;
+	return (int)n;
 }

@@ -9,6 +9,7 @@
 #define XM_FDGATE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define XM_FD_BORROWER_NS 20000000ull /* how long one that borrows waits for those who choose */
@@ -25,6 +26,9 @@ void xm_fd_return(void);
  * borrow, although memory is (a child of vfork). Returns what xm_fd_chosen() is given. Any thread, async-signal-safe. */
 uint32_t xm_fd_choose(bool (*apart)(void));
 void xm_fd_chosen(uint32_t turn);
+
+/* The first size - 1 bytes of a file, ended with a 0; the descriptor is borrowed. How many, or -errno and no bytes. */
+int xm_fd_read_file(const char *path, char *buf, size_t size);
 
 /* In the child of fork: only this thread is there, and it neither borrows nor chooses. */
 void xm_fd_gate_forked(void);

@@ -9,27 +9,8 @@
 #include "log.h"
 #include "sys.h"
 
-#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
-
-static int read_file(const char *path, char *buf, size_t size)
-{
-	ssize_t n;
-	int fd;
-
-	xm_fd_borrow();
-	n = fd = xm_sys_open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		n = xm_sys_read(fd, buf, size - 1);
-		xm_sys_close(fd);
-	}
-	xm_fd_return();
-	if (n < 0)
-		return (int)n;
-	buf[n] = 0;
-	return (int)n;
-}
 
 static uint64_t hash_text(const char *s)
 {
@@ -81,7 +62,7 @@ static int parse_stat(const char *text, struct proc_stat *out)
 static int read_stat(const char *path, struct proc_stat *out)
 {
 	char text[1024];
-	int ret = read_file(path, text, sizeof(text));
+	int ret = xm_fd_read_file(path, text, sizeof(text));
 
 	return ret < 0 ? ret : parse_stat(text, out);
 }
@@ -93,7 +74,7 @@ void xm_procid_self(struct xm_procid *out)
 	char text[80];
 
 	memset(out, 0, sizeof(*out));
-	if (read_file("/proc/sys/kernel/random/boot_id", text, sizeof(text)) > 0)
+	if (xm_fd_read_file("/proc/sys/kernel/random/boot_id", text, sizeof(text)) > 0)
 		out->boot_hash = hash_text(text);
 	if (stat("/proc/self/ns/pid", &st) == 0)
 		out->pidns = st.st_ino;

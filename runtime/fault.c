@@ -524,11 +524,8 @@ static void fetch_ahead(struct xm_runtime *rt, struct xm_worker *w, struct strea
 
 	if (xm_frame_free(rt) < AHEAD_FREE || !still_ahead(st))
 		return;
-	if (rt->waits && w->reader && !w->away && !xm_reader_leaves_others(rt, w)) {
-		if (xm_readers_crowded(rt, xm_now_ns()))
-			return;
-		xm_reader_leaves(rt, w);
-	}
+	if (rt->waits && w->reader && !w->away && !xm_reader_may_leave(rt, w, xm_now_ns()))
+		return;
 	n = lock_advised(rt, w, 0, a);
 	if (n)
 		mark_prefetched(rt, w, n, w->page[0], a->writable);

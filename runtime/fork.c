@@ -177,9 +177,7 @@ bool xm_fork_prepare(uint64_t wait_ns)
  * one has to wake up first. */
 uint64_t xm_fork_rest(uint64_t wait_ns)
 {
-	struct timespec ts = { .tv_nsec = (long)(wait_ns < REST_MAX_NS ? wait_ns : REST_MAX_NS) };
-
-	xm_sys6(SYS_nanosleep, (long)&ts, 0, 0, 0, 0, 0);
+	xm_sys_sleep(wait_ns < REST_MAX_NS ? wait_ns : REST_MAX_NS);
 	return wait_ns < WAIT_MAX_NS / 2 ? 2 * wait_ns : WAIT_MAX_NS;
 }
 

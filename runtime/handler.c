@@ -86,7 +86,9 @@ static bool waits_for_link(struct xm_runtime *rt, uint64_t page)
 	       (rt->waits & (1u << xm_slot_slab(rt->fam, xm_pg_slot(word))->appliance));
 }
 
-bool xm_reader_leaves_others(struct xm_runtime *rt, struct xm_worker *w)
+/* Leaves, if another handler listens meanwhile. In one step: those that come at the same time, as they do where a link
+ * takes the same time always, would all believe it. */
+static bool leaves_others(struct xm_runtime *rt, struct xm_worker *w)
 {
 	if ((int)xm_add(&rt->readers_away, 1) + 1 < rt->nhandlers)
 		w->away = true;
@@ -95,7 +97,8 @@ bool xm_reader_leaves_others(struct xm_runtime *rt, struct xm_worker *w)
 	return w->away;
 }
 
-bool xm_readers_crowded(struct xm_runtime *rt, uint64_t now_ns)
+/* Threads that need links by turns are more than handlers. */
+static bool crowded(struct xm_runtime *rt, uint64_t now_ns)
 {
 	int n = 0;
 
@@ -104,13 +107,23 @@ bool xm_readers_crowded(struct xm_runtime *rt, uint64_t now_ns)
 	return n > rt->nhandlers;
 }
 
+bool xm_reader_may_leave(struct xm_runtime *rt, struct xm_worker *w, uint64_t now_ns)
+{
+	if (leaves_others(rt, w))
+		return true;
+	if (crowded(rt, now_ns))
+		return false;
+	xm_reader_leaves(rt, w);
+	return true;
+}
+
 /* To a fetcher, if it has to be; else this handler waits itself. */
 static bool hand_on(struct xm_runtime *rt, struct xm_worker *w, const struct xm_message *m)
 {
 	__atomic_store_n(&rt->link_fault_ns[m->tid % XM_FAULTERS], m->read_ns, __ATOMIC_RELAXED);
-	if (xm_reader_leaves_others(rt, w))
+	if (xm_reader_may_leave(rt, w, m->read_ns))
 		return false;
-	if (xm_readers_crowded(rt, m->read_ns) && xm_fetcher_hand(rt, m))
+	if (xm_fetcher_hand(rt, m))
 		return true;
 	xm_reader_leaves(rt, w);
 	return false;

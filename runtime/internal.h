@@ -230,12 +230,9 @@ static inline bool xm_reader_leaves(struct xm_runtime *rt, struct xm_worker *w)
 	return true;
 }
 
-/* It may wait: another handler reads messages meanwhile; false: it would be the last. In one step, or those that come at the
- * same time, as they do where a link takes the same time always, would all believe it. Only by a reader that is not away. */
-bool xm_reader_leaves_others(struct xm_runtime *rt, struct xm_worker *w);
-/* Threads that need links by turns are more than handlers. With no more of them nobody waits for a handler: to hand a
- * message on would cost a wake-up for nothing. */
-bool xm_readers_crowded(struct xm_runtime *rt, uint64_t now_ns);
+/* A reader that is not away is about to wait for a link. False, and it is not away: it would be the last that listens, and
+ * threads that need links by turns are more than handlers. With no more of them nobody waits for a handler. */
+bool xm_reader_may_leave(struct xm_runtime *rt, struct xm_worker *w, uint64_t now_ns);
 
 /* It will read messages again in a moment. */
 static inline void xm_reader_is_back(struct xm_runtime *rt, struct xm_worker *w)

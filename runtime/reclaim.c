@@ -16,7 +16,6 @@
  */
 #include "runtime/internal.h"
 
-#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <string.h>
@@ -481,34 +480,18 @@ static void tidy_policy(struct xm_runtime *rt)
 	xm_unlock(&rt->policy_lock);
 }
 
-static long read_status(char *buf, size_t size)
-{
-	long n = -1;
-	int fd;
-
-	xm_fd_borrow();
-	fd = xm_sys_open("/proc/self/status", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		n = xm_sys_read(fd, buf, size);
-		xm_sys_close(fd);
-	}
-	xm_fd_return();
-	return n;
-}
-
 /* Private anonymous memory that is not external, for the coverage figure: what the kernel calls RssAnon less what
  * is resident of ours. Sampled, so a peak between two samples is missed. */
 static void sample_local(struct xm_runtime *rt)
 {
 	char buf[4096];
-	long n = read_status(buf, sizeof(buf) - 1);
+	int n = xm_fd_read_file("/proc/self/status", buf, sizeof(buf));
 	const char *at = NULL;
 	uint64_t kib = 0, ext = xm_load(&rt->me->resident) << XM_PAGE_SHIFT;
 
-	for (long i = 0; i + 8 < n && !at; i++)
+	for (int i = 0; i + 8 < n && !at; i++)
 		if (memcmp(buf + i, "RssAnon:", 8) == 0)
 			at = buf + i + 8;
-	buf[n > 0 ? n : 0] = 0;
 	for (; at && (*at == ' ' || *at == '\t'); at++)
 		;
 	for (; at && *at >= '0' && *at <= '9'; at++)

@@ -4,37 +4,26 @@
 
 #include "fdgate.h"
 #include "log.h"
-#include "sys.h"
 #include "units.h"
 #include "util.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 
 int xm_rdma_file(char *buf, size_t size, const char *fmt, ...)
 {
 	char path[256] = "/sys/class/infiniband/";
 	size_t at = strlen(path);
-	ssize_t n;
 	va_list ap;
-	int fd;
+	int n;
 
 	va_start(ap, fmt);
 	xm_vsnprintf(path + at, sizeof(path) - at, fmt, ap);
 	va_end(ap);
-	buf[0] = 0;
-	xm_fd_borrow();
-	n = fd = xm_sys_open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		n = xm_sys_read(fd, buf, size - 1);
-		xm_sys_close(fd);
-	}
-	xm_fd_return();
-	buf[n > 0 ? n : 0] = 0;
+	n = xm_fd_read_file(path, buf, size);
 	buf[strcspn(buf, "\n")] = 0;
-	return n < 0 ? (int)n : 0;
+	return n < 0 ? n : 0;
 }
 
 bool xm_rdma_port_exists(const char *device, int port)
