@@ -20,6 +20,8 @@ TEST_LIBS_test_appliance_grants := $(TEST_LIBS_test_pool) -Wl,--wrap=pthread_mut
 # requests that take as long as the test likes, or cannot be given to a thread; rounds of the control thread
 TEST_LIBS_test_appliance_jobs := $(TEST_LIBS_test_pool) $(addprefix -Wl$(comma)--wrap=,xm_request_rest epoll_wait malloc \
 	pthread_create pthread_join)
+# what the runtime and a policy say to each other
+TEST_LIBS_test_evict_replay := -Wl,--wrap=xm_evict_find
 TEST_LIBS_traps_io := -luring
 
 # both sides of verbs: that speak the protocol by themselves, linked with what the library must not be linked with

@@ -24,6 +24,7 @@ struct sim {
 	uint8_t *resident, *marked, *evicted_before;
 	uint64_t resident_n;
 	uint64_t queries;
+	uint64_t *left_as; /* the how many-th victim the page was, from 1; 0: is none, or came back */
 };
 
 static enum xm_page_fact query(void *ctx, uint64_t page)
@@ -65,8 +66,15 @@ static void make_room(struct sim *s, const struct xm_evict_ops *ops, void *state
 		}
 		take_away(s, pages[i]);
 		r->victims[r->victims_n++] = (uint32_t)pages[i];
+		s->left_as[pages[i]] = r->victims_n;
 	}
 	free(pages);
+}
+
+/* A FIFO; the place of one that came back is free only when its turn comes. */
+static bool on_probation(const struct sim *s, uint32_t page, const struct sim_config *cfg, const struct sim_result *r)
+{
+	return s->left_as[page] && r->victims_n - s->left_as[page] < cfg->probation;
 }
 
 struct sim_result sim_evict(const struct xm_evict_ops *ops, const struct trace *t,
@@ -78,21 +86,24 @@ struct sim_result sim_evict(const struct xm_evict_ops *ops, const struct trace *
 		.resident = must_alloc(t->pages, 1),
 		.marked = must_alloc(t->pages, 1),
 		.evicted_before = must_alloc(t->pages, 1),
+		.left_as = must_alloc(t->pages, sizeof(uint64_t)),
 	};
-	void *state = must_alloc(1, ops->state_bytes(cfg->capacity));
+	uint64_t capacity = cfg->capacity - cfg->probation;
+	void *state = must_alloc(1, ops->state_bytes(capacity));
 	size_t i;
 
-	ops->init(state, cfg->capacity);
+	ops->init(state, capacity);
 	for (i = 0; i < t->n && !r.wrong; i++) {
 		uint32_t page = t->page[i];
 
 		if (s.resident[page]) {
 			s.marked[page] = cfg->marks;
 		} else {
-			r.misses++;
-			if (s.resident_n >= cfg->capacity)
+			*(on_probation(&s, page, cfg, &r) ? &r.soft : &r.misses) += 1;
+			s.left_as[page] = 0;
+			if (s.resident_n >= capacity)
 				make_room(&s, ops, state, cfg, &r);
-			if (s.resident_n >= cfg->capacity)
+			if (s.resident_n >= capacity)
 				r.wrong = true;
 			s.resident[page] = 1;
 			s.resident_n++;
@@ -104,6 +115,7 @@ struct sim_result sim_evict(const struct xm_evict_ops *ops, const struct trace *
 	free(s.resident);
 	free(s.marked);
 	free(s.evicted_before);
+	free(s.left_as);
 	free(state);
 	return r;
 }

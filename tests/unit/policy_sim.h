@@ -18,11 +18,15 @@ struct sim_config {
 	int batch; /* victims asked for at each shortage */
 	int scan_limit;
 	bool marks;	/* whether a hit leaves the mark that query() reports as REFERENCED */
+	/* of the capacity, pages that the policy has taken away and that are still here: an access brings one back
+	 * without a miss, and the policy hears of it as of a refault */
+	uint64_t probation;
 	bool forgetful; /* every 64th access the page is taken away by other means than the policy */
 };
 
 struct sim_result {
 	uint64_t misses;
+	uint64_t soft; /* accesses that found their page on probation */
 	uint64_t victims_n;
 	uint32_t *victims;    /* in order of decision; sim_result_free() */
 	uint64_t queries_max; /* of one pick */

@@ -492,6 +492,33 @@ static void test_replay_when_any_trace_then_never_below_the_optimum(void **unuse
 	printf("(-: without marks, as most pages are here)\n");
 }
 
+/* Why the runtime has none (runtime/README.md): a return from probation is a fault like any other but for the fetch, and
+ * faults do not become fewer. */
+static void test_probation_when_replayed_then_no_fewer_faults_than_without(void **unused)
+{
+	printf("s3fifo-, in %%           capacity    misses; 1/16 on probation: misses + returns\n");
+	for (uint64_t capacity = CAPACITY; capacity <= 5 * CAPACITY; capacity += 2 * CAPACITY) {
+		for (int i = 0; i < N_TRACES; i++) {
+			const struct trace *t = &traces[i];
+			struct sim_config cfg = { .capacity = capacity, .batch = 1, .scan_limit = 1 << 20 };
+			struct sim_result plain, r;
+
+			if (t->pages <= capacity)
+				continue;
+			plain = sim_evict(xm_evict_find("s3fifo"), t, &cfg);
+			cfg.probation = capacity / 16;
+			r = sim_evict(xm_evict_find("s3fifo"), t, &cfg);
+			assert_false(plain.wrong || r.wrong);
+			printf("%-14s pages %6u %9lu %9.2f %34.2f + %.2f\n", t->name, t->pages, capacity,
+			       100.0 * (double)plain.misses / (double)t->n, 100.0 * (double)r.misses / (double)t->n,
+			       100.0 * (double)r.soft / (double)t->n);
+			assert_true(r.misses + r.soft >= plain.misses * 99 / 100);
+			sim_result_free(&plain);
+			sim_result_free(&r);
+		}
+	}
+}
+
 static void test_clock_when_no_marks_then_exactly_fifo(void **unused)
 {
 	int i;
@@ -575,6 +602,7 @@ int main(void)
 		cmocka_unit_test(test_pick_when_random_use_then_size_bounds_and_no_page_twice),
 		cmocka_unit_test(test_replay_when_repeated_then_same_decisions),
 		cmocka_unit_test(test_replay_when_any_trace_then_never_below_the_optimum),
+		cmocka_unit_test(test_probation_when_replayed_then_no_fewer_faults_than_without),
 		cmocka_unit_test(test_clock_when_no_marks_then_exactly_fifo),
 		cmocka_unit_test(test_s3fifo_when_zipf_then_better_than_fifo_and_near_lru),
 		cmocka_unit_test(test_s3fifo_when_few_looks_then_always_a_victim),
