@@ -258,8 +258,10 @@ uint64_t xm_peer_control_messages(struct xm_peer *p);
 int xm_link_open(struct xm_peer *p, struct xm_link **out);
 /* Memory of the caller's from which it will write and into which it will read often: it may be registered with the
  * device, and is then moved without a copy. Until the link is closed it must neither be unmapped nor dropped
- * (MADV_DONTNEED, MADV_FREE): a device goes on using the pages that it had then. At most 4 buffers of a link. 1: it is
- * registered; 0: this transport has no use for that; -ENOMEM, -ENOSPC: not registered, and works as before. */
+ * (MADV_DONTNEED, MADV_FREE): a device goes on using the pages that it had then. A write from it may read it until it is
+ * complete; one from other memory has read that when writev() returns. At most 4 buffers of a link (over shm the last one
+ * counts). 1: it is registered; 0: not, and it may be dropped while no operation uses it; -ENOMEM, -ENOSPC: not registered,
+ * and works as before. */
 int xm_link_lend(struct xm_link *l, void *buf, size_t len);
 /* 1: *out is filled; 0: this transport has no device, *out is zeros with node -1; -ENOLINK: dead now. */
 int xm_link_path(struct xm_link *l, struct xm_link_path *out);

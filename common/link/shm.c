@@ -9,6 +9,9 @@
  * the appliance has just handed out, whole, and that still does not answer, is not to be had for want of memory: the
  * kernel says EFAULT for that too. That passes: -ENOMEM.
  *
+ * Writes from lent memory wait for each other until somebody asks for completions, or for something else: one call for many
+ * costs half as much (a page of 4 KiB 1.1 instead of 2 us).
+ *
  * A slab that may only be read is mapped so, and what would write to it is refused before it is tried: -EACCES.
  *
  * Atomics run on the mapping itself. The page is probed first; the window between probe and access remains:
@@ -26,11 +29,27 @@
 
 #define PIECES 2 /* an operation is not longer than the smallest slab: it touches at most two */
 
+#define LATER_MAX 64
+
+struct range {
+	uint64_t region, off, len;
+	bool writing;
+};
+
+struct later {
+	struct range at;
+	uint64_t cookie;
+};
+
 struct shm_link {
 	struct xm_link link;
 	int dead;
 	struct xm_link_stats stats;
 	struct xm_done done;
+	struct iovec lent;
+	struct later later[LATER_MAX]; /* writes that wait */
+	struct iovec from[LATER_MAX];  /* a piece of lent memory each */
+	int nlater;
 };
 
 _Static_assert(XM_LINK_OP_MAX <= 1u << 20, "at most two slabs an operation");
@@ -52,7 +71,7 @@ static int admit(struct shm_link *s, uint64_t len)
 		return -EINVAL;
 	if (s->dead || xm_peer_state(s->link.peer) < 0)
 		return -ENOLINK;
-	return s->done.count < XM_LINK_DEPTH ? 0 : -EAGAIN;
+	return s->done.count + (unsigned)s->nlater < XM_LINK_DEPTH ? 0 : -EAGAIN;
 }
 
 /* Region byte `off` as mapped memory, for writing or not. 0; -EACCES; as xm_peer_slab_map() */
@@ -76,11 +95,6 @@ static int slab_at(struct xm_peer *p, uint64_t region, uint64_t off, bool writin
 	*out = addr + (off & ((1ull << p->slab_shift) - 1));
 	return 0;
 }
-
-struct range {
-	uint64_t region, off, len;
-	bool writing;
-};
 
 /* The range as pieces of mapped memory: their number, or -errno. */
 static int locate(struct xm_peer *p, const struct range *r, struct iovec out[PIECES])
@@ -161,6 +175,50 @@ static int copy(struct xm_link *l, const struct iovec *local, int n, struct rang
 	return -ENOMEM;
 }
 
+/* All of them by one call; how many bytes, from the first on. */
+static uint64_t write_together(struct shm_link *s)
+{
+	struct iovec to[PIECES * LATER_MAX];
+	ssize_t done;
+	int n = 0;
+
+	for (const struct later *w = s->later; w < s->later + s->nlater; w++) {
+		int pieces = locate(s->link.peer, &w->at, to + n);
+
+		if (pieces < 0)
+			return 0;
+		n += pieces;
+	}
+	done = xm_sys_vm_writev(s->from, (unsigned)s->nlater, to, (unsigned)n);
+	return done > 0 ? (uint64_t)done : 0;
+}
+
+/* The writes that wait: each that did not go with the others by itself, for its own result. */
+static void write_now(struct shm_link *s)
+{
+	uint64_t done = s->nlater > 1 && !s->dead ? write_together(s) : 0, end = 0;
+
+	for (int i = 0; i < s->nlater; i++) {
+		const struct later *w = &s->later[i];
+		int status = 0;
+
+		end += w->at.len;
+		if (s->dead)
+			status = -ENOLINK;
+		else if (done < end)
+			status = copy(&s->link, &s->from[i], 1, w->at);
+		complete(s, w->cookie, status, (uint32_t)w->at.len, 0);
+	}
+	s->nlater = 0;
+}
+
+static bool is_lent(const struct shm_link *s, const struct iovec *v)
+{
+	uintptr_t at = (uintptr_t)v->iov_base - (uintptr_t)s->lent.iov_base;
+
+	return at < s->lent.iov_len && v->iov_len <= s->lent.iov_len - at;
+}
+
 static int shm_read(struct xm_link *l, void *dst, size_t len, uint64_t region, uint64_t off, uint64_t cookie)
 {
 	struct shm_link *s = shm_of(l);
@@ -169,6 +227,7 @@ static int shm_read(struct xm_link *l, void *dst, size_t len, uint64_t region, u
 
 	if (ret < 0)
 		return ret;
+	write_now(s);
 	s->stats.reads++;
 	s->stats.read_bytes += len;
 	complete(s, cookie, copy(l, &local, 1, (struct range){ region, off, len, false }), (uint32_t)len, 0);
@@ -179,18 +238,34 @@ static int shm_writev(struct xm_link *l, const struct iovec *iov, int n, uint64_
 		      uint64_t cookie)
 {
 	struct shm_link *s = shm_of(l);
+	struct range at = { region, off, 0, true };
 	uint64_t len;
 	int ret;
 
 	if (n < 1 || n > XM_LINK_IOV_MAX)
 		return -EINVAL;
-	len = xm_iov_bytes(iov, n);
+	at.len = len = xm_iov_bytes(iov, n);
 	ret = admit(s, len);
 	if (ret < 0)
 		return ret;
 	s->stats.writes++;
 	s->stats.write_bytes += len;
-	complete(s, cookie, copy(l, iov, n, (struct range){ region, off, len, true }), (uint32_t)len, 0);
+	if (n == 1 && is_lent(s, iov)) {
+		s->from[s->nlater] = *iov;
+		s->later[s->nlater++] = (struct later){ at, cookie };
+		if (s->nlater == LATER_MAX)
+			write_now(s);
+		return 0;
+	}
+	write_now(s);
+	complete(s, cookie, copy(l, iov, n, at), (uint32_t)len, 0);
+	return 0;
+}
+
+/* Nothing is registered: it is only known to stay as it is until a write from it is complete. */
+static int shm_lend(struct xm_link *l, void *buf, size_t len)
+{
+	shm_of(l)->lent = (struct iovec){ buf, len };
 	return 0;
 }
 
@@ -226,6 +301,7 @@ static int shm_cas(struct xm_link *l, uint64_t region, uint64_t off, uint64_t ex
 
 	if (ret < 0)
 		return ret;
+	write_now(s);
 	s->stats.atomics++;
 	ret = word_at(l, region, off, &word);
 	if (ret == 0)
@@ -242,6 +318,7 @@ static int shm_faa(struct xm_link *l, uint64_t region, uint64_t off, uint64_t ad
 
 	if (ret < 0)
 		return ret;
+	write_now(s);
 	s->stats.atomics++;
 	ret = word_at(l, region, off, &word);
 	if (ret == 0)
@@ -263,6 +340,7 @@ static const void *shm_direct(struct xm_link *l, uint64_t region, uint64_t off, 
 
 static int shm_flush(struct xm_link *l)
 {
+	write_now(shm_of(l));
 	return 0;
 }
 
@@ -270,12 +348,14 @@ static int shm_poll(struct xm_link *l, struct xm_completion *c, int n)
 {
 	struct shm_link *s = shm_of(l);
 
+	write_now(s);
 	return xm_done_take(&s->done, &s->stats, c, n);
 }
 
-/* Everything completes where it is submitted: what is not there now will not come. */
+/* What is not there now will not come. */
 static int shm_wait(struct xm_link *l, uint64_t timeout_ns)
 {
+	write_now(shm_of(l));
 	return shm_of(l)->done.count ? 0 : -ETIMEDOUT;
 }
 
@@ -297,6 +377,7 @@ static void shm_close(struct xm_link *l)
 static void shm_kill(struct xm_link *l)
 {
 	shm_of(l)->dead = 1;
+	write_now(shm_of(l));
 }
 
 static int shm_reconnect(struct xm_link *l)
@@ -314,6 +395,7 @@ static const struct xm_link_ops shm_ops = {
 	.name = "shm",
 	.close = shm_close,
 	.direct = shm_direct,
+	.lend = shm_lend,
 	.read = shm_read,
 	.writev = shm_writev,
 	.cas = shm_cas,
