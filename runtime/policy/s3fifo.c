@@ -31,7 +31,9 @@
  *
  * ghost: buckets of 16 words, the youngest first: fingerprint of 13 bits, whether it left main,
  * level - 1. The oldest of the bucket falls out. That is a FIFO only on average, and one lookup in
- * 512 is a false hit: a cold page in main, which leaves as it is idle.
+ * 512 is a false hit: a cold page in main, which leaves as it is idle. Sixteen neighbours share a
+ * bucket: those that left together are remembered, and stay when they come back, together, so that
+ * what a loop keeps is not a page here and there, by which every run would be broken.
  */
 #include "policy.h"
 
@@ -195,6 +197,7 @@ static uint16_t *ghost_bucket(struct s3fifo_state *s, uint64_t page, uint16_t *f
 
 	/* a word of 0 means empty */
 	*fingerprint = (uint16_t)(h & PRINT_BITS ? h & PRINT_BITS : 1);
+	h = evict_hash(page / GHOST_WAYS);
 	return ghost_of(s) + (uint64_t)(((unsigned __int128)h * s->buckets) >> 64) * GHOST_WAYS;
 }
 
