@@ -23,7 +23,10 @@
 
 #define WINDOW_PAGES 64
 #define BUDGET_AGE 8 /* in epochs: as many pages came in since as the budget holds */
-#define SEEDS 16
+#define SEEDS 8
+#define NEAR_PAGES 512 /* a block in which a dirty page that leaves takes others with it */
+#define NEAR_MOST 15   /* so many: SEEDS of them with their company fill a batch */
+#define NEAR_AGE 2     /* in epochs: at least an eighth of what the budget holds came in since */
 #define SCAN_LIMIT 1024
 #define TICK_NS 1000000000ull
 #define SAMPLE_NS 200000000ull
@@ -143,6 +146,42 @@ static bool lock_victim(struct xm_runtime *rt, struct xm_worker *w, int n, uint6
 	return true;
 }
 
+static bool to_be_written(xm_pte word)
+{
+	return (word & XM_PG_DIRTY) || !(word & XM_PG_HAS_SLOT);
+}
+
+/* Locks dirty pages from `page` on, in direction of `end`, up to one that has to stay. */
+static int lock_dirty(struct xm_runtime *rt, struct xm_worker *w, int n, int most, uint64_t page, uint64_t end)
+{
+	uint8_t now = xm_reclaim_epoch(rt), age;
+	uint64_t step = (int64_t)(end - page) > 0 ? 1 : -1ull;
+
+	for (; page != end && n < most; page += step) {
+		xm_pte word = xm_pg_load(&rt->pt[page]);
+
+		if (xm_pg_state(word) != XM_PG_RESIDENT || !to_be_written(word))
+			continue;
+		age = (uint8_t)(now - xm_pg_epoch(word));
+		if ((word & XM_PG_REF) || age < NEAR_AGE || age > BUDGET_AGE || !lock_victim(rt, w, n, page))
+			break;
+		n++;
+	}
+	return n;
+}
+
+/* A dirty page takes dirty ones with it before their time. One call write-protects from the first to the last of them if none
+ * between them stays; a call for each would cost more than all else that is done for a page, since it interrupts every
+ * processor on which the program runs. */
+static int lock_near(struct xm_runtime *rt, struct xm_worker *w, int n, uint64_t seed)
+{
+	uint64_t first = xm_round_down(seed, NEAR_PAGES);
+	int most = xm_min(n + NEAR_MOST, XM_BATCH);
+
+	n = lock_dirty(rt, w, n, most, seed + 1, first + NEAR_PAGES);
+	return lock_dirty(rt, w, n, most, seed - 1, first - 1);
+}
+
 /* Locks the seed and what is as old around it; returns the new length of the batch. What is older than a turn of the whole
  * budget is still here because the policy keeps it, and stays: with it, zipf would miss a twentieth more. */
 static int lock_window(struct xm_runtime *rt, struct xm_worker *w, int n, uint64_t seed)
@@ -150,6 +189,7 @@ static int lock_window(struct xm_runtime *rt, struct xm_worker *w, int n, uint64
 	uint8_t now = xm_reclaim_epoch(rt);
 	uint64_t first = xm_round_down(seed, WINDOW_PAGES);
 	uint8_t age, oldest, its;
+	bool dirty;
 
 	if (!lock_victim(rt, w, n, seed)) {
 		enum xm_page_state state = xm_pg_state(xm_pg_load(&rt->pt[seed]));
@@ -158,6 +198,7 @@ static int lock_window(struct xm_runtime *rt, struct xm_worker *w, int n, uint64
 			xm_reclaim_inserted(rt, &seed, 1, false);
 		return n;
 	}
+	dirty = to_be_written(w->word[n]);
 	age = (uint8_t)(now - xm_pg_epoch(w->word[n]));
 	oldest = xm_max(age, (uint8_t)BUDGET_AGE);
 	n++;
@@ -169,7 +210,7 @@ static int lock_window(struct xm_runtime *rt, struct xm_worker *w, int n, uint64
 			continue;
 		n += lock_victim(rt, w, n, page);
 	}
-	return n;
+	return (rt->features & XM_FEAT_WP) && dirty ? lock_near(rt, w, n, seed) : n;
 }
 
 static int collect(struct xm_runtime *rt, struct xm_worker *w, uint64_t want)
