@@ -26,7 +26,6 @@
 #include "runtime/uffd.h"
 
 #define REST_MAX_NS 100000000ull
-#define WAIT_MAX_NS 1000000000ull /* everybody's faults wait for this long, too */
 
 extern void _IO_list_lock(void) __attribute__((weak));
 extern void _IO_list_unlock(void) __attribute__((weak));
@@ -178,7 +177,7 @@ bool xm_fork_prepare(uint64_t wait_ns)
 uint64_t xm_fork_rest(uint64_t wait_ns)
 {
 	xm_sys_sleep(wait_ns < REST_MAX_NS ? wait_ns : REST_MAX_NS);
-	return wait_ns < WAIT_MAX_NS / 2 ? 2 * wait_ns : WAIT_MAX_NS;
+	return 2 * wait_ns; /* longer than anybody stays inside, in the end */
 }
 
 void xm_fork_parent(void)

@@ -99,7 +99,8 @@ struct xm_link_ops {
 		   uint64_t cookie);
 	int (*faa)(struct xm_link *l, uint64_t region, uint64_t off, uint64_t add, uint64_t cookie);
 	int (*flush)(struct xm_link *l);
-	/* up to n completions; 0: none now; never blocks; never an error (a dead link completes all) */
+	/* up to n completions; 0: none now; never an error (a dead link completes all); never blocks, but for a slab that has to
+	 * be asked for again over shm */
 	int (*poll)(struct xm_link *l, struct xm_completion *c, int n);
 	/* sleeps until poll() would return something or timeout_ns passed. 0, -ETIMEDOUT */
 	int (*wait)(struct xm_link *l, uint64_t timeout_ns);
@@ -257,11 +258,10 @@ uint64_t xm_peer_control_messages(struct xm_peer *p);
 
 int xm_link_open(struct xm_peer *p, struct xm_link **out);
 /* Memory of the caller's from which it will write and into which it will read often: it may be registered with the
- * device, and is then moved without a copy. Until the link is closed it must neither be unmapped nor dropped
- * (MADV_DONTNEED, MADV_FREE): a device goes on using the pages that it had then. A write from it may read it until it is
- * complete; one from other memory has read that when writev() returns. At most 4 buffers of a link (over shm the last one
- * counts). 1: it is registered; 0: not, and it may be dropped while no operation uses it; -ENOMEM, -ENOSPC: not registered,
- * and works as before. */
+ * device, and is then moved without a copy. What a write takes from it must not change until that is complete; from other
+ * memory it has been taken when writev() returns. Until the link is closed it must not be unmapped. At most 4 buffers of a
+ * link (over shm the last one counts). 1: it is registered, and must not be dropped either (MADV_DONTNEED, MADV_FREE): a
+ * device goes on using the pages that it had then; 0: not registered; -ENOMEM, -ENOSPC: neither, and works as before. */
 int xm_link_lend(struct xm_link *l, void *buf, size_t len);
 /* 1: *out is filled; 0: this transport has no device, *out is zeros with node -1; -ENOLINK: dead now. */
 int xm_link_path(struct xm_link *l, struct xm_link_path *out);

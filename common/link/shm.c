@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * shm.c - links to an appliance on the same host: its slabs are mapped here, and an operation is one copy.
+ * shm.c - links to an appliance on the same host: its slabs are mapped here, and an operation is a copy.
  *
  * Every copy is made by the kernel (process_vm_readv/writev on ourselves), so that memory that goes away
  * on either side is an error code and no signal. Which side it was is found by reading one byte of the slab:
@@ -175,21 +175,29 @@ static int copy(struct xm_link *l, const struct iovec *local, int n, struct rang
 	return -ENOMEM;
 }
 
-/* All of them by one call; how many bytes, from the first on. */
+/* Whether the range can be located without asking the appliance, and be written. */
+static bool is_known(struct xm_peer *p, const struct range *r)
+{
+	bool writable, too;
+
+	return xm_peer_slab(p, r->region, r->off >> p->slab_shift, &writable) && writable &&
+	       xm_peer_slab(p, r->region, (r->off + r->len - 1) >> p->slab_shift, &too) && too;
+}
+
+/* By one call, up to the first whose slab has gone meanwhile: an address is not used long after it was looked up, so nobody
+ * is asked in between. How many bytes. */
 static uint64_t write_together(struct shm_link *s)
 {
 	struct iovec to[PIECES * LATER_MAX];
+	int n = 0, pieces, i;
 	ssize_t done;
-	int n = 0;
 
-	for (const struct later *w = s->later; w < s->later + s->nlater; w++) {
-		int pieces = locate(s->link.peer, &w->at, to + n);
-
+	for (i = 0; i < s->nlater && is_known(s->link.peer, &s->later[i].at); i++, n += pieces) {
+		pieces = locate(s->link.peer, &s->later[i].at, to + n);
 		if (pieces < 0)
-			return 0;
-		n += pieces;
+			break;
 	}
-	done = xm_sys_vm_writev(s->from, (unsigned)s->nlater, to, (unsigned)n);
+	done = i ? xm_sys_vm_writev(s->from, (unsigned)i, to, (unsigned)n) : 0;
 	return done > 0 ? (uint64_t)done : 0;
 }
 
@@ -250,7 +258,7 @@ static int shm_writev(struct xm_link *l, const struct iovec *iov, int n, uint64_
 		return ret;
 	s->stats.writes++;
 	s->stats.write_bytes += len;
-	if (n == 1 && is_lent(s, iov)) {
+	if (n == 1 && is_lent(s, iov) && off + len > off && is_known(l->peer, &at)) {
 		s->from[s->nlater] = *iov;
 		s->later[s->nlater++] = (struct later){ at, cookie };
 		if (s->nlater == LATER_MAX)
@@ -333,6 +341,7 @@ static const void *shm_direct(struct xm_link *l, uint64_t region, uint64_t off, 
 	uint64_t slab_bytes = 1ull << p->slab_shift;
 	uint8_t *addr;
 
+	write_now(shm_of(l));
 	if (shm_of(l)->dead || xm_peer_state(p) < 0 || len > slab_bytes - (off & (slab_bytes - 1)))
 		return NULL;
 	return slab_at(p, region, off, false, &addr) == 0 ? addr : NULL;

@@ -35,6 +35,7 @@ watched() {
 
 before=$(resources)
 watched "contract" "$XMEM_BUILD/tests/unit/test_link"
+watched "lent" "$XMEM_BUILD/tests/unit/test_link_lent"
 watched "sharing" "$XMEM_BUILD/tests/unit/test_link_share"
 watched "loss" "$XMEM_BUILD/tests/unit/test_link_loss"
 watched "fork" "$XMEM_BUILD/tests/unit/test_fork_runtime"
