@@ -189,14 +189,14 @@ static void *use_main(void *arg)
 
 	for (int i = 0; i < 30000; i++) {
 		uint64_t r = test_random(&u->seed), page = r % 4 ? r / 4 % (PAGES / 8) : r / 4 % PAGES;
-		volatile uint64_t *p = (volatile uint64_t *)(u->at + page * PAGE);
+		uint64_t *p = (uint64_t *)(void *)(u->at + page * PAGE);
 
 		if (r >> 60 == 0)
-			*p = r;
+			xm_store(p, r);
 		else
-			(void)*p;
+			xm_load(p);
 		for (uint64_t more = 1; r >> 54 == 1 && more < 64 && page + more < PAGES; more++)
-			(void)*(volatile uint64_t *)(u->at + (page + more) * PAGE);
+			xm_load(p + more * (PAGE / 8));
 	}
 	return NULL;
 }
