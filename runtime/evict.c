@@ -62,7 +62,7 @@ static int classify(struct xm_worker *w, int n)
 	int dirty = 0;
 
 	for (int i = 0; i < n; i++) {
-		bool is = (w->word[i] & XM_PG_DIRTY) || !(w->word[i] & XM_PG_HAS_SLOT);
+		bool is = xm_pg_unsaved(w->word[i]);
 
 		w->mark[i] = is ? FATE_DIRTY : FATE_CLEAN;
 		dirty += is;
@@ -383,13 +383,16 @@ static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
 	int gone = 0, stay = 0;
 
 	for (int i = 0; i < n; i++) {
-		xm_pte word = w->word[i] & ~(XM_PG_DIRTY | XM_PG_REF | XM_PG_WAITER | XM_PG_HOLD_MASK);
+		bool early = xm_pg_left(w->word[i]) == XM_LEFT_EARLY;
+		xm_pte word = w->word[i] & ~(XM_PG_DIRTY | XM_PG_REF | XM_PG_WAITER | XM_PG_HOLD_MASK | XM_PG_LEFT_MASK);
 		uint64_t page = w->page[i];
 
 		switch ((enum fate)w->mark[i]) {
 		case FATE_DIRTY:
 			xm_stat_add(rt, evicted_dirty_pages, 1);
-			word = xm_pg_with_state(word, XM_PG_REMOTE);
+			xm_early_gone(&rt->early, early);
+			word = xm_pg_with_state(xm_pg_with_left(word, early ? XM_LEFT_EARLY : XM_LEFT_IN_TIME), XM_PG_REMOTE);
+			word = xm_pg_with_epoch(word, xm_reclaim_epoch(rt));
 			break;
 		case FATE_CLEAN:
 			xm_stat_add(rt, evicted_clean_pages, 1);

@@ -401,7 +401,8 @@ static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool deman
 	if (demanded && st == -EEXIST)
 		xm_uffd_wake(rt->uffd, xm_page_addr(w->page[i]), XM_PAGE_SIZE);
 	if (st == 0 || st == -EEXIST) {
-		word = xm_pg_with_epoch(xm_pg_with_state(word, XM_PG_RESIDENT), xm_reclaim_epoch(rt));
+		word = xm_pg_with_state(xm_pg_with_left(word, XM_LEFT_CLEAN), XM_PG_RESIDENT);
+		word = xm_pg_with_epoch(word, xm_reclaim_epoch(rt));
 		if (!w->mark[i] || st == -EEXIST)
 			word |= XM_PG_DIRTY;
 		if ((word & XM_PG_DIRTY) && gives_slot(rt, word))
@@ -544,6 +545,7 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	bool swap;
 
 	stream_find(rt, page, tid, write, &st);
+	xm_early_back(&rt->early, word, xm_reclaim_epoch(rt));
 	if (!xm_frame_charge(rt, 1))
 		make_room(rt, w, false, false);
 	swap = gives_slot(rt, word); /* this page comes in first, then another leaves by its slot */

@@ -20,6 +20,7 @@
 #include "fdgate.h"
 #include "lock.h"
 #include "rangemap.h"
+#include "runtime/early.h"
 #include "runtime/family.h"
 #include "runtime/mapping.h"
 #include "runtime/pagetab.h"
@@ -34,6 +35,7 @@
 #define XM_WORKERS_MAX (XM_HANDLERS_MAX + 10)
 #define XM_HUGE_BYTES (2ull << 20)
 #define XM_HUGE_SHARE (XM_HUGE_BYTES / XM_STAGING_BYTES) /* workers whose staging is in one huge page */
+#define XM_RECENT 64
 #define XM_STREAMS 32	    /* faulting threads that are told apart */
 #define XM_FAULTERS 16	    /* threads that are counted apart where there may be more than handlers */
 #define XM_OWN_FDS_MAX 256
@@ -131,6 +133,8 @@ struct xm_runtime {
 	const struct xm_evict_ops *evict;
 	void *evict_state;
 	uint64_t inserted;		/* insertion clock; policy lock */
+	uint64_t recent[XM_RECENT];	/* atomic: pages that came in a moment ago, by a hash of their number */
+	struct xm_early early;		/* reclaim lock, but for what comes back */
 	const struct xm_prefetch_ops *prefetch;
 	struct xm_streams streams[XM_STREAMS]; /* by a hash of the thread's id */
 

@@ -6,7 +6,7 @@
  *
  *   63            24 23        16 15  12 11    8  7        4  3      2..0
  *  +----------------+------------+------+-------+----------+-------+-------+
- *  |  slot (40)     | epoch (8)  | holds|Q prev |  flags   | dirty | state |
+ *  |  slot (40)     | epoch (8)  | holds|Q prev |  flags   | dirty | state |   (prev: of a REMOTE page, how it left)
  *  +----------------+------------+------+-------+----------+-------+-------+
  *
  * state     EMPTY 0     never written or discarded: reads as zeros, no remote copy. Whether the address is mapped
@@ -25,7 +25,7 @@
  *           REF       used since the eviction policy last asked
  *           QUEUED    the eviction policy has an entry for this page: it is not given a second one
  * holds     number of calls in progress that need the page to stay (0..15)
- * epoch     coarse age: value of the process's insertion clock when the page became resident
+ * epoch     coarse age: value of the process's insertion clock when the page became resident; of a REMOTE page: when it left
  *
  * All zero words are EMPTY pages, so a fresh page table costs nothing, however large the mapping.
  * Legal transitions: the table next_states in pagetab.c, checked in checked builds. A BUSY word is changed
@@ -60,6 +60,8 @@ enum xm_page_state {
 #define XM_PG_REF (1ull << 7)
 #define XM_PG_PREV_SHIFT 8 /* of a TAKEN page: the state it had */
 #define XM_PG_PREV_MASK (7ull << XM_PG_PREV_SHIFT)
+#define XM_PG_LEFT_SHIFT 8 /* of a REMOTE page: enum xm_page_left */
+#define XM_PG_LEFT_MASK (3ull << XM_PG_LEFT_SHIFT)
 #define XM_PG_QUEUED (1ull << 11)
 #define XM_PG_HOLD_SHIFT 12
 #define XM_PG_HOLD_ONE (1ull << XM_PG_HOLD_SHIFT)
@@ -67,6 +69,13 @@ enum xm_page_state {
 #define XM_PG_EPOCH_SHIFT 16
 #define XM_PG_EPOCH_MASK (255ull << XM_PG_EPOCH_SHIFT)
 #define XM_PG_SLOT_SHIFT 24
+
+/* How a page left; the numbers of the last two are indices of early.h + 1. */
+enum xm_page_left {
+	XM_LEFT_CLEAN = 0, /* or nobody asks */
+	XM_LEFT_IN_TIME = 1,
+	XM_LEFT_EARLY = 2,
+};
 
 static inline enum xm_page_state xm_pg_state(xm_pte w)
 {
@@ -106,6 +115,22 @@ static inline xm_pte xm_pg_with_epoch(xm_pte w, uint8_t e)
 static inline uint8_t xm_pg_epoch(xm_pte w)
 {
 	return (uint8_t)((w & XM_PG_EPOCH_MASK) >> XM_PG_EPOCH_SHIFT);
+}
+
+static inline enum xm_page_left xm_pg_left(xm_pte w)
+{
+	return (enum xm_page_left)((w & XM_PG_LEFT_MASK) >> XM_PG_LEFT_SHIFT);
+}
+
+static inline xm_pte xm_pg_with_left(xm_pte w, enum xm_page_left left)
+{
+	return (w & ~XM_PG_LEFT_MASK) | (xm_pte)left << XM_PG_LEFT_SHIFT;
+}
+
+/* Whether the page has bytes that no slot has. */
+static inline bool xm_pg_unsaved(xm_pte w)
+{
+	return (w & XM_PG_DIRTY) || !(w & XM_PG_HAS_SLOT);
 }
 
 /* Whether the transition is one of the table above. Pure; used by checked builds and by tests. */

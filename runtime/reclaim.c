@@ -25,8 +25,10 @@
 #define BUDGET_AGE 8 /* in epochs: as many pages came in since as the budget holds */
 #define SEEDS 8
 #define NEAR_PAGES 512 /* a block in which a dirty page that leaves takes others with it */
-#define NEAR_MOST 15   /* so many: SEEDS of them with their company fill a batch */
+#define NEAR_MOST 15   /* so many, where others stay: SEEDS of them with their company fill a batch */
 #define NEAR_AGE 2     /* in epochs: at least an eighth of what the budget holds came in since */
+#define EXCESS 16	/* what fewer calls are worth, next to what a fault costs: early.h */
+#define EXCESS_WAITS 64 /* where a fault waits for a link */
 #define SCAN_LIMIT 1024
 #define TICK_NS 1000000000ull
 #define SAMPLE_NS 200000000ull
@@ -114,6 +116,7 @@ void xm_reclaim_inserted(struct xm_runtime *rt, const uint64_t *page, int n, boo
 	for (int i = 0; i < n; i++) {
 		xm_pte *p = &rt->pt[page[i]];
 
+		__atomic_store_n(&rt->recent[page[i] % XM_RECENT], page[i] + 1, __ATOMIC_RELAXED);
 		/* An entry left from before (the page went with a neighbour's window) would be found too early, and
 		 * a second one would make the page go twice: the old one stands, and is passed over once. */
 		if (!(__atomic_fetch_or(p, XM_PG_QUEUED, __ATOMIC_ACQ_REL) & XM_PG_QUEUED))
@@ -146,40 +149,49 @@ static bool lock_victim(struct xm_runtime *rt, struct xm_worker *w, int n, uint6
 	return true;
 }
 
-static bool to_be_written(xm_pte word)
+/* The page came in a moment ago: who waited for it may not have touched it yet. */
+static bool is_recent(struct xm_runtime *rt, uint64_t page)
 {
-	return (word & XM_PG_DIRTY) || !(word & XM_PG_HAS_SLOT);
+	return xm_load_relaxed(&rt->recent[page % XM_RECENT]) == page + 1;
 }
 
-/* Locks dirty pages from `page` on, in direction of `end`, up to one that has to stay. */
-static int lock_dirty(struct xm_runtime *rt, struct xm_worker *w, int n, int most, uint64_t page, uint64_t end)
+/* Locks dirty pages from `page` on, in direction of `end`: all of them, or up to one that has to stay. */
+static int lock_dirty(struct xm_runtime *rt, struct xm_worker *w, int n, bool all, uint64_t page, uint64_t end)
 {
+	int most = all ? XM_BATCH : xm_min(n + NEAR_MOST, XM_BATCH);
 	uint8_t now = xm_reclaim_epoch(rt), age;
 	uint64_t step = (int64_t)(end - page) > 0 ? 1 : -1ull;
 
 	for (; page != end && n < most; page += step) {
 		xm_pte word = xm_pg_load(&rt->pt[page]);
+		bool early;
 
-		if (xm_pg_state(word) != XM_PG_RESIDENT || !to_be_written(word))
+		if (xm_pg_state(word) != XM_PG_RESIDENT || !xm_pg_unsaved(word))
 			continue;
 		age = (uint8_t)(now - xm_pg_epoch(word));
-		if ((word & XM_PG_REF) || age < NEAR_AGE || age > BUDGET_AGE || !lock_victim(rt, w, n, page))
-			break;
+		early = (word & XM_PG_REF) || age < NEAR_AGE || age > BUDGET_AGE;
+		if ((early && !all) || (all && is_recent(rt, page)) || !lock_victim(rt, w, n, page)) {
+			if (!all)
+				break;
+			continue;
+		}
+		if (early)
+			w->word[n] = xm_pg_with_left(w->word[n], XM_LEFT_EARLY);
 		n++;
 	}
 	return n;
 }
 
-/* A dirty page takes dirty ones with it before their time. One call write-protects from the first to the last of them if none
- * between them stays; a call for each would cost more than all else that is done for a page, since it interrupts every
- * processor on which the program runs. */
+/* A dirty page takes dirty ones with it before their time, all of its window where that does no harm. One call write-protects
+ * from the first to the last of them if none between them stays; a call for each would cost more than all else that is done
+ * for a page, since it interrupts every processor on which the program runs. */
 static int lock_near(struct xm_runtime *rt, struct xm_worker *w, int n, uint64_t seed)
 {
 	uint64_t first = xm_round_down(seed, NEAR_PAGES);
-	int most = xm_min(n + NEAR_MOST, XM_BATCH);
+	bool all = xm_early_may(&rt->early, rt->waits ? EXCESS_WAITS : EXCESS);
 
-	n = lock_dirty(rt, w, n, most, seed + 1, first + NEAR_PAGES);
-	return lock_dirty(rt, w, n, most, seed - 1, first - 1);
+	n = lock_dirty(rt, w, n, all, seed + 1, first + NEAR_PAGES);
+	return lock_dirty(rt, w, n, all, seed - 1, first - 1);
 }
 
 /* Locks the seed and what is as old around it; returns the new length of the batch. What is older than a turn of the whole
@@ -198,7 +210,7 @@ static int lock_window(struct xm_runtime *rt, struct xm_worker *w, int n, uint64
 			xm_reclaim_inserted(rt, &seed, 1, false);
 		return n;
 	}
-	dirty = to_be_written(w->word[n]);
+	dirty = xm_pg_unsaved(w->word[n]);
 	age = (uint8_t)(now - xm_pg_epoch(w->word[n]));
 	oldest = xm_max(age, (uint8_t)BUDGET_AGE);
 	n++;
@@ -217,7 +229,7 @@ static int collect(struct xm_runtime *rt, struct xm_worker *w, uint64_t want)
 {
 	struct xm_evict_view view = { query, rt };
 	uint64_t seed[SEEDS];
-	int n = 0;
+	int n = 0, found = XM_BATCH; /* with one seed */
 
 	want = xm_min(want, (uint64_t)XM_BATCH);
 	w->full = false;
@@ -232,10 +244,11 @@ static int collect(struct xm_runtime *rt, struct xm_worker *w, uint64_t want)
 			want = xm_min(want, xm_max(slots, 1ull));
 	}
 	for (int round = 0; round < COLLECT_ROUNDS && n < (int)want; round++) {
-		int k, i;
+		/* a seed that is not used goes to the end of its queue */
+		int most = xm_min(SEEDS, ((int)want - n) / found + 1), before = n, k, i;
 
 		xm_lock(&rt->policy_lock);
-		k = rt->evict->pick(rt->evict_state, &view, seed, xm_min(SEEDS, (int)want - n), SCAN_LIMIT);
+		k = rt->evict->pick(rt->evict_state, &view, seed, xm_min(most, (int)want - n), SCAN_LIMIT);
 		for (i = 0; i < k; i++)
 			__atomic_fetch_and(&rt->pt[seed[i]], ~XM_PG_QUEUED, __ATOMIC_ACQ_REL);
 		xm_unlock(&rt->policy_lock);
@@ -243,6 +256,8 @@ static int collect(struct xm_runtime *rt, struct xm_worker *w, uint64_t want)
 			n = lock_window(rt, w, n, seed[i]);
 		if (i < k)
 			xm_reclaim_inserted(rt, seed + i, k - i, false);
+		if (k)
+			found = xm_max((n - before) / k, 1);
 		if (!k && n)
 			break; /* but on, while there is nothing: SCAN_LIMIT entries may all be of pages that have left */
 	}

@@ -10,12 +10,15 @@
  *     seqread seqwrite            whole pages, in order; each thread a part of the set
  *     randread randrw randwrite   one word of a random page; randrw: every second one is written, which is a load and
  *                                 then a store: two faults for a pager that takes what was loaded for clean
- *     zipf                        the same, pages drawn by Zipf's law with exponent 0.99 and scattered over the set
+ *     zipf zipfrw                 the same, pages drawn by Zipf's law with exponent 0.99 and scattered over the set
  *     strided                     one word of every fifth page, round and round until each was read
  *     chase                       one word of the page that the last word read names: a random cycle through all
  *     resident                    many accesses a page over a set that is in memory already
  *     touch                       one store a page of fresh memory, again and again
  *     none                        nothing: what filling and warming alone cost
+ *
+ * bare=SIZE: the program pages its own set by the least that can do it (bare.h) with so much of it local; bare_track=1: what
+ * is read comes in protected. The floor for xmem's figures; not to be run under xmem-run.
  *
  * Each page's words are checked on every read: a wrong one is counted and makes the exit status 1. Latencies of single
  * accesses (of the first word of a page where whole pages are read) come from the time-stamp counter; one above FAULT_NS
@@ -33,6 +36,7 @@
 #include <sys/resource.h>
 #include <x86intrin.h>
 
+#include "bare.h"
 #include "hist.h"
 #include "units.h"
 #include "util.h"
@@ -48,10 +52,10 @@
 	0x9e3779b97f4a7c15ull  /* from word to word: neighbours have no byte in common that lzo could use */
 #define COMPRESSIBLE_WORDS 168 /* of a compressible page that differ; the others repeat the first: 3:1 */
 
-enum pattern { SEQREAD, SEQWRITE, RANDREAD, RANDRW, RANDWRITE, ZIPF, STRIDED, CHASE, RESIDENT, TOUCH, NONE };
+enum pattern { SEQREAD, SEQWRITE, RANDREAD, RANDRW, RANDWRITE, ZIPF, ZIPFRW, STRIDED, CHASE, RESIDENT, TOUCH, NONE };
 
 static const char *const pattern_names[] = { "seqread", "seqwrite", "randread", "randrw", "randwrite", "zipf",
-					     "strided", "chase",    "resident", "touch",  "none" };
+					     "zipfrw",	"strided",  "chase",	"resident", "touch",  "none" };
 
 static struct {
 	enum pattern pattern;
@@ -59,6 +63,8 @@ static struct {
 	double seconds;
 	int cpu; /* -1: wherever the scheduler likes */
 	bool use_malloc, warm, compressible;
+	uint64_t bare; /* bytes local; 0: no pager */
+	bool bare_track;
 } opt = { .bytes = 64 << 20, .threads = 1, .seconds = 2, .cpu = -1 };
 
 struct worker {
@@ -238,9 +244,13 @@ static void run_zipf(struct worker *w, uint64_t until)
 {
 	uint64_t seed = 0x9e3779b97f4a7c15ull * (w->index + 1);
 
-	while (xm_now_ns() < until)
-		for (int i = 0; i < 64; i++)
-			access_timed(w, zipf_draw(&zipf, next_random, &seed) * 2654435761ull % npages, false);
+	while (xm_now_ns() < until) {
+		for (int i = 0; i < 64; i++) {
+			uint64_t page = zipf_draw(&zipf, next_random, &seed) * 2654435761ull % npages;
+
+			access_timed(w, page, opt.pattern == ZIPFRW && (i & 1));
+		}
+	}
 }
 
 static void run_strided(struct worker *w, uint64_t first, uint64_t end, uint64_t until)
@@ -294,7 +304,8 @@ static void *work(void *arg)
 	case RANDREAD:
 	case RANDRW:
 	case RANDWRITE: run_random(w, until); break;
-	case ZIPF: run_zipf(w, until); break;
+	case ZIPF:
+	case ZIPFRW: run_zipf(w, until); break;
 	case STRIDED: run_strided(w, w->index * share, (w->index + 1) * share, until); break;
 	case CHASE: run_chase(w, w->index * share, until); break;
 	case RESIDENT: run_resident(w, until); break;
@@ -443,6 +454,8 @@ static int report(uint64_t fill_ns, const struct rusage *before)
 	       now.ru_minflt - before->ru_minflt);
 	printf(",\"user_s\":%.6f,\"sys_s\":%.6f", seconds_of(now.ru_utime, before->ru_utime),
 	       seconds_of(now.ru_stime, before->ru_stime));
+	if (opt.bare)
+		printf(",\"bare_evict_us\":%.3f", (double)bare.evict_cpu_ns / 1e3 / (double)xm_max(bare.evicted, 1ull));
 	print_latency("access_us", &all);
 	print_latency("fault_us", &faults);
 	printf("}\n");
@@ -453,7 +466,7 @@ static int usage(void)
 {
 	fprintf(stderr,
 		"usage: access PATTERN [size=64M] [seconds=2] [threads=1] [cpu=N] [huge=0|1] [malloc=0|1] [warm=0|1]\n"
-		"              [data=incompressible|compressible]\npatterns:");
+		"              [data=incompressible|compressible] [bare=SIZE] [bare_track=0|1]\npatterns:");
 	for (unsigned p = 0; p < XM_ARRAY_SIZE(pattern_names); p++)
 		fprintf(stderr, " %s", pattern_names[p]);
 	fprintf(stderr, "\n");
@@ -475,6 +488,8 @@ static int parse(int argc, char **argv)
 
 		if (strncmp(argv[i], "size=", 5) == 0 && xm_parse_size(v, 0, &opt.bytes) == 0)
 			continue;
+		else if (strncmp(argv[i], "bare=", 5) == 0 && xm_parse_size(v, 0, &opt.bare) == 0)
+			continue;
 		else if (strncmp(argv[i], "seconds=", 8) == 0)
 			opt.seconds = atof(v);
 		else if (strncmp(argv[i], "threads=", 8) == 0)
@@ -487,6 +502,8 @@ static int parse(int argc, char **argv)
 			opt.use_malloc = atoi(v) != 0;
 		else if (strncmp(argv[i], "warm=", 5) == 0)
 			opt.warm = atoi(v) != 0;
+		else if (strncmp(argv[i], "bare_track=", 11) == 0)
+			opt.bare_track = atoi(v) != 0;
 		else if (strcmp(argv[i], "data=compressible") == 0 ||
 			 strcmp(argv[i], "data=incompressible") == 0)
 			opt.compressible = v[0] == 'c';
@@ -526,9 +543,13 @@ int main(int argc, char **argv)
 	calibrate();
 	mem = map_set();
 	npages = set_pages();
+	if (opt.bare)
+		bare_start(mem, npages, opt.bare / XM_PAGE_SIZE, opt.bare_track);
 	fill_ns = fill_median_ns();
 	if (prepare() != 0)
 		return 2;
+	xm_store(&bare.evicted, 0); /* of filling and warming */
+	xm_store(&bare.evict_cpu_ns, 0);
 	getrusage(RUSAGE_SELF, &before);
 	for (unsigned i = 0; i < opt.threads; i++) {
 		worker[i].index = i;

@@ -391,6 +391,69 @@ static void test_batch_when_pages_are_moved_then_a_call_a_page(void **state)
 	batches(XM_FEAT_POISON, true, BATCH + 1, BATCH + 1);
 }
 
+/* ---- windows that leave as a whole ------------------------------------------------------------------------------------ */
+
+#define SET_PAGES (4 * BUDGET_PAGES)
+
+static uint64_t next_random(uint64_t *seed)
+{
+	*seed = *seed * 6364136223846793005ull + 1442695040888963407ull;
+	return *seed >> 33;
+}
+
+static char *start_over_a_set(void)
+{
+	char *p;
+
+	config.prefetch = "none";
+	start("shm");
+	p = new_map(SET_PAGES);
+	test_fill(p, SET_PAGES, 1);
+	return p;
+}
+
+/* Each page is as likely to be the next as any other: nothing is lost when a window goes. */
+static void test_windows_when_written_at_random_then_a_call_for_12_pages(void **state)
+{
+	char *p = start_over_a_set();
+	uint64_t seed = 1, calls, gone;
+
+	if (!(xm_rt.features & XM_FEAT_MADVISE_VEC) || !(xm_rt.features & XM_FEAT_WP))
+		skip();
+	calls = COUNT(evict_calls);
+	gone = COUNT(evicted_dirty_pages);
+	for (unsigned i = 0; i < 6 * SET_PAGES; i++)
+		*(volatile uint64_t *)(p + next_random(&seed) % SET_PAGES * PAGE + 8) = i;
+	calls = COUNT(evict_calls) - calls;
+	gone = COUNT(evicted_dirty_pages) - gone;
+	print_message("random writes: %llu dirty pages left by %llu calls\n", (unsigned long long)gone, (unsigned long long)calls);
+	assert_true(gone > SET_PAGES);
+	assert_true(calls <= gone / 12);
+	look(p, SET_PAGES, 1);
+}
+
+/* Half of the writes go to one page in 16, which the policy keeps: windows do not take them away. */
+static void test_windows_when_some_pages_are_hot_then_those_stay(void **state)
+{
+	char *p = start_over_a_set();
+	uint64_t seed = 1, missed = 0, hot = 0;
+
+	for (unsigned i = 0; i < 12 * SET_PAGES; i++) {
+		uint64_t page = next_random(&seed) % SET_PAGES, before = COUNT(faults_fetch);
+
+		if (i & 1)
+			page -= page % 16;
+		*(volatile uint64_t *)(p + page * PAGE + 8) = i;
+		if ((i & 1) && i > 6 * SET_PAGES) {
+			hot++;
+			missed += COUNT(faults_fetch) - before;
+		}
+	}
+	print_message("hot pages: %llu of %llu writes missed\n", (unsigned long long)missed, (unsigned long long)hot);
+	assert_true(missed < hot / 8);
+	look(p, SET_PAGES, 1);
+}
+
 static void test_batch_when_neighbours_then_three_calls(void **state)
 {
 	uint64_t calls;
@@ -565,6 +628,8 @@ int main(void)
 		T(test_batch_when_dirty_pages_between_then_those_stay_writable),
 		T(test_batch_when_held_page_comes_in_between_then_it_stays_writable),
 		T(test_batch_when_pages_are_moved_then_a_call_a_page),
+		T(test_windows_when_written_at_random_then_a_call_for_12_pages),
+		T(test_windows_when_some_pages_are_hot_then_those_stay),
 		T(test_batch_when_neighbours_then_three_calls),
 		T(test_fetch_when_pages_are_here_then_none),
 		T(test_fetch_when_pages_are_being_written_back_then_none),
