@@ -3,7 +3,7 @@
 The goals are for a quarter of the set local and data that does not compress; row matrix has the other combinations."""
 import itertools
 
-from lib_bench import ACCESS, ROUNDS, SMALL, digits, floor, info, median, result
+from lib_bench import ACCESS, ROUNDS, SMALL, digits, floor, info, median, plain, result
 from lib_swap import MIB, Job, arena
 
 SET = 32 * MIB if SMALL else 512 * MIB
@@ -11,6 +11,7 @@ SECONDS = 0.1 if SMALL else 2
 SHARE = 25
 PATTERNS = ("seqread", "seqwrite", "randread", "randrw", "zipf", "strided", "chase")
 STREAMS = ("seqread", "seqwrite")
+BARE = {"randread": 1, "randrw": 0, "randwrite": 0, "seqwrite": 0, "zipf": 1}  # and whether reads had better come in protected
 WORDS = {"seqread": "sequential read", "seqwrite": "sequential write", "randread": "random read",
          "randrw": "random read-write", "zipf": "zipf 0.99", "strided": "every fifth page", "chase": "pointer chase"}
 
@@ -18,6 +19,12 @@ WORDS = {"seqread": "sequential read", "seqwrite": "sequential write", "randread
 def job(pattern, threads=1, data="incompressible", size=SET, seconds=SECONDS, warm=1):
     argv = [ACCESS, pattern, f"size={size}", f"seconds={seconds}", f"threads={threads}", f"data={data}", f"warm={warm}"]
     return Job("access", argv, size)
+
+
+def bare_run(pattern, threads=1, seconds=SECONDS, warm=1):
+    """The same access, paged by the least that can do it in fault mode `thread` (bare.h), with as many frames."""
+    return plain(pattern, f"size={SET}", f"seconds={seconds}", f"threads={threads}", f"warm={warm}", f"bare={SET * SHARE // 100}",
+                 f"bare_track={BARE[pattern]}")
 
 
 def rate(run):
@@ -43,12 +50,14 @@ def ratios(runs, figure):
     return [figure(a) / max(figure(b), 1e-9) for a, b in zip(runs["xmem"], runs["zram"])]
 
 
-def in_turn(a, jobs, share=SHARE, rounds=ROUNDS):
+def in_turn(a, jobs, share=SHARE, rounds=ROUNDS, beside_it=None):
     """{key: {side: [figures]}} for jobs {key: job}, both sides one after the other in every round. A round in which one
-    side was killed does not count."""
+    side was killed does not count. beside_it(key): run in every round, too."""
     runs = {key: {side: [] for side in a.sides()} for key in jobs}
     for _ in range(rounds):
         for key, j in jobs.items():
+            if beside_it:
+                beside_it(key)
             got = {side: a.run(side, j, share) for side in a.sides()}
             if all(got.values()):
                 for side, r in got.items():
@@ -109,9 +118,15 @@ def swap_row(pattern, limits):
     # zipf: long enough that pages which are seen for the first time count for little on either side
     jobs = {t: job(pattern, t, seconds=SECONDS * (2 if pattern == "zipf" else 1)) for t in limits}
     everything = {t: a.local(job(pattern, t, seconds=SECONDS / 4)) for t in limits}
-    for t, runs in in_turn(a, jobs).items():
+    least = {t: [] for t in limits} if pattern in BARE and pattern not in STREAMS else {}
+    measure = (lambda t: least[t].append(rate(bare_run(pattern, t)))) if least else None
+    for t, runs in in_turn(a, jobs, beside_it=measure).items():
         threads = f"{t} thread" + ("s" if t > 1 else "")
         note = access_note(a, runs, everything[t], bare)
+        if least:
+            note += f"; the least that a pager of this mode can be {digits(median(least[t]))} accesses/s"
+            if runs.get("zram"):
+                note += f", {digits(median(least[t]) / max(median([rate(r) for r in runs['zram']]), 1e-9))} x zram"
         if copied:
             note += f"; batched UFFDIO_COPY {digits(copied)} MiB/s"
         lines.append(line(runs, f"{words}, {threads}: {'MiB/s' if pattern in STREAMS else 'accesses/s'}", rate, limits[t],
@@ -166,8 +181,10 @@ def row_evict():
     kinds = (("scattered dirty", "randwrite", 1, 1.3), ("neighbouring dirty", "seqwrite", 0, 0.8), ("clean", "randread", 1, 0.6))
     got = {kind: [] for kind, *_ in kinds}
     dirty = {kind: [] for kind, *_ in kinds}
+    least = {kind: [] for kind, *_ in kinds}
     for _ in range(ROUNDS):
         for kind, pattern, warm, _ in kinds:
+            least[kind].append(bare_run(pattern, warm=warm, seconds=2 * SECONDS)["bare_evict_us"])
             base = a.run("xmem", job("none", warm=warm), SHARE)
             full = a.run("xmem", job(pattern, warm=warm, seconds=2 * SECONDS), SHARE)
             if base and full:
@@ -176,7 +193,8 @@ def row_evict():
                 dirty[kind].append(more["evicted_dirty_pages"] / max(more["evicted_pages"], 1))
     killed = a.killed()
     return [result(f"eviction, {kind}: CPU a page <= {limit} us", got[kind], limit, unit="us",
-                   floor=f"{median(dirty[kind]):.0%} of the pages were dirty{killed}")
+                   floor=f"the least that a pager can be {digits(median(least[kind]))} us; {median(dirty[kind]):.0%} of the pages "
+                         f"were dirty{killed}")
             if got[kind] else info(f"eviction, {kind}: every run was killed", 0, "", floor=killed)
             for kind, _, _, limit in kinds]
 
