@@ -7,68 +7,82 @@
  * any page is as good a victim as any other, of one with a hot part the young and the kept are the ones that are missed. So it
  * is measured: of both kinds, those that left in time and those that left early, how many left and how many of these are asked
  * for again within half a turn of the budget. Early ones may leave while their share is not above that of the others by more
- * than the excess that the caller names; if they may not, a window is taken all the same after every SAMPLE pages that left
- * in time, by which a change shows.
+ * than the excess that the caller names; while they may not, or nothing is known yet, a window is taken all the same now and then,
+ * as a sample.
  *
- * Where a page is on an appliance its word says how it left, and when (pagetab.h).
+ * Counts are kept by the epoch in which pages left, which the word of a page on an appliance names, with its kind (pagetab.h).
+ * What left less than half a turn ago may still come back, and is not judged yet.
  *
- * Any thread; counts are relaxed atomics, and one that two threads change at once may lose a step.
+ * Threads: under the reclaim lock, but for xm_early_back(), which anybody may call.
  */
 #ifndef XM_EARLY_H
 #define XM_EARLY_H
 
+#include <string.h>
+
 #include "runtime/pagetab.h"
 
-#define XM_EARLY_SAMPLE 1024u
 #define XM_EARLY_SOON 4u     /* epochs: half of a turn of the budget */
-#define XM_EARLY_ENOUGH 256u /* pages of a kind, before anything is concluded */
-#define XM_EARLY_KEEP 4096u  /* pages of a kind, after which the past counts half */
+#define XM_EARLY_ENOUGH 200u /* pages of a kind, before anything is concluded */
+#define XM_EARLY_EPOCHS 16u  /* that are remembered; those older than SOON are judged */
 
 struct xm_early {
-	uint64_t gone[2], back[2]; /* [0] in time, [1] early */
-	uint64_t since; /* the last sample: pages that left in time */
+	struct xm_early_epoch {
+		uint32_t gone[2], back[2]; /* atomic; [0] in time, [1] early */
+	} of[XM_EARLY_EPOCHS];
+	uint64_t since; /* the last early one: pages that left in time */
+	uint8_t epoch;
+	bool may;
 };
 
-static inline void xm_early_step(uint64_t *count)
+/* What those say that left longer than half a turn ago. */
+static inline bool xm_early_judge(struct xm_early *e, uint64_t excess)
 {
-	__atomic_store_n(count, xm_load_relaxed(count) + 1, __ATOMIC_RELAXED);
+	uint64_t gone[2] = { 0, 0 }, back[2] = { 0, 0 };
+
+	for (unsigned age = XM_EARLY_SOON + 1; age < XM_EARLY_EPOCHS; age++) {
+		const struct xm_early_epoch *of = &e->of[(e->epoch - age) % XM_EARLY_EPOCHS];
+
+		for (int i = 0; i < 2; i++) {
+			gone[i] += xm_load_relaxed(&of->gone[i]);
+			back[i] += xm_load_relaxed(&of->back[i]);
+		}
+	}
+	if (gone[0] < XM_EARLY_ENOUGH || gone[1] < XM_EARLY_ENOUGH)
+		return false;
+	/* back[1] / gone[1] <= back[0] / gone[0] + 1 / excess */
+	return back[1] * gone[0] * excess <= gone[1] * (back[0] * excess + gone[0]);
 }
 
-/* A dirty page is on an appliance. By one thread at a time. */
-static inline void xm_early_gone(struct xm_early *e, bool early)
+/* Whether a window may leave as a whole at epoch `now`, where one early page in `excess` may be missed in vain. As a sample:
+ * where so many have left in time since the last early one. */
+static inline bool xm_early_may(struct xm_early *e, uint8_t now, uint64_t excess, uint64_t sample)
 {
-	xm_early_step(&e->gone[early]);
-	e->since += !early;
-	if (e->gone[early] < XM_EARLY_KEEP)
+	if (e->epoch != now) {
+		for (unsigned i = xm_min((uint8_t)(now - e->epoch), (uint8_t)XM_EARLY_EPOCHS); i > 0; i--)
+			memset(&e->of[(now - i + 1) % XM_EARLY_EPOCHS], 0, sizeof(e->of[0]));
+		e->epoch = now;
+		e->may = xm_early_judge(e, excess);
+	}
+	return e->may || e->since >= sample;
+}
+
+/* A page has left; w: its word, which says how and when. */
+static inline void xm_early_gone(struct xm_early *e, xm_pte w)
+{
+	bool early = xm_pg_left(w) == XM_LEFT_EARLY;
+
+	if (xm_pg_left(w) == XM_LEFT_UNKNOWN)
 		return;
-	for (int i = 0; i < 2; i++) {
-		__atomic_store_n(&e->gone[i], e->gone[i] / 2, __ATOMIC_RELAXED);
-		__atomic_store_n(&e->back[i], xm_load_relaxed(&e->back[i]) / 2, __ATOMIC_RELAXED);
-	}
+	xm_add(&e->of[xm_pg_epoch(w) % XM_EARLY_EPOCHS].gone[early], 1);
+	e->since = early ? 0 : e->since + 1;
 }
 
-/* A page is asked for whose word was this, at epoch `now`. */
-static inline void xm_early_back(struct xm_early *e, xm_pte word, uint8_t now)
+/* A page is wanted again at epoch `now`; w: its word when it was on an appliance. */
+static inline void xm_early_back(struct xm_early *e, xm_pte w, uint8_t now)
 {
-	if (xm_pg_left(word) != XM_LEFT_CLEAN && (uint8_t)(now - xm_pg_epoch(word)) <= XM_EARLY_SOON)
-		xm_early_step(&e->back[xm_pg_left(word) == XM_LEFT_EARLY]);
-}
-
-/* Whether the window in hand may leave as a whole, where one early page in `excess` may be missed in vain. By one thread at a
- * time. */
-static inline bool xm_early_may(struct xm_early *e, uint64_t excess)
-{
-	uint64_t early = e->gone[1], in_time = e->gone[0];
-
-	if (early >= XM_EARLY_ENOUGH && e->since < XM_EARLY_SAMPLE) {
-		if (in_time < XM_EARLY_ENOUGH)
-			return false;
-		/* back[1] / early <= back[0] / in_time + 1 / excess */
-		return xm_load_relaxed(&e->back[1]) * in_time * excess <=
-		       early * (xm_load_relaxed(&e->back[0]) * excess + in_time);
-	}
-	e->since = 0;
-	return true;
+	if (xm_pg_left(w) != XM_LEFT_UNKNOWN && (uint8_t)(now - xm_pg_epoch(w)) <= XM_EARLY_SOON)
+		xm_add(&e->of[xm_pg_epoch(w) % XM_EARLY_EPOCHS].back[xm_pg_left(w) == XM_LEFT_EARLY], 1);
 }
 
 #endif

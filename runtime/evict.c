@@ -5,7 +5,8 @@
  *   locked (EVICTING) -> write-protected -> copied to staging -> written and acknowledged -> dropped -> word settled
  *
  * A write meanwhile faults on the protection, finds the page BUSY and sleeps until the word is settled. Clean pages
- * are dropped without a write (they have been write-protected since they came in), pages of zeros without one too.
+ * are dropped without a write (they have been write-protected since they came in), pages of zeros without one too. A page whose
+ * slot is mapped here and nobody else's is copied there at once, by the same call: then it is written, zeros or not.
  * In a process that was seen to let the kernel pin pages (xm_pins_seen) pages leave by UFFDIO_MOVE, which refuses
  * pinned ones; a page that refuses only because a fork child shares it is unshared by an atomic write of nothing
  * and tried again. Without MOVE such a process keeps its pages.
@@ -54,6 +55,16 @@ static int page_run(const struct xm_worker *w, int i, int n)
 static bool explicit_slot(struct xm_runtime *rt, xm_pte word)
 {
 	return (word & XM_PG_HAS_SLOT) && xm_slot_state(rt->fam, xm_pg_slot(word)) == XM_SLAB_EXPLICIT;
+}
+
+/* The slot of a page that may be overwritten where it is: nobody else names it. Else XM_NO_SLOT. */
+static uint64_t own_slot(struct xm_runtime *rt, xm_pte word)
+{
+	uint64_t slot = xm_pg_slot(word);
+
+	if (!(word & XM_PG_HAS_SLOT) || xm_slot_state(rt->fam, slot) == XM_SLAB_LOST)
+		return XM_NO_SLOT;
+	return explicit_slot(rt, word) || xm_slots_refs(rt->fam, slot) == 1 ? slot : XM_NO_SLOT;
 }
 
 /* Returns how many are dirty. */
@@ -125,12 +136,15 @@ static void protect_dirty(struct xm_runtime *rt, struct xm_worker *w, int n)
 	}
 }
 
-/* One page whose protection forbids reading, or that is gone: the kernel reads it for us, or not. */
+/* One page whose protection forbids reading, or that is gone: the kernel reads it for us, or not. Or it was its slot that has
+ * gone: whoever writes there from staging finds out why. */
 static void copy_hard_page(struct xm_runtime *rt, struct xm_worker *w, int i)
 {
 	uint64_t addr = xm_page_addr(w->page[i]);
-	long rc = xm_sys6(SYS_pread64, rt->mem_fd, (long)stage(w, i), XM_PAGE_SIZE, (long)addr, 0, 0);
+	long rc;
 
+	w->copy[i] = stage(w, i);
+	rc = xm_sys6(SYS_pread64, rt->mem_fd, (long)w->copy[i], XM_PAGE_SIZE, (long)addr, 0, 0);
 	xm_stat_add(rt, evict_calls, 1);
 	if (rc != (long)XM_PAGE_SIZE)
 		w->mark[i] = FATE_STAYS;
@@ -146,7 +160,7 @@ static int copy_chunk(struct xm_runtime *rt, struct xm_worker *w, int from, int 
 	for (i = from; i < n && k < IOV_CHUNK; i++) {
 		if (w->mark[i] != FATE_DIRTY)
 			continue;
-		local[k] = (struct iovec){ stage(w, i), XM_PAGE_SIZE };
+		local[k] = (struct iovec){ w->copy[i], XM_PAGE_SIZE };
 		remote[k] = (struct iovec){ (void *)xm_page_addr(w->page[i]), XM_PAGE_SIZE };
 		index[k++] = i;
 	}
@@ -159,6 +173,22 @@ static int copy_chunk(struct xm_runtime *rt, struct xm_worker *w, int from, int 
 		return i;
 	copy_hard_page(rt, w, index[ok]); /* the one it stopped at; go on behind it */
 	return index[ok] + 1;
+}
+
+static bool is_written(struct xm_worker *w, int i)
+{
+	return w->mark[i] == FATE_DIRTY && w->copy[i] != stage(w, i);
+}
+
+/* Chooses where the pages are copied to: staging, or, where that is possible, their slots. */
+static void aim(struct xm_runtime *rt, struct xm_worker *w, int n, bool at_slots)
+{
+	for (int i = 0; i < n; i++) {
+		uint64_t slot = at_slots && w->mark[i] == FATE_DIRTY ? own_slot(rt, w->word[i]) : XM_NO_SLOT;
+		char *there = slot == XM_NO_SLOT ? NULL : xm_remote_direct(rt, w, slot, 1, true);
+
+		w->copy[i] = there ? there : stage(w, i);
+	}
 }
 
 static void copy_dirty(struct xm_runtime *rt, struct xm_worker *w, int n)
@@ -177,6 +207,7 @@ int xm_evict_stage(struct xm_runtime *rt, struct xm_worker *w, int n)
 	memset(w->mark, FATE_DIRTY, XM_BATCH);
 	if (rt->features & XM_FEAT_WP)
 		protect_dirty(rt, w, n);
+	aim(rt, w, n, false);
 	copy_dirty(rt, w, n);
 	for (int i = 0; i < n; i++) {
 		if (w->mark[i] != FATE_STAYS)
@@ -267,16 +298,14 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 		xm_pte word = w->word[i];
 
 		w->slot[i] = XM_NO_SLOT;
-		if (w->mark[i] == FATE_DIRTY && !explicit_slot(rt, word) && is_zero(stage(w, i)))
-			w->mark[i] = FATE_ZERO;
-		if (w->mark[i] != FATE_DIRTY)
+		if (w->mark[i] != FATE_DIRTY || is_written(w, i))
 			continue;
-		if ((word & XM_PG_HAS_SLOT) &&
-		    (explicit_slot(rt, word) || xm_slots_refs(rt->fam, xm_pg_slot(word)) == 1) &&
-		    xm_slot_state(rt->fam, xm_pg_slot(word)) != XM_SLAB_LOST)
-			w->slot[i] = xm_pg_slot(word);
-		else
-			need++;
+		if (!explicit_slot(rt, word) && is_zero(stage(w, i))) {
+			w->mark[i] = FATE_ZERO;
+			continue;
+		}
+		w->slot[i] = own_slot(rt, word);
+		need += w->slot[i] == XM_NO_SLOT;
 	}
 	got = need ? xm_slots_alloc(rt->fam, rt->proc, &w->slot_hint, fresh, need) : 0;
 	while (got < need && (xm_remote_find_room(rt) == 0 || xm_family_reap_dead(rt->fam) > 0)) {
@@ -289,7 +318,7 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 	if (need && got == need)
 		xm_store(&rt->no_room, 0);
 	for (int i = 0; i < n; i++) {
-		if (w->mark[i] != FATE_DIRTY || w->slot[i] != XM_NO_SLOT)
+		if (w->mark[i] != FATE_DIRTY || w->slot[i] != XM_NO_SLOT || is_written(w, i))
 			continue;
 		if (used == got) {
 			w->mark[i] = FATE_STAYS;
@@ -309,9 +338,12 @@ static void choose_slots(struct xm_runtime *rt, struct xm_worker *w, int n)
 
 static void write_out(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
+	uint64_t written = 0;
+
 	w->unfenced = false;
 	xm_remote_write(rt, w, w->slot, w->status, n);
 	for (int i = 0; i < n; i++) {
+		written += is_written(w, i);
 		if (w->slot[i] == XM_NO_SLOT || w->status[i] == 0)
 			continue;
 		w->mark[i] = FATE_STAYS;
@@ -323,6 +355,7 @@ static void write_out(struct xm_runtime *rt, struct xm_worker *w, int n)
 			w->word[i] = xm_pg_without_slot(w->word[i]);
 		}
 	}
+	xm_add(&rt->me->stats.written_bytes, written * XM_PAGE_SIZE);
 }
 
 static void drop_one(struct xm_runtime *rt, struct iovec *v)
@@ -373,9 +406,16 @@ static void restore_stayers(struct xm_runtime *rt, struct xm_worker *w, int n)
 /* A page that somebody sleeps on, to write to it, is here still: it stays, instead of being fetched at once. */
 static void keep_wanted(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
+	uint8_t epoch = xm_reclaim_epoch(rt);
+
 	for (int i = 0; i < n; i++)
-		if (xm_pg_load(&rt->pt[w->page[i]]) & XM_PG_WAITER)
+		if (xm_pg_load(&rt->pt[w->page[i]]) & XM_PG_WAITER) {
+			xm_pte left = xm_pg_with_epoch(w->word[i], epoch);
+
+			xm_early_gone(&rt->early, left);
+			xm_early_back(&rt->early, left, epoch);
 			w->mark[i] = FATE_STAYS;
+		}
 }
 
 static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
@@ -383,16 +423,16 @@ static int settle(struct xm_runtime *rt, struct xm_worker *w, int n)
 	int gone = 0, stay = 0;
 
 	for (int i = 0; i < n; i++) {
-		bool early = xm_pg_left(w->word[i]) == XM_LEFT_EARLY;
+		enum xm_page_left left = xm_pg_left(w->word[i]);
 		xm_pte word = w->word[i] & ~(XM_PG_DIRTY | XM_PG_REF | XM_PG_WAITER | XM_PG_HOLD_MASK | XM_PG_LEFT_MASK);
 		uint64_t page = w->page[i];
 
 		switch ((enum fate)w->mark[i]) {
 		case FATE_DIRTY:
 			xm_stat_add(rt, evicted_dirty_pages, 1);
-			xm_early_gone(&rt->early, early);
-			word = xm_pg_with_state(xm_pg_with_left(word, early ? XM_LEFT_EARLY : XM_LEFT_IN_TIME), XM_PG_REMOTE);
+			word = xm_pg_with_state(xm_pg_with_left(word, left), XM_PG_REMOTE);
 			word = xm_pg_with_epoch(word, xm_reclaim_epoch(rt));
+			xm_early_gone(&rt->early, word);
 			break;
 		case FATE_CLEAN:
 			xm_stat_add(rt, evicted_clean_pages, 1);
@@ -437,6 +477,7 @@ int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 		move_out(rt, w, n);
 	else
 		protect_dirty(rt, w, n);
+	aim(rt, w, n, !by_move);
 	for (int i = 0; i < n; i++)
 		moved[i] = by_move && w->mark[i] != FATE_STAYS;
 	if (!by_move)

@@ -216,6 +216,7 @@ static enum xm_fault_kind fault_zero(struct xm_runtime *rt, struct xm_worker *w,
 		finish_zero(rt, page, XM_PG_LOST, 0);
 		return XM_FAULT_BAD;
 	}
+	xm_reclaim_expect(rt, page);
 	done = install_zeros(rt, w, first, n, page, write ? rt->zeros : NULL);
 	for (uint64_t i = 0; i < n; i++) {
 		finish_zero(rt, first + i, w->mark[i] ? XM_PG_RESIDENT : XM_PG_EMPTY, epoch);
@@ -296,10 +297,10 @@ static const void *direct_run(struct xm_runtime *rt, struct xm_worker *w, int i,
 	while (last < *end && xm_pg_slot(w->word[last]) == xm_pg_slot(w->word[last - 1]) + 1)
 		last++;
 	*end = last;
-	src = xm_remote_direct(rt, w, xm_pg_slot(w->word[i]), *end - i);
+	src = xm_remote_direct(rt, w, xm_pg_slot(w->word[i]), *end - i, false);
 	if (!src && *end > i + 1) {
 		*end = i + 1;
-		src = xm_remote_direct(rt, w, xm_pg_slot(w->word[i]), 1);
+		src = xm_remote_direct(rt, w, xm_pg_slot(w->word[i]), 1, false);
 	}
 	return src;
 }
@@ -401,7 +402,11 @@ static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool deman
 	if (demanded && st == -EEXIST)
 		xm_uffd_wake(rt->uffd, xm_page_addr(w->page[i]), XM_PAGE_SIZE);
 	if (st == 0 || st == -EEXIST) {
-		word = xm_pg_with_state(xm_pg_with_left(word, XM_LEFT_CLEAN), XM_PG_RESIDENT);
+		if (demanded) {
+			xm_early_back(&rt->early, word, xm_reclaim_epoch(rt));
+			xm_reclaim_expect(rt, w->page[i]);
+		}
+		word = xm_pg_with_state(xm_pg_with_left(word, XM_LEFT_UNKNOWN), XM_PG_RESIDENT);
 		word = xm_pg_with_epoch(word, xm_reclaim_epoch(rt));
 		if (!w->mark[i] || st == -EEXIST)
 			word |= XM_PG_DIRTY;
@@ -545,7 +550,6 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	bool swap;
 
 	stream_find(rt, page, tid, write, &st);
-	xm_early_back(&rt->early, word, xm_reclaim_epoch(rt));
 	if (!xm_frame_charge(rt, 1))
 		make_room(rt, w, false, false);
 	swap = gives_slot(rt, word); /* this page comes in first, then another leaves by its slot */
@@ -642,6 +646,7 @@ static void fault_write(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	}
 	xm_stat_add(rt, faults_write, 1);
 	xm_track_wrote(rt, page);
+	xm_reclaim_expect(rt, page);
 	w->spent.until_ns = xm_now_ns();
 	if (n == 1 || xm_uffd_writeprotect(rt->uffd, xm_page_addr(first), (uint64_t)n * XM_PAGE_SIZE, false) < 0)
 		unprotect(rt, page);

@@ -35,7 +35,8 @@
 #define XM_WORKERS_MAX (XM_HANDLERS_MAX + 10)
 #define XM_HUGE_BYTES (2ull << 20)
 #define XM_HUGE_SHARE (XM_HUGE_BYTES / XM_STAGING_BYTES) /* workers whose staging is in one huge page */
-#define XM_RECENT 64
+#define XM_RECENT_LG 6
+#define XM_RECENT (1u << XM_RECENT_LG)
 #define XM_STREAMS 32	    /* faulting threads that are told apart */
 #define XM_FAULTERS 16	    /* threads that are counted apart where there may be more than handlers */
 #define XM_OWN_FDS_MAX 256
@@ -73,6 +74,7 @@ struct xm_worker {
 	uint64_t slot[XM_BATCH];
 	int32_t status[XM_BATCH];
 	uint8_t mark[XM_BATCH];
+	char *copy[XM_BATCH];		/* of an eviction: where the page is copied to, staging or its slot */
 	struct xm_fault_time spent;
 	uint32_t installs;		/* calls so far: one of XM_INSTALL_SAMPLE is timed */
 	bool full;			/* no slot is free: only pages that have one are victims */
@@ -133,8 +135,8 @@ struct xm_runtime {
 	const struct xm_evict_ops *evict;
 	void *evict_state;
 	uint64_t inserted;		/* insertion clock; policy lock */
-	uint64_t recent[XM_RECENT];	/* atomic: pages that came in a moment ago, by a hash of their number */
-	struct xm_early early;		/* reclaim lock, but for what comes back */
+	uint64_t recent[XM_RECENT];	/* atomic: number of a page + 1 that was asked for a moment ago; by its hash */
+	struct xm_early early;
 	const struct xm_prefetch_ops *prefetch;
 	struct xm_streams streams[XM_STREAMS]; /* by a hash of the thread's id */
 
@@ -290,8 +292,9 @@ int xm_remote_ready(struct xm_runtime *rt, struct xm_worker *w);
 void xm_remote_read(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n);
 /* The same way out; sets the checksums. Entries with slot XM_NO_SLOT are skipped (status 0). */
 void xm_remote_write(struct xm_runtime *rt, struct xm_worker *w, const uint64_t *slot, int32_t *status, int n);
-/* Memory from which n neighbouring slots can be installed directly, or NULL. */
-const void *xm_remote_direct(struct xm_runtime *rt, struct xm_worker *w, uint64_t slot, int n);
+/* Memory from which n neighbouring slots can be installed directly, or (writing) to which they can be written, by a system
+ * call that answers EFAULT; or NULL. */
+void *xm_remote_direct(struct xm_runtime *rt, struct xm_worker *w, uint64_t slot, int n, bool writing);
 /* Adds at least one slab to the book of slots: 0; -ENOMEM every appliance is full or lost; -EBUSY another process is at
  * it; -ENOLINK and others: one could not be asked just now. After a failure the same for 100 ms, without asking. */
 int xm_remote_grow(struct xm_runtime *rt);
@@ -407,6 +410,8 @@ void *xm_reclaimer_main(void *arg);
 /* Tells the policy about pages that became resident. */
 void xm_reclaim_inserted(struct xm_runtime *rt, const uint64_t *page, int n, bool refault);
 uint8_t xm_reclaim_epoch(struct xm_runtime *rt);
+/* A page that a thread waits for is about to be here: it is not taken with a window before that thread has touched it. */
+void xm_reclaim_expect(struct xm_runtime *rt, uint64_t page);
 
 /* ---- fork.c ---- */
 void xm_gate_enter(struct xm_runtime *rt);

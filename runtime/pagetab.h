@@ -25,7 +25,8 @@
  *           REF       used since the eviction policy last asked
  *           QUEUED    the eviction policy has an entry for this page: it is not given a second one
  * holds     number of calls in progress that need the page to stay (0..15)
- * epoch     coarse age: value of the process's insertion clock when the page became resident; of a REMOTE page: when it left
+ * epoch     coarse age: value of the process's insertion clock when the page became resident; of a REMOTE page that says how
+ *           it left: when
  *
  * All zero words are EMPTY pages, so a fresh page table costs nothing, however large the mapping.
  * Legal transitions: the table next_states in pagetab.c, checked in checked builds. A BUSY word is changed
@@ -70,9 +71,9 @@ enum xm_page_state {
 #define XM_PG_EPOCH_MASK (255ull << XM_PG_EPOCH_SHIFT)
 #define XM_PG_SLOT_SHIFT 24
 
-/* How a page left; the numbers of the last two are indices of early.h + 1. */
+/* How a page left, for early.h. */
 enum xm_page_left {
-	XM_LEFT_CLEAN = 0, /* or nobody asks */
+	XM_LEFT_UNKNOWN = 0, /* clean, or by advice */
 	XM_LEFT_IN_TIME = 1,
 	XM_LEFT_EARLY = 2,
 };

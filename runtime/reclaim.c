@@ -29,6 +29,7 @@
 #define NEAR_AGE 2     /* in epochs: at least an eighth of what the budget holds came in since */
 #define EXCESS 16	/* what fewer calls are worth, next to what a fault costs: early.h */
 #define EXCESS_WAITS 64 /* where a fault waits for a link */
+#define SAMPLE_MIN 1024 /* pages that leave in time, for one window that may leave too early */
 #define SCAN_LIMIT 1024
 #define TICK_NS 1000000000ull
 #define SAMPLE_NS 200000000ull
@@ -116,7 +117,6 @@ void xm_reclaim_inserted(struct xm_runtime *rt, const uint64_t *page, int n, boo
 	for (int i = 0; i < n; i++) {
 		xm_pte *p = &rt->pt[page[i]];
 
-		__atomic_store_n(&rt->recent[page[i] % XM_RECENT], page[i] + 1, __ATOMIC_RELAXED);
 		/* An entry left from before (the page went with a neighbour's window) would be found too early, and
 		 * a second one would make the page go twice: the old one stands, and is passed over once. */
 		if (!(__atomic_fetch_or(p, XM_PG_QUEUED, __ATOMIC_ACQ_REL) & XM_PG_QUEUED))
@@ -149,16 +149,31 @@ static bool lock_victim(struct xm_runtime *rt, struct xm_worker *w, int n, uint6
 	return true;
 }
 
-/* The page came in a moment ago: who waited for it may not have touched it yet. */
-static bool is_recent(struct xm_runtime *rt, uint64_t page)
+static uint64_t *recent_of(struct xm_runtime *rt, uint64_t page)
 {
-	return xm_load_relaxed(&rt->recent[page % XM_RECENT]) == page + 1;
+	return &rt->recent[page * 0x9e3779b97f4a7c15ull >> (64 - XM_RECENT_LG)];
 }
 
-/* Locks dirty pages from `page` on, in direction of `end`: all of them, or up to one that has to stay. */
-static int lock_dirty(struct xm_runtime *rt, struct xm_worker *w, int n, bool all, uint64_t page, uint64_t end)
+void xm_reclaim_expect(struct xm_runtime *rt, uint64_t page)
 {
-	int most = all ? XM_BATCH : xm_min(n + NEAR_MOST, XM_BATCH);
+	__atomic_store_n(recent_of(rt, page), page + 1, __ATOMIC_RELAXED);
+}
+
+static bool is_recent(struct xm_runtime *rt, uint64_t page)
+{
+	return xm_load_relaxed(recent_of(rt, page)) == page + 1;
+}
+
+/* A page is locked, as entry n, because the policy or its neighbourhood says so. */
+static void note_victim(struct xm_worker *w, int n, bool early)
+{
+	if (xm_pg_unsaved(w->word[n]))
+		w->word[n] = xm_pg_with_left(w->word[n], early ? XM_LEFT_EARLY : XM_LEFT_IN_TIME);
+}
+
+/* Locks dirty pages from `page` on, in direction of `end`, until there are `most`: all of them, or up to one that has to stay. */
+static int lock_dirty(struct xm_runtime *rt, struct xm_worker *w, int n, int most, bool all, uint64_t page, uint64_t end)
+{
 	uint8_t now = xm_reclaim_epoch(rt), age;
 	uint64_t step = (int64_t)(end - page) > 0 ? 1 : -1ull;
 
@@ -170,14 +185,10 @@ static int lock_dirty(struct xm_runtime *rt, struct xm_worker *w, int n, bool al
 			continue;
 		age = (uint8_t)(now - xm_pg_epoch(word));
 		early = (word & XM_PG_REF) || age < NEAR_AGE || age > BUDGET_AGE;
-		if ((early && !all) || (all && is_recent(rt, page)) || !lock_victim(rt, w, n, page)) {
-			if (!all)
-				break;
-			continue;
-		}
-		if (early)
-			w->word[n] = xm_pg_with_left(w->word[n], XM_LEFT_EARLY);
-		n++;
+		if (!(early && (!all || is_recent(rt, page))) && lock_victim(rt, w, n, page))
+			note_victim(w, n++, early);
+		else if (!all)
+			break;
 	}
 	return n;
 }
@@ -188,10 +199,13 @@ static int lock_dirty(struct xm_runtime *rt, struct xm_worker *w, int n, bool al
 static int lock_near(struct xm_runtime *rt, struct xm_worker *w, int n, uint64_t seed)
 {
 	uint64_t first = xm_round_down(seed, NEAR_PAGES);
-	bool all = xm_early_may(&rt->early, rt->waits ? EXCESS_WAITS : EXCESS);
+	uint64_t sample = xm_max(rt->fam->budget_pages / BUDGET_AGE, (uint64_t)SAMPLE_MIN);
+	bool may = xm_early_may(&rt->early, xm_reclaim_epoch(rt), rt->waits ? EXCESS_WAITS : EXCESS, sample);
+	bool all = may && !xm_load(&rt->pins) && !xm_load(&rt->no_room); /* else: a call a page, or no slots for them */
+	int most = (int)xm_min(n + (all ? rt->reserve_pages : NEAR_MOST), (uint64_t)XM_BATCH);
 
-	n = lock_dirty(rt, w, n, all, seed + 1, first + NEAR_PAGES);
-	return lock_dirty(rt, w, n, all, seed - 1, first - 1);
+	n = lock_dirty(rt, w, n, most, all, seed + 1, first + NEAR_PAGES);
+	return lock_dirty(rt, w, n, most, all, seed - 1, first - 1);
 }
 
 /* Locks the seed and what is as old around it; returns the new length of the batch. What is older than a turn of the whole
@@ -213,14 +227,15 @@ static int lock_window(struct xm_runtime *rt, struct xm_worker *w, int n, uint64
 	dirty = xm_pg_unsaved(w->word[n]);
 	age = (uint8_t)(now - xm_pg_epoch(w->word[n]));
 	oldest = xm_max(age, (uint8_t)BUDGET_AGE);
-	n++;
+	note_victim(w, n++, false);
 	for (uint64_t page = first; page < first + WINDOW_PAGES && n < XM_BATCH; page++) {
 		xm_pte word = xm_pg_load(&rt->pt[page]);
 
 		its = (uint8_t)(now - xm_pg_epoch(word));
 		if (page == seed || xm_pg_state(word) != XM_PG_RESIDENT || (word & XM_PG_REF) || its < age || its > oldest)
 			continue;
-		n += lock_victim(rt, w, n, page);
+		if (lock_victim(rt, w, n, page))
+			note_victim(w, n++, false);
 	}
 	return (rt->features & XM_FEAT_WP) && dirty ? lock_near(rt, w, n, seed) : n;
 }
@@ -245,10 +260,10 @@ static int collect(struct xm_runtime *rt, struct xm_worker *w, uint64_t want)
 	}
 	for (int round = 0; round < COLLECT_ROUNDS && n < (int)want; round++) {
 		/* a seed that is not used goes to the end of its queue */
-		int most = xm_min(SEEDS, ((int)want - n) / found + 1), before = n, k, i;
+		int most = xm_min(SEEDS, ((int)want - n + found - 1) / found), before = n, k, i;
 
 		xm_lock(&rt->policy_lock);
-		k = rt->evict->pick(rt->evict_state, &view, seed, xm_min(most, (int)want - n), SCAN_LIMIT);
+		k = rt->evict->pick(rt->evict_state, &view, seed, most, SCAN_LIMIT);
 		for (i = 0; i < k; i++)
 			__atomic_fetch_and(&rt->pt[seed[i]], ~XM_PG_QUEUED, __ATOMIC_ACQ_REL);
 		xm_unlock(&rt->policy_lock);

@@ -516,7 +516,7 @@ void xm_remote_write(struct xm_runtime *rt, struct xm_worker *w, const uint64_t 
 	transfer(&b);
 }
 
-const void *xm_remote_direct(struct xm_runtime *rt, struct xm_worker *w, uint64_t slot, int n)
+void *xm_remote_direct(struct xm_runtime *rt, struct xm_worker *w, uint64_t slot, int n, bool writing)
 {
 	unsigned a = appliance_of(rt, slot);
 	struct xm_link *l;
@@ -528,7 +528,7 @@ const void *xm_remote_direct(struct xm_runtime *rt, struct xm_worker *w, uint64_
 	if (!l)
 		return NULL;
 	return l->ops->direct(l, xm_slot_slab(rt->fam, slot)->region, xm_slot_offset(rt->fam, slot),
-			      (size_t)n * XM_PAGE_SIZE);
+			      (size_t)n * XM_PAGE_SIZE, writing);
 }
 
 /* ---- growth ------------------------------------------------------------------------------------------ */

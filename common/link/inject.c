@@ -325,7 +325,7 @@ static int inject_path(struct xm_link *l, struct xm_link_path *out)
 	return xm_link_path(inject_of(l)->inner, out);
 }
 
-static const void *inject_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)
+static void *inject_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len, bool writing)
 {
 	return NULL;
 }

@@ -335,7 +335,7 @@ static int shm_faa(struct xm_link *l, uint64_t region, uint64_t off, uint64_t ad
 	return 0;
 }
 
-static const void *shm_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)
+static void *shm_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len, bool writing)
 {
 	struct xm_peer *p = l->peer;
 	uint64_t slab_bytes = 1ull << p->slab_shift;
@@ -344,7 +344,7 @@ static const void *shm_direct(struct xm_link *l, uint64_t region, uint64_t off, 
 	write_now(shm_of(l));
 	if (shm_of(l)->dead || xm_peer_state(p) < 0 || len > slab_bytes - (off & (slab_bytes - 1)))
 		return NULL;
-	return slab_at(p, region, off, false, &addr) == 0 ? addr : NULL;
+	return slab_at(p, region, off, writing, &addr) == 0 ? addr : NULL;
 }
 
 static int shm_flush(struct xm_link *l)

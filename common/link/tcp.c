@@ -510,7 +510,7 @@ static int tcp_reconnect(struct xm_link *l)
 	return why;
 }
 
-static const void *tcp_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)
+static void *tcp_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len, bool writing)
 {
 	return NULL;
 }

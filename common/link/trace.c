@@ -106,10 +106,10 @@ static int trace_path(struct xm_link *l, struct xm_link_path *out)
 	return xm_link_path(trace_of(l)->inner, out);
 }
 
-static const void *trace_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)
+static void *trace_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len, bool writing)
 {
 	struct trace *t = trace_of(l);
-	const void *p = t->inner->ops->direct(t->inner, region, off, len);
+	void *p = t->inner->ops->direct(t->inner, region, off, len, writing);
 
 	record_op(t, (struct xm_trace_entry){ .what = XM_TRACE_DIRECT,
 					      .status = p ? 0 : -ENXIO,

@@ -614,7 +614,7 @@ static int verbs_reconnect(struct xm_link *l)
 	return why;
 }
 
-static const void *verbs_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len)
+static void *verbs_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t len, bool writing)
 {
 	return NULL;
 }

@@ -510,6 +510,8 @@ static int parse(int argc, char **argv)
 		else
 			return -EINVAL;
 	}
+	if (opt.bare && (opt.pattern == TOUCH || opt.bare < 1024 * XM_PAGE_SIZE))
+		return -EINVAL; /* it pages one range */
 	return opt.threads >= 1 && opt.threads <= THREADS_MAX && opt.bytes >= 64 * XM_PAGE_SIZE ? 0 : -EINVAL;
 }
 

@@ -150,15 +150,16 @@ static void *bare_evictor(void *arg)
 
 	for (;;) {
 		uint32_t seen = xm_load(&bare.wanted);
-		uint64_t before = xm_thread_cpu_ns();
 
 		while (xm_load(&bare.resident) + bare.budget / BARE_SPARE > bare.budget) {
+			uint64_t before = xm_thread_cpu_ns();
+
 			bare_evict(next);
+			xm_add(&bare.evict_cpu_ns, xm_thread_cpu_ns() - before);
 			next += BARE_WINDOW;
 			if (next >= bare.pages)
 				next = 0;
 		}
-		xm_add(&bare.evict_cpu_ns, xm_thread_cpu_ns() - before);
 		syscall(SYS_futex, &bare.wanted, FUTEX_WAIT, seen, NULL, NULL, 0);
 	}
 	return NULL;

@@ -13,6 +13,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "runtime/uffd.h"
@@ -401,11 +402,26 @@ static uint64_t next_random(uint64_t *seed)
 	return *seed >> 33;
 }
 
+static uint64_t written[SET_PAGES]; /* to the second word of each page, last */
+
+static void write_to(char *p, uint64_t page, uint64_t value)
+{
+	*(volatile uint64_t *)(p + page * PAGE + 8) = written[page] = value;
+}
+
+static void look_at_written(const char *p)
+{
+	for (uint64_t i = 0; i < SET_PAGES; i++)
+		assert_int_equal(*(const volatile uint64_t *)(p + i * PAGE + 8), written[i] ? written[i] : test_value(1, i, 1));
+	look(p, SET_PAGES, 1);
+}
+
 static char *start_over_a_set(void)
 {
 	char *p;
 
 	config.prefetch = "none";
+	memset(written, 0, sizeof(written));
 	start("shm");
 	p = new_map(SET_PAGES);
 	test_fill(p, SET_PAGES, 1);
@@ -413,23 +429,26 @@ static char *start_over_a_set(void)
 }
 
 /* Each page is as likely to be the next as any other: nothing is lost when a window goes. */
-static void test_windows_when_written_at_random_then_a_call_for_12_pages(void **state)
+static void test_windows_when_written_at_random_then_a_call_for_16_pages(void **state)
 {
 	char *p = start_over_a_set();
-	uint64_t seed = 1, calls, gone;
+	uint64_t seed = 1, calls = 0, gone = 0;
 
 	if (!(xm_rt.features & XM_FEAT_MADVISE_VEC) || !(xm_rt.features & XM_FEAT_WP))
 		skip();
-	calls = COUNT(evict_calls);
-	gone = COUNT(evicted_dirty_pages);
-	for (unsigned i = 0; i < 6 * SET_PAGES; i++)
-		*(volatile uint64_t *)(p + next_random(&seed) % SET_PAGES * PAGE + 8) = i;
+	for (unsigned i = 0; i < 8 * SET_PAGES; i++) {
+		if (i == 4 * SET_PAGES) { /* it has been found out by now */
+			calls = COUNT(evict_calls);
+			gone = COUNT(evicted_dirty_pages);
+		}
+		write_to(p, next_random(&seed) % SET_PAGES, i + 1);
+	}
 	calls = COUNT(evict_calls) - calls;
 	gone = COUNT(evicted_dirty_pages) - gone;
 	print_message("random writes: %llu dirty pages left by %llu calls\n", (unsigned long long)gone, (unsigned long long)calls);
 	assert_true(gone > SET_PAGES);
-	assert_true(calls <= gone / 12);
-	look(p, SET_PAGES, 1);
+	assert_true(calls <= gone / 16);
+	look_at_written(p);
 }
 
 /* Half of the writes go to one page in 16, which the policy keeps: windows do not take them away. */
@@ -443,15 +462,15 @@ static void test_windows_when_some_pages_are_hot_then_those_stay(void **state)
 
 		if (i & 1)
 			page -= page % 16;
-		*(volatile uint64_t *)(p + page * PAGE + 8) = i;
+		write_to(p, page, i + 1);
 		if ((i & 1) && i > 6 * SET_PAGES) {
 			hot++;
 			missed += COUNT(faults_fetch) - before;
 		}
 	}
 	print_message("hot pages: %llu of %llu writes missed\n", (unsigned long long)missed, (unsigned long long)hot);
-	assert_true(missed < hot / 8);
-	look(p, SET_PAGES, 1);
+	assert_true(missed < hot / 6); /* a fifth, if windows always left as a whole */
+	look_at_written(p);
 }
 
 static void test_batch_when_neighbours_then_three_calls(void **state)
@@ -628,7 +647,7 @@ int main(void)
 		T(test_batch_when_dirty_pages_between_then_those_stay_writable),
 		T(test_batch_when_held_page_comes_in_between_then_it_stays_writable),
 		T(test_batch_when_pages_are_moved_then_a_call_a_page),
-		T(test_windows_when_written_at_random_then_a_call_for_12_pages),
+		T(test_windows_when_written_at_random_then_a_call_for_16_pages),
 		T(test_windows_when_some_pages_are_hot_then_those_stay),
 		T(test_batch_when_neighbours_then_three_calls),
 		T(test_fetch_when_pages_are_here_then_none),

@@ -423,7 +423,7 @@ static void test_page_when_direct_copy_is_refused_then_by_the_link(void **state)
 	assert_int_equal(test_evict(p, 8), 0);
 	slot = xm_pg_slot(xm_pg_load(&xm_rt.pt[xm_page_of(p)]));
 	w = xm_worker_get(&xm_rt);
-	at = (char *)(uintptr_t)xm_remote_direct(&xm_rt, w, slot, 1);
+	at = (char *)(uintptr_t)xm_remote_direct(&xm_rt, w, slot, 1, false);
 	xm_worker_put(w);
 	assert_non_null(at);
 	assert_int_equal(mprotect(at, PAGE, PROT_NONE), 0);

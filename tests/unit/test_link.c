@@ -113,7 +113,7 @@ static void test_dropped_slab_is_enxio_and_neighbours_keep_data(void **unused)
 		memset(page, (int)s + 1, PAGE);
 		assert_int_equal(put(f.link, page, PAGE, f.region.id, s * RIG_SLAB), 0);
 	}
-	direct = f.link->ops->direct(f.link, f.region.id, 2 * RIG_SLAB, PAGE);
+	direct = f.link->ops->direct(f.link, f.region.id, 2 * RIG_SLAB, PAGE, false);
 	assert_int_equal(xm_peer_region_drop_slabs(f.peer, f.region.id, 2, 2), 0);
 	assert_int_equal(xm_peer_region_drop_slabs(f.peer, f.region.id, 3, 1), 0); /* again: no matter */
 	assert_int_equal(xm_peer_region_drop_slabs(f.peer, f.region.id, 4, 2), -EINVAL);
@@ -126,7 +126,7 @@ static void test_dropped_slab_is_enxio_and_neighbours_keep_data(void **unused)
 			assert_int_equal(page[17], s + 1);
 	}
 	assert_int_equal(!!direct, !use_tcp && !use_verbs);
-	assert_null(f.link->ops->direct(f.link, f.region.id, 2 * RIG_SLAB, PAGE));
+	assert_null(f.link->ops->direct(f.link, f.region.id, 2 * RIG_SLAB, PAGE, false));
 	assert_int_equal(xm_peer_region_info(f.peer, f.region.id, &info), 0);
 	assert_int_equal(info.slabs, 5);
 	assert_int_equal(info.slabs_present, 3);

@@ -438,7 +438,7 @@ static void test_injected_corruption_flips_one_bit(void **unused)
 	for (unsigned i = 0; i < PAGE; i++)
 		bits += (unsigned)__builtin_popcount(page[i] ^ back[i]);
 	assert_int_equal(bits, 1);
-	assert_null(f.link->ops->direct(f.link, f.region.id, 0, PAGE));
+	assert_null(f.link->ops->direct(f.link, f.region.id, 0, PAGE, false));
 	close_fixture(&f);
 }
 

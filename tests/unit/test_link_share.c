@@ -602,7 +602,7 @@ static void test_guest_of_300_regions_one_after_the_other_has_room_for_each(void
 		assert_int_equal(xm_peer_region_open(guest.peer, "ours", &guest.region), 0);
 		rig_until(look_again(&guest) != -ENOMEM);
 		assert_int_equal(look(&guest, 0), 0);
-		at = guest.link->ops->direct(guest.link, guest.region.id, 0, 1);
+		at = guest.link->ops->direct(guest.link, guest.region.id, 0, 1, false);
 		if (way == CLOSED) {
 			xm_peer_region_close(guest.peer, guest.region.id);
 			assert_false(at && is_mapped(at));

@@ -443,7 +443,7 @@ static void test_shm_read_when_slab_was_cut_short_then_lost(void **state)
 	start("shm", "64M");
 	r = remote_page(&p);
 	w = xm_worker_get(&xm_rt);
-	at = xm_remote_direct(&xm_rt, w, r.slot, 1);
+	at = xm_remote_direct(&xm_rt, w, r.slot, 1, false);
 	xm_worker_put(w);
 	if (!cut_short(at)) {
 		print_message("skipped: no /proc/self/map_files\n");
