@@ -107,7 +107,7 @@ struct xmem_stats {
 	uint64_t faults_zero, faults_fetch, faults_write;
 	uint64_t fetched_pages, prefetched_pages;
 	uint64_t evicted_pages, evicted_dirty_pages, evicted_clean_pages, evicted_zero_pages;
-	uint64_t fetched_bytes, written_bytes;	    /* over the links */
+	uint64_t fetched_bytes, written_bytes;	    /* from and to appliances */
 	uint64_t install_calls;
 	uint64_t control_messages;		    /* sent to appliances since the start */
 	uint64_t fetch_p50_ns, fetch_p99_ns, fetch_max_ns;

@@ -18,8 +18,6 @@
 #ifndef XM_EARLY_H
 #define XM_EARLY_H
 
-#include <string.h>
-
 #include "runtime/pagetab.h"
 
 #define XM_EARLY_SOON 4u     /* epochs: half of a turn of the budget */
@@ -31,9 +29,25 @@ struct xm_early {
 		uint32_t gone[2], back[2]; /* atomic; [0] in time, [1] early */
 	} of[XM_EARLY_EPOCHS];
 	uint64_t since; /* the last early one: pages that left in time */
-	uint8_t epoch;
+	uint8_t epoch, judged;
 	bool may;
 };
+
+/* Forgets what left so long ago that its place is needed. */
+static inline void xm_early_turn(struct xm_early *e, uint8_t now)
+{
+	uint8_t passed = xm_min((uint8_t)(now - e->epoch), (uint8_t)XM_EARLY_EPOCHS);
+
+	for (; passed > 0; passed--) {
+		struct xm_early_epoch *of = &e->of[(uint8_t)(now - passed + 1) % XM_EARLY_EPOCHS];
+
+		for (int i = 0; i < 2; i++) {
+			__atomic_store_n(&of->gone[i], 0, __ATOMIC_RELAXED);
+			__atomic_store_n(&of->back[i], 0, __ATOMIC_RELAXED);
+		}
+	}
+	e->epoch = now;
+}
 
 /* What those say that left longer than half a turn ago. */
 static inline bool xm_early_judge(struct xm_early *e, uint64_t excess)
@@ -41,7 +55,7 @@ static inline bool xm_early_judge(struct xm_early *e, uint64_t excess)
 	uint64_t gone[2] = { 0, 0 }, back[2] = { 0, 0 };
 
 	for (unsigned age = XM_EARLY_SOON + 1; age < XM_EARLY_EPOCHS; age++) {
-		const struct xm_early_epoch *of = &e->of[(e->epoch - age) % XM_EARLY_EPOCHS];
+		const struct xm_early_epoch *of = &e->of[(uint8_t)(e->epoch - age) % XM_EARLY_EPOCHS];
 
 		for (int i = 0; i < 2; i++) {
 			gone[i] += xm_load_relaxed(&of->gone[i]);
@@ -58,12 +72,10 @@ static inline bool xm_early_judge(struct xm_early *e, uint64_t excess)
  * where so many have left in time since the last early one. */
 static inline bool xm_early_may(struct xm_early *e, uint8_t now, uint64_t excess, uint64_t sample)
 {
-	if (e->epoch != now) {
-		for (unsigned i = xm_min((uint8_t)(now - e->epoch), (uint8_t)XM_EARLY_EPOCHS); i > 0; i--)
-			memset(&e->of[(now - i + 1) % XM_EARLY_EPOCHS], 0, sizeof(e->of[0]));
-		e->epoch = now;
+	xm_early_turn(e, now);
+	if (e->judged != now)
 		e->may = xm_early_judge(e, excess);
-	}
+	e->judged = now;
 	return e->may || e->since >= sample;
 }
 
@@ -74,6 +86,7 @@ static inline void xm_early_gone(struct xm_early *e, xm_pte w)
 
 	if (xm_pg_left(w) == XM_LEFT_UNKNOWN)
 		return;
+	xm_early_turn(e, xm_pg_epoch(w)); /* which may be later than that of the window */
 	xm_add(&e->of[xm_pg_epoch(w) % XM_EARLY_EPOCHS].gone[early], 1);
 	e->since = early ? 0 : e->since + 1;
 }

@@ -477,7 +477,7 @@ int xm_evict_batch(struct xm_runtime *rt, struct xm_worker *w, int n)
 		move_out(rt, w, n);
 	else
 		protect_dirty(rt, w, n);
-	aim(rt, w, n, !by_move);
+	aim(rt, w, n, !by_move && !xm_load(&rt->no_room)); /* full: pages of zeros had better give their slots back */
 	for (int i = 0; i < n; i++)
 		moved[i] = by_move && w->mark[i] != FATE_STAYS;
 	if (!by_move)

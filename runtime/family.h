@@ -120,7 +120,7 @@ struct xm_proc_stats {
 	uint64_t evicted_zero_pages;	       /* found to be all zeros: dropped without a write */
 	uint64_t evict_refused_pages;	       /* pinned by the kernel or taken back meanwhile */
 	uint64_t freed_pages;		       /* given back by the program */
-	uint64_t fetched_bytes, written_bytes; /* over the links */
+	uint64_t fetched_bytes, written_bytes; /* from and to appliances */
 	uint64_t checksum_errors, link_errors, link_reconnects;
 	uint64_t install_calls;	   /* UFFDIO_COPY/ZEROPAGE calls */
 	uint64_t evict_calls;	   /* write-protect, copy, move and drop calls of evictions */

@@ -29,7 +29,7 @@
 #define NEAR_AGE 2     /* in epochs: at least an eighth of what the budget holds came in since */
 #define EXCESS 16	/* what fewer calls are worth, next to what a fault costs: early.h */
 #define EXCESS_WAITS 64 /* where a fault waits for a link */
-#define SAMPLE_MIN 1024 /* pages that leave in time, for one window that may leave too early */
+#define SAMPLE_MIN 1024 /* pages that leave in time, for one window that may leave too early: too few with less than 16 MiB */
 #define SCAN_LIMIT 1024
 #define TICK_NS 1000000000ull
 #define SAMPLE_NS 200000000ull
@@ -171,13 +171,19 @@ static void note_victim(struct xm_worker *w, int n, bool early)
 		w->word[n] = xm_pg_with_left(w->word[n], early ? XM_LEFT_EARLY : XM_LEFT_IN_TIME);
 }
 
-/* Locks dirty pages from `page` on, in direction of `end`, until there are `most`: all of them, or up to one that has to stay. */
-static int lock_dirty(struct xm_runtime *rt, struct xm_worker *w, int n, int most, bool all, uint64_t page, uint64_t end)
+/* A batch while neighbours of a dirty page are added. */
+struct near {
+	int n, most;
+	bool all; /* also those that leave early */
+};
+
+/* Locks dirty pages from `page` on, in direction of `end`: all of them, or up to one that has to stay. */
+static void lock_dirty(struct xm_runtime *rt, struct xm_worker *w, struct near *to, uint64_t page, uint64_t end)
 {
 	uint8_t now = xm_reclaim_epoch(rt), age;
 	uint64_t step = (int64_t)(end - page) > 0 ? 1 : -1ull;
 
-	for (; page != end && n < most; page += step) {
+	for (; page != end && to->n < to->most; page += step) {
 		xm_pte word = xm_pg_load(&rt->pt[page]);
 		bool early;
 
@@ -185,12 +191,11 @@ static int lock_dirty(struct xm_runtime *rt, struct xm_worker *w, int n, int mos
 			continue;
 		age = (uint8_t)(now - xm_pg_epoch(word));
 		early = (word & XM_PG_REF) || age < NEAR_AGE || age > BUDGET_AGE;
-		if (!(early && (!all || is_recent(rt, page))) && lock_victim(rt, w, n, page))
-			note_victim(w, n++, early);
-		else if (!all)
+		if (!(early && (!to->all || is_recent(rt, page))) && lock_victim(rt, w, to->n, page))
+			note_victim(w, to->n++, early);
+		else if (!to->all)
 			break;
 	}
-	return n;
 }
 
 /* A dirty page takes dirty ones with it before their time, all of its window where that does no harm. One call write-protects
@@ -201,11 +206,13 @@ static int lock_near(struct xm_runtime *rt, struct xm_worker *w, int n, uint64_t
 	uint64_t first = xm_round_down(seed, NEAR_PAGES);
 	uint64_t sample = xm_max(rt->fam->budget_pages / BUDGET_AGE, (uint64_t)SAMPLE_MIN);
 	bool may = xm_early_may(&rt->early, xm_reclaim_epoch(rt), rt->waits ? EXCESS_WAITS : EXCESS, sample);
-	bool all = may && !xm_load(&rt->pins) && !xm_load(&rt->no_room); /* else: a call a page, or no slots for them */
-	int most = (int)xm_min(n + (all ? rt->reserve_pages : NEAR_MOST), (uint64_t)XM_BATCH);
+	/* else: a call a page, or no slots for them */
+	struct near to = { .n = n, .all = may && !xm_load(&rt->pins) && !xm_load(&rt->no_room) };
 
-	n = lock_dirty(rt, w, n, most, all, seed + 1, first + NEAR_PAGES);
-	return lock_dirty(rt, w, n, most, all, seed - 1, first - 1);
+	to.most = (int)xm_min(n + (to.all ? rt->reserve_pages : NEAR_MOST), (uint64_t)XM_BATCH);
+	lock_dirty(rt, w, &to, seed + 1, first + NEAR_PAGES);
+	lock_dirty(rt, w, &to, seed - 1, first - 1);
+	return to.n;
 }
 
 /* Locks the seed and what is as old around it; returns the new length of the batch. What is older than a turn of the whole

@@ -85,8 +85,8 @@ struct xm_link_ops {
 	void (*close)(struct xm_link *l);
 	/* The address at which region bytes [off, off+len) can be read, or (writing) read and written, directly in this
 	 * process, or NULL. The memory may turn into SIGBUS when the appliance frees it: give it to a system call that
-	 * answers EFAULT (UFFDIO_COPY, process_vm_readv), never dereference it. len must not cross a slab. What is written so
-	 * is not counted in the link's statistics. */
+	 * answers EFAULT (UFFDIO_COPY, process_vm_readv), soon, and never dereference it. len must not cross a slab. For
+	 * writing, which the link's statistics do not count, nobody is asked: NULL, where the slab is not mapped yet. */
 	void *(*direct)(struct xm_link *l, uint64_t region, uint64_t off, size_t len, bool writing);
 	/* behind xm_link_lend(); NULL: no use for it */
 	int (*lend)(struct xm_link *l, void *buf, size_t len);

@@ -24,7 +24,7 @@ static int fresh(void **state)
 {
 	memset(&early, 0, sizeof(early));
 	now = 250; /* the clock goes round soon */
-	early.epoch = now;
+	early.epoch = early.judged = now;
 	return 0;
 }
 
@@ -112,7 +112,7 @@ static void test_may_when_time_has_passed_then_nothing_is_known(void **state)
 {
 	epochs(XM_EARLY_EPOCHS, 100, 10, 100, 10);
 	assert_true(may());
-	now += 100;
+	now += 100; /* a multiple of the ring and a bit */
 	assert_false(may());
 }
 
@@ -133,6 +133,17 @@ static void test_may_when_not_for_long_then_samples_of_the_same_share(void **sta
 	assert_in_range(windows, 100000 / SAMPLE - 1, 100000 / SAMPLE + 1);
 }
 
+/* The clock goes on while a batch leaves. */
+static void test_gone_when_a_new_epoch_has_begun_then_counted(void **state)
+{
+	may();
+	now++;
+	leave(true, 10, 100);
+	assert_false(may());
+	assert_int_equal(early.of[now % XM_EARLY_EPOCHS].gone[1], 10);
+	assert_int_equal(early.of[now % XM_EARLY_EPOCHS].back[1], 10);
+}
+
 static void test_back_when_late_or_unknown_then_not_counted(void **state)
 {
 	uint32_t back = 0;
@@ -141,6 +152,7 @@ static void test_back_when_late_or_unknown_then_not_counted(void **state)
 	xm_early_back(&early, left(XM_LEFT_IN_TIME, 100), 100 + XM_EARLY_SOON + 1);
 	xm_early_back(&early, left(XM_LEFT_UNKNOWN, 100), 100);
 	xm_early_gone(&early, left(XM_LEFT_UNKNOWN, 100));
+	assert_int_equal(early.since, 0);
 	for (unsigned i = 0; i < XM_EARLY_EPOCHS; i++)
 		back += early.of[i].back[0] + early.of[i].back[1] + early.of[i].gone[0] + early.of[i].gone[1];
 	assert_int_equal(back, 0);
@@ -176,6 +188,7 @@ int main(void)
 		cmocka_unit_test_setup(test_may_when_habits_change_then_a_turn_later, fresh),
 		cmocka_unit_test_setup(test_may_when_time_has_passed_then_nothing_is_known, fresh),
 		cmocka_unit_test_setup(test_may_when_not_for_long_then_samples_of_the_same_share, fresh),
+		cmocka_unit_test_setup(test_gone_when_a_new_epoch_has_begun_then_counted, fresh),
 		cmocka_unit_test_setup(test_back_when_late_or_unknown_then_not_counted, fresh),
 		cmocka_unit_test_setup(test_word_when_it_says_how_a_page_left_then_all_else_stays, fresh),
 	};

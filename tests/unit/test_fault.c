@@ -431,6 +431,52 @@ static void test_page_when_direct_copy_is_refused_then_by_the_link(void **state)
 	assert_int_equal(xm_load(&xm_rt.me->stats.faults_lost), 0);
 }
 
+/* The same on the way out: a dirty page that has a slot. */
+static void test_page_when_direct_copy_out_is_refused_then_by_the_link(void **state)
+{
+	uint64_t slot, written;
+	struct xm_worker *w;
+	char *p, *at;
+
+	start("shm", "128M");
+	p = filled(8, 14);
+	assert_int_equal(test_evict(p, 8), 0);
+	test_fill(p, 8, 15);
+	slot = xm_pg_slot(xm_pg_load(&xm_rt.pt[xm_page_of(p + 3 * PAGE)]));
+	w = xm_worker_get(&xm_rt);
+	at = xm_remote_direct(&xm_rt, w, slot, 1, true);
+	xm_worker_put(w);
+	assert_non_null(at);
+	assert_int_equal(mprotect(at, PAGE, PROT_NONE), 0);
+	written = xm_load(&xm_rt.me->stats.written_bytes);
+	assert_int_equal(test_evict(p, 8), 0);
+	assert_int_equal(xm_load(&xm_rt.me->stats.written_bytes) - written, 8 * PAGE);
+	assert_int_equal(test_wrong(p, 8, 15, 0), 0);
+	assert_int_equal(xm_load(&xm_rt.me->stats.evict_refused_pages), 0);
+}
+
+/* Pages of zeros that have slots keep them, unless there are no others. */
+static void test_slot_when_page_is_zero_again_then_kept_until_they_are_short(void **state)
+{
+	uint64_t slots;
+	char *p;
+
+	start("shm", "128M");
+	p = filled(64, 14);
+	assert_int_equal(test_evict(p, 64), 0);
+	slots = xm_slots_free(xm_rt.fam);
+	memset(p, 0, 64 * PAGE);
+	assert_int_equal(test_evict(p, 64), 0);
+	assert_int_equal(xm_slots_free(xm_rt.fam), slots);
+	for (unsigned i = 0; i < 64; i++)
+		((volatile char *)p)[i * PAGE] = 0;
+	xm_store(&xm_rt.no_room, 1);
+	assert_int_equal(test_evict(p, 64), 0);
+	assert_int_equal(xm_slots_free(xm_rt.fam), slots + 64);
+	for (unsigned i = 0; i < 64 * PAGE; i++)
+		assert_int_equal(p[i], 0);
+}
+
 /* ---- known clean, or not ---------------------------------------------------------------------------------------- */
 
 struct habit {
@@ -718,6 +764,8 @@ int main(void)
 		T(test_page_when_many_threads_fault_on_it_then_fetched_once),
 		T(test_page_when_dropped_under_the_evictor_then_no_write_is_lost),
 		T(test_page_when_direct_copy_is_refused_then_by_the_link),
+		T(test_page_when_direct_copy_out_is_refused_then_by_the_link),
+		T(test_slot_when_page_is_zero_again_then_kept_until_they_are_short),
 		T(test_tracking_when_habits_change_then_follows),
 		T(test_stream_when_habits_change_then_follows),
 		T(test_appliance_when_stopped_for_a_moment_then_nobody_notices),
