@@ -339,16 +339,15 @@ static void *shm_direct(struct xm_link *l, uint64_t region, uint64_t off, size_t
 {
 	struct xm_peer *p = l->peer;
 	uint64_t slab_bytes = 1ull << p->slab_shift, in_slab = off & (slab_bytes - 1);
-	struct range at = { region, off, len, writing };
 	uint8_t *addr;
+	bool writable;
 
 	write_now(shm_of(l));
 	if (shm_of(l)->dead || xm_peer_state(p) < 0 || len > slab_bytes - in_slab)
 		return NULL;
 	if (writing) { /* many at once: the appliance is asked for none of them, since the addresses do not keep (peer_impl.h) */
-		bool writable;
-
-		return is_known(p, &at) ? xm_peer_slab(p, region, off >> p->slab_shift, &writable) + in_slab : NULL;
+		addr = xm_peer_slab(p, region, off >> p->slab_shift, &writable);
+		return addr && writable ? addr + in_slab : NULL;
 	}
 	return slab_at(p, region, off, false, &addr) == 0 ? addr : NULL;
 }
