@@ -473,15 +473,22 @@ struct streaming {
 	struct xm_stream_advice advice;
 };
 
+static bool is_remote(struct xm_runtime *rt, uint64_t page)
+{
+	return page < XM_EXT_PAGES && xm_load_relaxed(&rt->touch[page >> XM_TOUCH_SHIFT]) &&
+	       xm_pg_state(xm_pg_load(&rt->pt[page])) == XM_PG_REMOTE;
+}
+
 static void stream_find(struct xm_runtime *rt, uint64_t page, uint32_t tid, bool write, struct streaming *st)
 {
+	struct xm_stream_fault f = { .page = page, .write = write, .alone = !is_remote(rt, page + 1) };
 	struct xm_stream_judged judged = { 0, 0 };
 
 	memset(st, 0, sizeof(*st));
 	st->set = streams_get(rt, tid);
 	if (!st->set)
 		return;
-	st->stream = xm_stream_fetch(st->set, rt->prefetch, page, write, &st->advice, &judged);
+	st->stream = xm_stream_fetch(st->set, rt->prefetch, &f, &st->advice, &judged);
 	xm_streams_put(st->set);
 	xm_stat_add(rt, prefetch_hit_pages, judged.hit);
 	xm_stat_add(rt, prefetch_waste_pages, judged.waste);
@@ -564,6 +571,8 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	demand = mark_prefetched(rt, w, n, page, a->writable);
 	/* written now, or soon by all experience: dirty at once */
 	w->mark[demand] = (rt->features & XM_FEAT_WP) && !write && !swap && !xm_track_writable(rt, page);
+	if (a->neighbour)
+		w->mark[n - 1] = w->mark[demand]; /* as one of them is used the other is */
 	if (!a->ahead)
 		stream_began(rt, w, &st, page, n - 1, n);
 	xm_frame_charge(rt, (uint64_t)(n - 1)); /* there was room for those */

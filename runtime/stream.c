@@ -91,7 +91,7 @@ static struct xm_stream *begin(struct xm_streams *set, const struct xm_prefetch_
 	s->run_stride = 1;
 	s->run_pages = s->run_last = 0;
 	s->run_protected = s->run_behind = s->run_writes = 0;
-	s->run_writable = false;
+	s->run_writable = s->neighbour = false;
 	s->fetches = 0;
 	return s;
 }
@@ -128,33 +128,60 @@ static void place(const struct xm_stream *s, uint64_t page, bool marked, struct 
 	a->leave = a->from;
 }
 
-struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefetch_ops *ops, uint64_t page, bool write,
+/* Those of the fetch before. */
+static void judge_neighbours(struct xm_streams *set, struct xm_stream_judged *judged)
+{
+	for (struct xm_stream *s = set->last; s && s->neighbours; s->neighbours--)
+		*(xm_neighbour_judge(&set->neighbour) ? &judged->hit : &judged->waste) += 1;
+}
+
+/* The page's neighbour, where the policy advises nothing and that is not the second of the two by itself. */
+static void advise_neighbour(struct xm_streams *set, const struct xm_prefetch_ops *ops, const struct xm_stream_fault *f,
+			     struct xm_stream_advice *a)
+{
+	if (ops == &xm_prefetch_none || xm_neighbour_asked(&set->neighbour, f->page) || a->count || f->alone ||
+	    !xm_neighbour_comes(&set->neighbour, f->page))
+		return;
+	a->neighbour = true;
+	a->stride = a->count = 1;
+	a->from = a->leave = f->page;
+}
+
+struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefetch_ops *ops, const struct xm_stream_fault *f,
 				  struct xm_stream_advice *advice, struct xm_stream_judged *judged)
 {
-	struct xm_stream *s = find(set, page);
+	struct xm_stream *s = find(set, f->page);
 	struct xm_prefetch_advice a;
 	bool marked = false;
 
+	judge_neighbours(set, judged);
 	if (s) {
-		marked = is_mark(s, page);
-		judge(s, ops, page, judged);
+		marked = is_mark(s, f->page);
+		judge(s, ops, f->page, judged);
 	} else {
-		s = begin(set, ops, page, judged);
+		s = begin(set, ops, f->page, judged);
 	}
-	a = ops->fault(s->prefetch, page);
+	if (s->neighbour && f->page == s->run_next)
+		ops->fault(s->prefetch, f->page - 1); /* it would have been */
+	a = ops->fault(s->prefetch, f->page);
 	s->used = ++set->clock;
 	s->fetches++;
 	set->last = s;
 	*advice = (struct xm_stream_advice){ .stride = a.stride ? a.stride : 1, .count = a.count, .stamp = s->used };
-	place(s, page, marked, advice);
-	advice->writable = advice->count > 0 && writes(s, marked, write);
+	place(s, f->page, marked, advice);
+	advice->writable = advice->count > 0 && writes(s, marked, f->write);
 	advice->written = s->run_writes;
+	advise_neighbour(set, ops, f, advice);
 	return s;
 }
 
 void xm_stream_began(struct xm_stream *s, uint64_t page, const struct xm_stream_advice *advice, int pages, int protected,
 		     int behind)
 {
+	if (advice->neighbour) {
+		s->neighbours += (uint32_t)pages;
+		pages = 0;
+	}
 	if (s->used != advice->stamp) {
 		/* the reader was faster, and fetched there itself */
 		if (in_run(s, advice->from + (uint64_t)advice->stride))
@@ -165,6 +192,7 @@ void xm_stream_began(struct xm_stream *s, uint64_t page, const struct xm_stream_
 	s->run_protected = (uint32_t)protected + (advice->ahead ? s->run_behind : 0);
 	s->run_behind = (uint32_t)behind;
 	s->run_writable = advice->writable;
+	s->neighbour = advice->neighbour;
 	s->run_pages += (uint64_t)pages;
 	s->run_last = (uint32_t)pages;
 	s->run_stride = advice->stride;

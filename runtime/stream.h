@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "runtime/neighbour.h"
 #include "runtime/policy/policy.h"
 #include "util.h"
 
@@ -42,6 +43,8 @@ struct xm_stream {
 	 * behind the mark; how many of these were written, or made writable with one that was */
 	uint32_t run_protected, run_behind, run_writes;
 	bool run_writable;	/* it came in writable and dirty, but for one page to see by */
+	bool neighbour;		/* the run is a page and its neighbour (neighbour.h) */
+	uint32_t neighbours;	/* so many came, and are not judged yet; not in run_pages */
 	uint32_t fetches;	/* 0: unused */
 	uint32_t used;		/* the set's clock at the last of them */
 	uint64_t prefetch[512 / 8];
@@ -58,6 +61,7 @@ struct xm_streams {
 	uint32_t busy; /* atomic */
 	uint32_t clock;
 	struct xm_stream *last;
+	struct xm_neighbour neighbour;
 	struct xm_stream way[XM_STREAM_WAYS];
 	struct xm_run touch[XM_STREAM_RUNS], write[XM_STREAM_RUNS];
 };
@@ -68,6 +72,7 @@ struct xm_stream_advice {
 	int32_t count;
 	bool ahead;	/* behind the run that is there, and so after the page, for which somebody waits */
 	bool writable;	/* had better come in so */
+	bool neighbour;	/* a guess of neighbour.h: comes in as the page does */
 	uint64_t from;	/* the page, or where that run ends */
 	uint64_t leave; /* the mark; `from`: none */
 	uint32_t stamp; /* of the fetch: by it is known that the stream is still the same, and */
@@ -114,8 +119,14 @@ static inline void xm_streams_forked(struct xm_streams *set)
 		set->way[i].run_pages = set->way[i].run_last = 0;
 }
 
-/* The stream that a fetch of page belongs to, and what to prefetch along. write: the fault was a write. */
-struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefetch_ops *ops, uint64_t page, bool write,
+struct xm_stream_fault {
+	uint64_t page;
+	bool write;
+	bool alone; /* the page above is not on an appliance */
+};
+
+/* The stream that a fetch belongs to, and what to prefetch along. */
+struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefetch_ops *ops, const struct xm_stream_fault *f,
 				  struct xm_stream_advice *advice, struct xm_stream_judged *judged);
 
 /* What is fetched now, as far as count says: so many pages that were not there, the demanded one not counted; so many, with

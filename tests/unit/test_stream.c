@@ -37,10 +37,17 @@ static void begin(const char *name)
 	judged = (struct xm_stream_judged){ 0, 0 };
 }
 
+static struct xm_stream *stream_of(uint64_t page, bool write, struct xm_stream_advice *a)
+{
+	const struct xm_stream_fault f = { .page = page, .write = write };
+
+	return xm_stream_fetch(&set, ops, &f, a, &judged);
+}
+
 static struct xm_stream_advice fetch(uint64_t page, int64_t step, bool write)
 {
 	struct xm_stream_advice a;
-	struct xm_stream *s = xm_stream_fetch(&set, ops, page, write, &a, &judged);
+	struct xm_stream *s = stream_of(page, write, &a);
 	int pages;
 
 	assert_non_null(s);
@@ -190,9 +197,9 @@ static void test_run_when_not_recorded_then_sound(void **unused)
 	begin("majority");
 	for (int i = 0; i < 20; i++)
 		page += (uint64_t)fetch(page, 1, false).count + 1;
-	s = xm_stream_fetch(&set, ops, page, false, &a, &judged);
+	s = stream_of(page, false, &a);
 	next = s->run_next;
-	assert_ptr_equal(xm_stream_fetch(&set, ops, page + 1, false, &other, &judged), s);
+	assert_ptr_equal(stream_of(page + 1, false, &other), s);
 	xm_stream_began(s, page, &a, 63, 32, 32);
 	assert_int_equal(s->run_next, next);
 	xm_stream_began(s, page + 1, &other, 0, 1, 0);
@@ -214,7 +221,7 @@ static struct xm_stream *at_the_mark(uint64_t *page, struct xm_stream_advice *a)
 	last = fetch(*page, 1, false);
 	assert_int_not_equal(last.leave, last.from);
 	*page = last.leave;
-	s = xm_stream_fetch(&set, ops, *page, false, a, &judged);
+	s = stream_of(*page, false, a);
 	assert_true(a->ahead);
 	return s;
 }
@@ -231,7 +238,7 @@ static void test_writes_when_while_fetching_ahead_then_counted(void **unused)
 	assert_true(xm_stream_marks(&a, 16));
 	xm_stream_began(s, page, &a, 63, 15, 48);
 	assert_int_equal(s->run_writes, 40);
-	xm_stream_fetch(&set, ops, a.leave, true, &next, &judged);
+	stream_of(a.leave, true, &next);
 	assert_true(next.ahead);
 	assert_true(next.writable);
 }
@@ -245,16 +252,16 @@ static void test_reader_when_faster_than_the_fetch_ahead_then_sound(void **unuse
 	struct xm_stream *s = at_the_mark(&page, &a);
 
 	end = s->run_next;
-	assert_ptr_equal(xm_stream_fetch(&set, ops, end, false, &own, &judged), s);
+	assert_ptr_equal(stream_of(end, false, &own), s);
 	assert_false(own.ahead);
 	xm_stream_began(s, end, &own, 30, 31, 0);
 	xm_stream_began(s, page, &a, 33, 33, 0);
 	fetched += 63;
 	assert_int_equal(s->run_pages, 63);
 	assert_int_equal(s->run_first, end);
-	xm_stream_fetch(&set, ops, page, false, &again, &judged);
+	stream_of(page, false, &again);
 	assert_false(again.ahead);
-	xm_stream_fetch(&set, ops, s->run_next, false, &again, &judged);
+	stream_of(s->run_next, false, &again);
 	assert_true(judged.hit + judged.waste <= fetched);
 }
 
@@ -414,16 +421,98 @@ static void test_records_when_beside_a_reader_then_nothing_in_vain(void **unused
 	before = fetched;
 	for (int i = 0; i < 1000; i++) {
 		struct xm_stream_advice a;
-		struct xm_stream *s = xm_stream_fetch(&set, ops, page, false, &a, &judged);
+		struct xm_stream *s = stream_of(page, false, &a);
 		uint64_t record = random_page();
 
 		xm_stream_began(s, page, &a, 2, 3, 0); /* two of the 64 were not there */
 		page += (uint64_t)a.count + 1;
 		fetched += 2;
-		fetch(record, 0, false);
-		fetch(record + 1, 0, false);
+		if (fetch(record, 0, false).count == 1)
+			fetched--; /* the record's other page, no more */
+		else
+			fetch(record + 1, 0, false);
 	}
 	assert_true(fetched - before <= 2 * 1000 + 1000 / 10);
+}
+
+/* Records at random places, each of so many pages, the last `there` of which are in memory. Returns the faults of all. */
+static uint64_t read_records(int n, int pages, int there)
+{
+	uint64_t before = faults;
+
+	for (int i = 0; i < n; i++) {
+		uint64_t record = random_page() * 8;
+
+		for (int k = 0; k < pages - there; k++) {
+			const struct xm_stream_fault f = { .page = record + (uint64_t)k, .alone = k + 1 >= pages - there };
+			struct xm_stream_advice a;
+			struct xm_stream *s = xm_stream_fetch(&set, ops, &f, &a, &judged);
+
+			xm_stream_began(s, f.page, &a, a.count, a.count + 1, 0);
+			faults++;
+			fetched += (uint64_t)a.count;
+			k += a.count;
+		}
+	}
+	return faults - before;
+}
+
+/* What lies across a page boundary comes with one fault, but for the samples; and the pages are no stride. */
+static void test_records_when_of_two_pages_then_both_come(void **unused)
+{
+	FOR_EACH_POLICY(name)
+	{
+		begin(*name);
+		read_records(100, 2, 0);
+		if (ops == &xm_prefetch_none) {
+			assert_int_equal(fetched, 0);
+			continue;
+		}
+		assert_in_range(read_records(10000, 2, 0), 10000, 10000 + 10000 / 8);
+		assert_in_range(judged.waste, 0, fetched / 100); /* one that was just left out counts as not asked for yet */
+		assert_in_range(fetched - judged.hit - judged.waste, 0, 1);
+	}
+}
+
+/* Most of what is read is one page; neighbours come no more, whatever was learned before. */
+static void test_records_when_they_become_short_then_their_neighbours_stay(void **unused)
+{
+	uint64_t before;
+
+	begin("majority");
+	read_records(1000, 2, 0);
+	for (int i = 0; i < 3000; i++)
+		fetch(random_page(), 0, false);
+	before = fetched;
+	for (int i = 0; i < 3000; i++)
+		fetch(random_page(), 0, false);
+	assert_int_equal(fetched, before);
+	assert_in_range(judged.waste, 1, 2000);
+	for (int i = 0; i < 20; i++)
+		read_records(16, 2, 0);
+	assert_in_range(read_records(1000, 2, 0), 1000, 1000 + 1000 / 8);
+}
+
+/* A neighbour that is in memory says nothing of those that are not. */
+static void test_records_when_the_neighbour_is_there_then_nothing_comes(void **unused)
+{
+	begin("majority");
+	for (int i = 0; i < 1000; i++)
+		read_records(1, 2, i % 2);
+	assert_in_range(faults, 1000, 1000 + 1000 / 8);
+	begin("majority");
+	read_records(1000, 2, 1);
+	assert_int_equal(fetched, 0);
+}
+
+/* Three pages: the second comes with the first, and nobody takes the step from the first to the third for a stride. */
+static void test_records_when_longer_then_followed(void **unused)
+{
+	begin("majority");
+	read_records(1000, 3, 0);
+	assert_in_range(faults, 1, 1000 * 9 / 4);
+	for (int i = 0; i < XM_STREAM_WAYS; i++)
+		assert_int_not_equal(set.way[i].run_stride, 2);
 }
 
 /* A stray touch just behind a run that is in use: the run goes on as it was. */
@@ -476,6 +565,10 @@ int main(void)
 		cmocka_unit_test(test_run_when_others_stray_then_goes_on),
 		cmocka_unit_test(test_runs_when_all_are_old_then_new_ones_double),
 		cmocka_unit_test(test_records_when_beside_a_reader_then_nothing_in_vain),
+		cmocka_unit_test(test_records_when_of_two_pages_then_both_come),
+		cmocka_unit_test(test_records_when_they_become_short_then_their_neighbours_stay),
+		cmocka_unit_test(test_records_when_the_neighbour_is_there_then_nothing_comes),
+		cmocka_unit_test(test_records_when_longer_then_followed),
 		cmocka_unit_test(test_reader_when_touched_near_then_keeps_its_window),
 		cmocka_unit_test(test_reader_when_it_arrives_at_page_0_then_others_are_told_apart),
 	};
