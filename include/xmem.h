@@ -84,9 +84,9 @@ enum xmem_advice {
 	XMEM_PREFETCH = 1,   /* bring in what fits */
 	XMEM_EVICT = 2,	     /* write back and drop now */
 	XMEM_COLD = 3,	     /* leaves sooner when room is needed */
-	XMEM_SEQUENTIAL = 4, /* expected pattern */
-	XMEM_RANDOM = 5,
-	XMEM_NORMAL = 6,
+	XMEM_SEQUENTIAL = 4, /* read ahead from the first fault on; like the next two in steps of 2 MiB, by their middle */
+	XMEM_RANDOM = 5,     /* read nothing ahead */
+	XMEM_NORMAL = 6,     /* read ahead what faults say, as in the beginning */
 	XMEM_DISCARD = 7,    /* contents are not wanted any more: zeros */
 	XMEM_FLUSH = 8,	     /* the appliance has the contents on return (pages may leave local memory) */
 };

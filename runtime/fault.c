@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "runtime/pattern.h"
 #include "runtime/probes.h"
 #include "runtime/track.h"
 #include "runtime/uffd.h"
@@ -481,7 +482,10 @@ static bool is_remote(struct xm_runtime *rt, uint64_t page)
 
 static void stream_find(struct xm_runtime *rt, uint64_t page, uint32_t tid, bool write, struct streaming *st)
 {
-	struct xm_stream_fault f = { .page = page, .write = write, .alone = !is_remote(rt, page + 1) };
+	struct xm_stream_fault f = { .page = page,
+				     .write = write,
+				     .alone = !is_remote(rt, page + 1),
+				     .pattern = xm_pattern_of(rt, page) };
 	struct xm_stream_judged judged = { 0, 0 };
 
 	memset(st, 0, sizeof(*st));

@@ -108,6 +108,7 @@ struct xm_runtime {
 	struct xm_proc *me;
 	xm_pte *pt;
 	uint8_t *touch;
+	uint8_t *patterns; /* atomic; NULL: nobody gave such advice (pattern.h) */
 	int pid;
 	char env[160];			/* value of XMEM_FAMILY; "" when there is no keeper */
 

@@ -286,6 +286,7 @@ static void release(struct xm_runtime *rt)
 	xm_local_free(rt->zeros, XM_BATCH * XM_PAGE_SIZE);
 	xm_local_free(rt->move_area, XM_BATCH * XM_PAGE_SIZE);
 	xm_local_free(rt->canary.page, XM_PAGE_SIZE);
+	xm_local_free(rt->patterns, XM_TOUCH_BYTES);
 }
 
 int xm_runtime_start(struct xm_family *fam, const char *env)

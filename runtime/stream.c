@@ -91,7 +91,7 @@ static struct xm_stream *begin(struct xm_streams *set, const struct xm_prefetch_
 	s->run_stride = 1;
 	s->run_pages = s->run_last = 0;
 	s->run_protected = s->run_behind = s->run_writes = 0;
-	s->run_writable = s->neighbour = false;
+	s->run_writable = s->guess = false;
 	s->fetches = 0;
 	return s;
 }
@@ -135,15 +135,26 @@ static void judge_neighbours(struct xm_streams *set, struct xm_stream_judged *ju
 		*(xm_neighbour_judge(&set->neighbour) ? &judged->hit : &judged->waste) += 1;
 }
 
-/* The page's neighbour, where the policy advises nothing and that is not the second of the two by itself. */
-static void advise_neighbour(struct xm_streams *set, const struct xm_prefetch_ops *ops, const struct xm_stream_fault *f,
-			     struct xm_stream_advice *a)
+/* Where the policy advises nothing: what the program says, else the page's neighbour, if that is not the second of the two by
+ * itself. Nothing at all where it says that it has no order. */
+static void guess(struct xm_streams *set, const struct xm_prefetch_ops *ops, const struct xm_stream_fault *f,
+		  struct xm_stream_advice *a)
 {
-	if (ops == &xm_prefetch_none || xm_neighbour_asked(&set->neighbour, f->page) || a->count || f->alone ||
-	    !xm_neighbour_comes(&set->neighbour, f->page))
+	bool second = xm_neighbour_asked(&set->neighbour, f->page);
+
+	if (f->pattern == XM_PATTERN_RANDOM)
+		a->count = 0;
+	if (ops == &xm_prefetch_none || f->pattern == XM_PATTERN_RANDOM || a->count)
 		return;
-	a->neighbour = true;
-	a->stride = a->count = 1;
+	if (f->pattern == XM_PATTERN_SEQUENTIAL)
+		a->count = XM_STREAM_GUESS;
+	else if (!second && !f->alone && xm_neighbour_comes(&set->neighbour, f->page))
+		a->count = 1;
+	if (!a->count)
+		return;
+	a->guess = true;
+	a->neighbour = f->pattern != XM_PATTERN_SEQUENTIAL;
+	a->stride = 1;
 	a->from = a->leave = f->page;
 }
 
@@ -161,8 +172,8 @@ struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefet
 	} else {
 		s = begin(set, ops, f->page, judged);
 	}
-	if (s->neighbour && f->page == s->run_next)
-		ops->fault(s->prefetch, f->page - 1); /* it would have been */
+	for (uint64_t at = s->run_first + 1; s->guess && f->page == s->run_next && at < f->page; at++)
+		ops->fault(s->prefetch, at); /* so it would have been */
 	a = ops->fault(s->prefetch, f->page);
 	s->used = ++set->clock;
 	s->fetches++;
@@ -171,7 +182,7 @@ struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefet
 	place(s, f->page, marked, advice);
 	advice->writable = advice->count > 0 && writes(s, marked, f->write);
 	advice->written = s->run_writes;
-	advise_neighbour(set, ops, f, advice);
+	guess(set, ops, f, advice);
 	return s;
 }
 
@@ -192,7 +203,7 @@ void xm_stream_began(struct xm_stream *s, uint64_t page, const struct xm_stream_
 	s->run_protected = (uint32_t)protected + (advice->ahead ? s->run_behind : 0);
 	s->run_behind = (uint32_t)behind;
 	s->run_writable = advice->writable;
-	s->neighbour = advice->neighbour;
+	s->guess = advice->guess;
 	s->run_pages += (uint64_t)pages;
 	s->run_last = (uint32_t)pages;
 	s->run_stride = advice->stride;

@@ -29,6 +29,7 @@
 #define XM_STREAM_NEAR (2 * XM_PREFETCH_MAX) /* pages: how far the policies, too, follow a run over pages that are there */
 #define XM_STREAM_STALE 1024u		     /* faults of the thread; a stream not used for so long is as good as none */
 #define XM_STREAM_MARK 4		     /* a run's mark is behind one of so many parts of it */
+#define XM_STREAM_GUESS 8 /* pages to fetch along with the first of a range that the program says it reads in order */
 #define XM_STREAM_RUNS 4
 #define XM_RUN_STALE 128u /* faults of the thread; as above */
 #define XM_WRITE_GAP 3	  /* pages that a run of writes passes over: they are writable already, or not far from it */
@@ -43,7 +44,7 @@ struct xm_stream {
 	 * behind the mark; how many of these were written, or made writable with one that was */
 	uint32_t run_protected, run_behind, run_writes;
 	bool run_writable;	/* it came in writable and dirty, but for one page to see by */
-	bool neighbour;		/* the run is a page and its neighbour (neighbour.h) */
+	bool guess;		/* the policy has not advised the run, and is told of its pages when it was used */
 	uint32_t neighbours;	/* so many came, and are not judged yet; not in run_pages */
 	uint32_t fetches;	/* 0: unused */
 	uint32_t used;		/* the set's clock at the last of them */
@@ -72,7 +73,8 @@ struct xm_stream_advice {
 	int32_t count;
 	bool ahead;	/* behind the run that is there, and so after the page, for which somebody waits */
 	bool writable;	/* had better come in so */
-	bool neighbour;	/* a guess of neighbour.h: comes in as the page does */
+	bool guess;	/* not the policy's: ... */
+	bool neighbour;	/* ... of neighbour.h: comes in as the page does */
 	uint64_t from;	/* the page, or where that run ends */
 	uint64_t leave; /* the mark; `from`: none */
 	uint32_t stamp; /* of the fetch: by it is known that the stream is still the same, and */
@@ -119,10 +121,14 @@ static inline void xm_streams_forked(struct xm_streams *set)
 		set->way[i].run_pages = set->way[i].run_last = 0;
 }
 
+/* How the program says that it reads there (pattern.h). */
+enum xm_pattern { XM_PATTERN_NONE, XM_PATTERN_SEQUENTIAL, XM_PATTERN_RANDOM };
+
 struct xm_stream_fault {
 	uint64_t page;
 	bool write;
 	bool alone; /* the page above is not on an appliance */
+	enum xm_pattern pattern;
 };
 
 /* The stream that a fetch belongs to, and what to prefetch along. */

@@ -12,6 +12,7 @@
 
 #include <sys/mman.h>
 
+#include "runtime/stream.h"
 #include "tests/unit/runtime_fixture.h"
 
 #define RW (PROT_READ | PROT_WRITE)
@@ -163,6 +164,66 @@ static void test_willneed_when_remote_then_resident_without_a_fault(void **state
 	assert_int_equal(test_wrong(p, 128, 5, 0), 0);
 	assert_int_equal(xm_load(&xm_rt.me->stats.faults_fetch), faults);
 	unmap(p, 128);
+}
+
+/* Patterns are kept in parts of 2 MiB: the first page of such a part, and two parts from there. */
+#define PART (2u << 20)
+#define PARTS_PAGES (2 * PART / PAGE)
+
+static uint64_t first_of_part(char *p)
+{
+	return ((PART - (uintptr_t)p % PART) % PART) / PAGE;
+}
+
+/* Evicts them and reads so many in order: how many pages were fetched ahead. */
+static uint64_t read_ahead_of(char *all, uint64_t from, uint64_t pages)
+{
+	uint64_t before;
+
+	assert_int_equal(test_evict(all + from * PAGE, PARTS_PAGES), 0);
+	before = xm_load(&xm_rt.me->stats.prefetched_pages);
+	assert_int_equal(test_wrong(all + from * PAGE, pages, 6, from), 0);
+	return xm_load(&xm_rt.me->stats.prefetched_pages) - before;
+}
+
+static void test_random_when_read_in_order_then_nothing_ahead_until_normal(void **state)
+{
+	uint64_t pages = PARTS_PAGES + PART / PAGE, from;
+	char *p = filled(pages, 6);
+
+	from = first_of_part(p);
+	assert_true(read_ahead_of(p, from, PARTS_PAGES) > PARTS_PAGES / 2);
+	assert_int_equal(advise(p, pages, MADV_RANDOM), 0);
+	assert_int_equal(read_ahead_of(p, from, PARTS_PAGES), 0);
+	assert_int_equal(advise(p, pages, MADV_NORMAL), 0);
+	assert_true(read_ahead_of(p, from, PARTS_PAGES) > PARTS_PAGES / 2);
+	unmap(p, pages);
+}
+
+static void test_random_when_mapped_anew_then_forgotten(void **state)
+{
+	uint64_t pages = PARTS_PAGES + PART / PAGE, from;
+	char *p = filled(pages, 6);
+
+	from = first_of_part(p);
+	assert_int_equal(advise(p, pages, MADV_RANDOM), 0);
+	assert_ptr_equal(xm_map_fixed(p, pages * PAGE, RW, 0, false), p);
+	test_fill(p, pages, 6);
+	assert_true(read_ahead_of(p, from, PARTS_PAGES) > PARTS_PAGES / 2);
+	unmap(p, pages);
+}
+
+static void test_sequential_when_first_fault_then_read_ahead(void **state)
+{
+	uint64_t pages = PARTS_PAGES + PART / PAGE, from;
+	char *p = filled(pages, 6);
+
+	from = first_of_part(p);
+	assert_int_equal(read_ahead_of(p, from, 1), 0);
+	assert_int_equal(advise(p, pages, MADV_SEQUENTIAL), 0);
+	assert_int_equal(read_ahead_of(p, from, 1), XM_STREAM_GUESS);
+	assert_int_equal(test_wrong(p, pages, 6, 0), 0);
+	unmap(p, pages);
 }
 
 static void test_cold_when_room_is_needed_then_contents_kept(void **state)
@@ -335,6 +396,9 @@ int main(void)
 		T(test_dontneed_when_raw_on_resident_then_zeros_and_reclaim_goes_on),
 		T(test_pageout_when_dirty_then_remote_and_contents_kept),
 		T(test_willneed_when_remote_then_resident_without_a_fault),
+		T(test_random_when_read_in_order_then_nothing_ahead_until_normal),
+		T(test_random_when_mapped_anew_then_forgotten),
+		T(test_sequential_when_first_fault_then_read_ahead),
 		T(test_cold_when_room_is_needed_then_contents_kept),
 		T(test_populate_when_called_then_resident),
 		T(test_mincore_when_half_evicted_then_tells),

@@ -435,6 +435,54 @@ static void test_records_when_beside_a_reader_then_nothing_in_vain(void **unused
 	assert_true(fetched - before <= 2 * 1000 + 1000 / 10);
 }
 
+/* A range of so many pages, read in order, of which the program has said how it reads it. Returns the faults. */
+static uint64_t read_advised(enum xm_pattern pattern, uint64_t pages)
+{
+	uint64_t before = faults, page = random_page() * 8, end = page + pages;
+
+	while (page < end) {
+		const struct xm_stream_fault f = { .page = page, .pattern = pattern };
+		struct xm_stream_advice a;
+		struct xm_stream *s = xm_stream_fetch(&set, ops, &f, &a, &judged);
+
+		xm_stream_began(s, page, &a, a.count, a.count + 1, 0);
+		faults++;
+		fetched += (uint64_t)a.count;
+		page += (uint64_t)a.count + 1;
+	}
+	return faults - before;
+}
+
+/* From the first fault on, and from the second as somebody who has long been reading. */
+static void test_advice_when_sequential_then_ahead_at_once(void **unused)
+{
+	FOR_EACH_POLICY(name)
+	{
+		begin(*name);
+		if (ops == &xm_prefetch_none) {
+			assert_int_equal(read_advised(XM_PATTERN_SEQUENTIAL, 64), 64);
+			continue;
+		}
+		for (int i = 0; i < 20; i++)
+			assert_int_equal(read_advised(XM_PATTERN_SEQUENTIAL, 1 + XM_STREAM_GUESS), 1);
+		begin(*name);
+		assert_in_range(read_advised(XM_PATTERN_SEQUENTIAL, 1 + XM_STREAM_GUESS + 65 * 4), 3, 6);
+		assert_int_equal(judged.waste, 0);
+	}
+}
+
+static void test_advice_when_random_then_nothing_ahead(void **unused)
+{
+	FOR_EACH_POLICY(name)
+	{
+		begin(*name);
+		assert_int_equal(read_advised(XM_PATTERN_RANDOM, 500), 500);
+		assert_int_equal(fetched, 0);
+		if (ops != &xm_prefetch_none)
+			assert_in_range(read_advised(XM_PATTERN_NONE, 650), 10, 40);
+	}
+}
+
 /* Records at random places, each of so many pages, the last `there` of which are in memory. Returns the faults of all. */
 static uint64_t read_records(int n, int pages, int there)
 {
@@ -565,6 +613,8 @@ int main(void)
 		cmocka_unit_test(test_run_when_others_stray_then_goes_on),
 		cmocka_unit_test(test_runs_when_all_are_old_then_new_ones_double),
 		cmocka_unit_test(test_records_when_beside_a_reader_then_nothing_in_vain),
+		cmocka_unit_test(test_advice_when_sequential_then_ahead_at_once),
+		cmocka_unit_test(test_advice_when_random_then_nothing_ahead),
 		cmocka_unit_test(test_records_when_of_two_pages_then_both_come),
 		cmocka_unit_test(test_records_when_they_become_short_then_their_neighbours_stay),
 		cmocka_unit_test(test_records_when_the_neighbour_is_there_then_nothing_comes),
