@@ -8,7 +8,8 @@ UNIT_HELPERS := $(call objs,$(filter-out $(wildcard tests/unit/test_*.c),$(wildc
 UNIT_PROGS := $(UNIT_NAMES:%=$(B)/tests/unit/%)
 STRESS_PROGS := $(patsubst %,$(B)/tests/stress/%,$(call names,tests/stress/*.c))
 IT_PROGS := $(patsubst %,$(B)/tests/it/%,$(call names,tests/it/*.c))
-BENCH_PROGS := $(patsubst %,$(B)/tests/bench/%,$(call names,tests/bench/*.c))
+BENCH_PROGS := $(patsubst %,$(B)/tests/bench/%,$(filter-out bare_preload,$(call names,tests/bench/*.c)))
+BARE_SO := $(B)/tests/bench/bare_preload.so
 FUZZ_NAMES := $(call names,tests/fuzz/fuzz_*.c)
 REPLAY_PROGS := $(FUZZ_NAMES:fuzz_%=$(B)/tests/fuzz/replay_%)
 FUZZ_PROGS := $(FUZZ_NAMES:%=$(BUILD)/fuzz/tests/fuzz/%)
@@ -35,6 +36,10 @@ $(STRESS_PROGS) $(BENCH_PROGS): $(B)/tests/%: $(B)/obj/tests/%.o $(LIBXMEM_A)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(call link_program,$< $(LIBXMEM_A),$(BASE_LIBS) $(TEST_LIBS_$(@F)) -lm)
+
+$(BARE_SO): $(B)/obj/tests/bench/bare_preload.o $(LIBXMEM_A)
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared -o $@ $< $(LIBXMEM_A) -Wl,--exclude-libs,ALL $(ALL_LDFLAGS) $(BASE_LIBS)
 
 # Ordinary programs, which are run under xmem-run: they know nothing of it.
 $(IT_PROGS): $(B)/tests/it/%: tests/it/%.c Makefile mk/flags.mk
@@ -70,7 +75,7 @@ endif
 
 TEST_PROGS := $(UNIT_PROGS) $(STRESS_PROGS) $(REPLAY_PROGS)
 ifneq ($(filter release checked,$(VARIANT)),)
-TEST_PROGS += $(IT_PROGS) $(BENCH_PROGS)
+TEST_PROGS += $(IT_PROGS) $(BENCH_PROGS) $(if $(filter release,$(VARIANT)),$(BARE_SO))
 ifneq ($(CORE_OBJS),)
 TEST_PROGS += $(EXAMPLE_PROGS)
 endif

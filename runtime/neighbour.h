@@ -18,6 +18,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "util.h"
+
 #define XM_NEIGHBOUR_FEW 4u	/* fetches of the thread, within which a neighbour is asked for */
 #define XM_NEIGHBOUR_ENOUGH 32u /* that were left out, before anything is concluded; at twice as many half of it is forgotten */
 #define XM_NEIGHBOUR_SAMPLE 16u /* one in so many is left out while others come along */
@@ -39,7 +41,7 @@ static inline bool xm_neighbour_asked(struct xm_neighbour *n, uint64_t page)
 		if (n->wanted[i] != page || !page)
 			continue;
 		n->wanted[i] = 0;
-		n->asked++;
+		n->asked = xm_min(n->asked + 1, n->left_out); /* that half of it was forgotten may have come between */
 		return true;
 	}
 	return false;

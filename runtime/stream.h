@@ -118,7 +118,7 @@ static inline void xm_streams_forked(struct xm_streams *set)
 {
 	set->busy = 0;
 	for (int i = 0; i < XM_STREAM_WAYS; i++)
-		set->way[i].run_pages = set->way[i].run_last = 0;
+		set->way[i].run_pages = set->way[i].run_last = set->way[i].neighbours = 0;
 }
 
 /* How the program says that it reads there (pattern.h). */

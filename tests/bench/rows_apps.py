@@ -13,6 +13,7 @@ import lib_programs
 import lib_xmem as x
 
 SHARES = (50,) if SMALL else (50, 25)
+BARE = os.path.join(build, "tests/bench/bare_preload.so")
 REDIS_LOAD = os.path.join(build, "tests/bench/redis_load")
 
 
@@ -131,12 +132,22 @@ def prepared(kind):
     return job, p.figures(ordinary.out)["same"]
 
 
-def runs_of(a, job, same):
-    """{(side, share): [figures]}; the ordinary runs are ("local", 100). All in turn."""
+def bare_run(job, share):
+    """The same, paged by the least that can do it in fault mode `thread` (bare_preload.c), with as many frames and no limit.
+    Its allocator keeps what it has: the pager knows no addresses that were given back."""
+    env = dict(LD_PRELOAD=BARE, BARE_LOCAL=str(job.set_bytes * share // 100),
+               MALLOC_CONF="dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:never")
+    return job.figures(x.run_in(None, job.argv, env=env, **job.how)[0])
+
+
+def runs_of(a, job, same, floor):
+    """{(side, share): [figures]}; the ordinary runs are ("local", 100). All in turn. floor: with the side "bare"."""
     runs = {("local", 100): []}
     for _ in range(ROUNDS):
         runs["local", 100].append(a.local(job))
         for share in SHARES:
+            if floor:
+                runs.setdefault(("bare", share), []).append(bare_run(job, share))
             for side in a.sides():
                 got = a.run(side, job, share)
                 if got and got["same"] != same:
@@ -165,6 +176,9 @@ def part_line(a, name, runs, cost, limit, unit):
             lines.append(info(f"{name} at {share} % local: slowdown, not compared", ours, "x", floor=f"{note}; {why}"))
             continue
         theirs = slowdown(runs, "zram", share, cost)
+        if ("bare", share) in runs:
+            least = slowdown(runs, "bare", share, cost)
+            note += f", the least pager of mode thread {least:.2f} ({digits((least - 1) / max(theirs - 1, 0.01))} x zram's)"
         goal = f"{name} at {share} % local: slowdown above 1.0 <= {limit} x zram's"
         lines.append(result(goal, [(ours - 1) / max(theirs - 1, 0.01)], limit, floor=f"{note}, zram {theirs:.2f}",
                             program=name, share=share, slowdown={"xmem": ours, "zram": theirs},
@@ -176,7 +190,7 @@ def app_row(kind, limit):
     a = arena()
     a.killed()
     job, same = prepared(kind)
-    runs = runs_of(a, job, same)
+    runs = runs_of(a, job, same, kind is Redis)
     name = kind.name.split("_")[1]
     if kind is Redis:
         words = {"get": "redis GET uniform", "mixed": "redis half SET", "zipf": "redis GET zipf"}
