@@ -499,7 +499,7 @@ static void stream_find(struct xm_runtime *rt, uint64_t page, uint32_t tid, bool
 }
 
 /* n pages of the batch are being prefetched, w->mark[] of all `total` tells how. */
-static void stream_began(struct xm_runtime *rt, struct xm_worker *w, struct streaming *st, uint64_t page, int n, int total)
+static void stream_began(struct xm_runtime *rt, struct xm_worker *w, struct streaming *st, int n, int total)
 {
 	const struct xm_stream_advice *a = &st->advice;
 	int protected = 0, behind = 0;
@@ -515,7 +515,7 @@ static void stream_began(struct xm_runtime *rt, struct xm_worker *w, struct stre
 		return;
 	for (int i = 0; i < total; i++)
 		*(a->leave != a->from && (w->page[i] > a->leave) == (a->stride > 0) ? &behind : &protected) += w->mark[i];
-	xm_stream_began(st->stream, page, a, n, protected, behind);
+	xm_stream_began(st->set, st->stream, a, n, protected, behind);
 	xm_streams_put(st->set);
 }
 
@@ -546,7 +546,7 @@ static void fetch_ahead(struct xm_runtime *rt, struct xm_worker *w, struct strea
 	n = lock_advised(rt, w, 0, a);
 	if (n)
 		mark_prefetched(rt, w, n, w->page[0], a->writable);
-	stream_began(rt, w, st, page, n, n);
+	stream_began(rt, w, st, n, n);
 	xm_frame_charge(rt, (uint64_t)n); /* there was room */
 	if (n)
 		fetch_and_settle(rt, w, n, -1);
@@ -575,10 +575,10 @@ static void fault_fetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	demand = mark_prefetched(rt, w, n, page, a->writable);
 	/* written now, or soon by all experience: dirty at once */
 	w->mark[demand] = (rt->features & XM_FEAT_WP) && !write && !swap && !xm_track_writable(rt, page);
-	if (a->neighbour)
-		w->mark[n - 1] = w->mark[demand]; /* as one of them is used the other is */
+	if (a->neighbour && n > 1) /* which may not be touched at all: a write of the page says nothing of it */
+		w->mark[1] = (rt->features & XM_FEAT_WP) && !xm_track_writable(rt, page + 1);
 	if (!a->ahead)
-		stream_began(rt, w, &st, page, n - 1, n);
+		stream_began(rt, w, &st, n - 1, n);
 	xm_frame_charge(rt, (uint64_t)(n - 1)); /* there was room for those */
 	xm_stat_add(rt, faults_fetch, 1);
 	came = fetch_and_settle(rt, w, n, demand);

@@ -22,25 +22,31 @@
 
 #define XM_NEIGHBOUR_FEW 4u	/* fetches of the thread, within which a neighbour is asked for */
 #define XM_NEIGHBOUR_ENOUGH 32u /* that were left out, before anything is concluded; at twice as many half of it is forgotten */
-#define XM_NEIGHBOUR_SAMPLE 16u /* one in so many is left out while others come along */
+#define XM_NEIGHBOUR_SAMPLE 16u /* one in so many is left out while others come along, at random: programs have periods */
 
 /* All zeros before the first use. */
 struct xm_neighbour {
-	uint64_t wanted[XM_NEIGHBOUR_FEW]; /* the neighbours that were left out last; 0: none, or it was asked for */
+	struct {
+		uint64_t page;	/* that was left out; 0: it was asked for */
+		uint32_t clock; /* at which fetch */
+	} wanted[XM_NEIGHBOUR_FEW];
 	uint32_t left_out, asked;
-	uint32_t turn;	/* in wanted[] */
-	uint32_t since; /* came along since one was left out */
+	uint32_t came;	 /* along, and are not judged yet */
 	uint32_t credit; /* the part of a touched one that is not told yet, in 1 / left_out */
+	uint32_t until;	 /* so many come along before the next is left out */
+	uint32_t random;
+	uint32_t clock; /* fetches of the thread */
 	bool pays;
 };
 
-/* One that was left out is fetched: page is the second part of what began before it. */
+/* Page is fetched. True: it is one that was left out, the second part of what began before it. */
 static inline bool xm_neighbour_asked(struct xm_neighbour *n, uint64_t page)
 {
+	n->clock++;
 	for (unsigned i = 0; i < XM_NEIGHBOUR_FEW; i++) {
-		if (n->wanted[i] != page || !page)
+		if (n->wanted[i].page != page || !page || n->clock - n->wanted[i].clock > XM_NEIGHBOUR_FEW)
 			continue;
-		n->wanted[i] = 0;
+		n->wanted[i].page = 0;
 		n->asked = xm_min(n->asked + 1, n->left_out); /* that half of it was forgotten may have come between */
 		return true;
 	}
@@ -49,8 +55,12 @@ static inline bool xm_neighbour_asked(struct xm_neighbour *n, uint64_t page)
 
 static inline void xm_neighbour_leave(struct xm_neighbour *n, uint64_t page)
 {
-	n->wanted[n->turn++ % XM_NEIGHBOUR_FEW] = page + 1;
-	n->since = 0;
+	unsigned i = n->clock % XM_NEIGHBOUR_FEW; /* what is there is too old */
+
+	n->wanted[i].page = page + 1;
+	n->wanted[i].clock = n->clock;
+	n->random = n->random * 1664525 + 1013904223; /* Knuth and Lewis, as in Numerical Recipes */
+	n->until = (n->random >> 16) % (2 * XM_NEIGHBOUR_SAMPLE - 1);
 	if (++n->left_out == 2 * XM_NEIGHBOUR_ENOUGH) {
 		n->left_out /= 2;
 		n->asked /= 2;
@@ -62,20 +72,26 @@ static inline void xm_neighbour_leave(struct xm_neighbour *n, uint64_t page)
 /* Page is fetched, nothing else along, and its neighbour is on an appliance: whether that had better come, too. */
 static inline bool xm_neighbour_comes(struct xm_neighbour *n, uint64_t page)
 {
-	if (n->pays && ++n->since < XM_NEIGHBOUR_SAMPLE)
+	if (n->pays && n->until) {
+		n->until--;
 		return true;
+	}
 	xm_neighbour_leave(n, page);
 	return false;
 }
 
-/* Whether one that came along is to be counted as touched. */
-static inline bool xm_neighbour_judge(struct xm_neighbour *n)
+/* Of those that came, so many are to be counted as touched. */
+static inline uint32_t xm_neighbour_judge(struct xm_neighbour *n)
 {
-	n->credit += n->asked;
-	if (n->credit < n->left_out)
-		return false;
-	n->credit -= n->left_out;
-	return true;
+	uint32_t touched = 0;
+
+	for (; n->came; n->came--) {
+		n->credit += n->asked;
+		touched += n->credit >= n->left_out;
+		if (n->credit >= n->left_out)
+			n->credit -= n->left_out;
+	}
+	return touched;
 }
 
 #endif

@@ -128,13 +128,6 @@ static void place(const struct xm_stream *s, uint64_t page, bool marked, struct 
 	a->leave = a->from;
 }
 
-/* Those of the fetch before. */
-static void judge_neighbours(struct xm_streams *set, struct xm_stream_judged *judged)
-{
-	for (struct xm_stream *s = set->last; s && s->neighbours; s->neighbours--)
-		*(xm_neighbour_judge(&set->neighbour) ? &judged->hit : &judged->waste) += 1;
-}
-
 /* Where the policy advises nothing: what the program says, else the page's neighbour, if that is not the second of the two by
  * itself. Nothing at all where it says that it has no order. */
 static void guess(struct xm_streams *set, const struct xm_prefetch_ops *ops, const struct xm_stream_fault *f,
@@ -163,9 +156,13 @@ struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefet
 {
 	struct xm_stream *s = find(set, f->page);
 	struct xm_prefetch_advice a;
+	uint32_t came_to_use;
 	bool marked = false;
 
-	judge_neighbours(set, judged);
+	judged->waste += set->neighbour.came;
+	came_to_use = xm_neighbour_judge(&set->neighbour);
+	judged->waste -= came_to_use;
+	judged->hit += came_to_use;
 	if (s) {
 		marked = is_mark(s, f->page);
 		judge(s, ops, f->page, judged);
@@ -178,7 +175,7 @@ struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefet
 	s->used = ++set->clock;
 	s->fetches++;
 	set->last = s;
-	*advice = (struct xm_stream_advice){ .stride = a.stride ? a.stride : 1, .count = a.count, .stamp = s->used };
+	*advice = (struct xm_stream_advice){ .stride = a.stride ? a.stride : 1, .count = a.count, .page = f->page, .stamp = s->used };
 	place(s, f->page, marked, advice);
 	advice->writable = advice->count > 0 && writes(s, marked, f->write);
 	advice->written = s->run_writes;
@@ -186,11 +183,13 @@ struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefet
 	return s;
 }
 
-void xm_stream_began(struct xm_stream *s, uint64_t page, const struct xm_stream_advice *advice, int pages, int protected,
+void xm_stream_began(struct xm_streams *set, struct xm_stream *s, const struct xm_stream_advice *advice, int pages, int protected,
 		     int behind)
 {
+	uint64_t page = advice->page;
+
 	if (advice->neighbour) {
-		s->neighbours += (uint32_t)pages;
+		set->neighbour.came += (uint32_t)pages;
 		pages = 0;
 	}
 	if (s->used != advice->stamp) {

@@ -45,7 +45,6 @@ struct xm_stream {
 	uint32_t run_protected, run_behind, run_writes;
 	bool run_writable;	/* it came in writable and dirty, but for one page to see by */
 	bool guess;		/* the policy has not advised the run, and is told of its pages when it was used */
-	uint32_t neighbours;	/* so many came, and are not judged yet; not in run_pages */
 	uint32_t fetches;	/* 0: unused */
 	uint32_t used;		/* the set's clock at the last of them */
 	uint64_t prefetch[512 / 8];
@@ -75,7 +74,8 @@ struct xm_stream_advice {
 	bool writable;	/* had better come in so */
 	bool guess;	/* not the policy's: ... */
 	bool neighbour;	/* ... of neighbour.h: comes in as the page does */
-	uint64_t from;	/* the page, or where that run ends */
+	uint64_t page;	/* the demanded one */
+	uint64_t from;	/* that, or where the run behind which these are ends */
 	uint64_t leave; /* the mark; `from`: none */
 	uint32_t stamp; /* of the fetch: by it is known that the stream is still the same, and */
 	uint32_t written; /* what had been counted then */
@@ -118,7 +118,8 @@ static inline void xm_streams_forked(struct xm_streams *set)
 {
 	set->busy = 0;
 	for (int i = 0; i < XM_STREAM_WAYS; i++)
-		set->way[i].run_pages = set->way[i].run_last = set->way[i].neighbours = 0;
+		set->way[i].run_pages = set->way[i].run_last = 0;
+	set->neighbour.came = 0;
 }
 
 /* How the program says that it reads there (pattern.h). */
@@ -137,7 +138,7 @@ struct xm_stream *xm_stream_fetch(struct xm_streams *set, const struct xm_prefet
 
 /* What is fetched now, as far as count says: so many pages that were not there, the demanded one not counted; so many, with
  * it, come in write-protected, up to the mark and behind it. The set may have been let go of since the fetch. */
-void xm_stream_began(struct xm_stream *s, uint64_t page, const struct xm_stream_advice *advice, int pages, int protected,
+void xm_stream_began(struct xm_streams *set, struct xm_stream *s, const struct xm_stream_advice *advice, int pages, int protected,
 		     int behind);
 
 /* The n pages around page, which came in write-protected, are written, or expected to be. */

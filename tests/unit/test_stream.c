@@ -55,11 +55,11 @@ static struct xm_stream_advice fetch(uint64_t page, int64_t step, bool write)
 		assert_true(xm_stream_marks(&a, a.count / XM_STREAM_MARK));
 	pages = a.count - (a.leave != a.from);
 	if (a.leave == a.from) /* no mark */
-		xm_stream_began(s, page, &a, pages, a.writable ? 1 : pages + !write, 0);
+		xm_stream_began(&set, s, &a, pages, a.writable ? 1 : pages + !write, 0);
 	else if (a.writable)
-		xm_stream_began(s, page, &a, pages, 0, 1);
+		xm_stream_began(&set, s, &a, pages, 0, 1);
 	else
-		xm_stream_began(s, page, &a, pages, a.count / XM_STREAM_MARK - 1 + (!a.ahead && !write),
+		xm_stream_began(&set, s, &a, pages, a.count / XM_STREAM_MARK - 1 + (!a.ahead && !write),
 				a.count - a.count / XM_STREAM_MARK);
 	faults++;
 	fetched += (uint64_t)pages;
@@ -200,9 +200,9 @@ static void test_run_when_not_recorded_then_sound(void **unused)
 	s = stream_of(page, false, &a);
 	next = s->run_next;
 	assert_ptr_equal(stream_of(page + 1, false, &other), s);
-	xm_stream_began(s, page, &a, 63, 32, 32);
+	xm_stream_began(&set, s, &a, 63, 32, 32);
 	assert_int_equal(s->run_next, next);
-	xm_stream_began(s, page + 1, &other, 0, 1, 0);
+	xm_stream_began(&set, s, &other, 0, 1, 0);
 	assert_true(judged.hit + judged.waste <= fetched);
 }
 
@@ -236,7 +236,7 @@ static void test_writes_when_while_fetching_ahead_then_counted(void **unused)
 	assert_false(a.writable);
 	xm_stream_wrote(&set, page + 1, 40);
 	assert_true(xm_stream_marks(&a, 16));
-	xm_stream_began(s, page, &a, 63, 15, 48);
+	xm_stream_began(&set, s, &a, 63, 15, 48);
 	assert_int_equal(s->run_writes, 40);
 	stream_of(a.leave, true, &next);
 	assert_true(next.ahead);
@@ -254,8 +254,8 @@ static void test_reader_when_faster_than_the_fetch_ahead_then_sound(void **unuse
 	end = s->run_next;
 	assert_ptr_equal(stream_of(end, false, &own), s);
 	assert_false(own.ahead);
-	xm_stream_began(s, end, &own, 30, 31, 0);
-	xm_stream_began(s, page, &a, 33, 33, 0);
+	xm_stream_began(&set, s, &own, 30, 31, 0);
+	xm_stream_began(&set, s, &a, 33, 33, 0);
 	fetched += 63;
 	assert_int_equal(s->run_pages, 63);
 	assert_int_equal(s->run_first, end);
@@ -424,7 +424,7 @@ static void test_records_when_beside_a_reader_then_nothing_in_vain(void **unused
 		struct xm_stream *s = stream_of(page, false, &a);
 		uint64_t record = random_page();
 
-		xm_stream_began(s, page, &a, 2, 3, 0); /* two of the 64 were not there */
+		xm_stream_began(&set, s, &a, 2, 3, 0); /* two of the 64 were not there */
 		page += (uint64_t)a.count + 1;
 		fetched += 2;
 		if (fetch(record, 0, false).count == 1)
@@ -445,7 +445,7 @@ static uint64_t read_advised(enum xm_pattern pattern, uint64_t pages)
 		struct xm_stream_advice a;
 		struct xm_stream *s = xm_stream_fetch(&set, ops, &f, &a, &judged);
 
-		xm_stream_began(s, page, &a, a.count, a.count + 1, 0);
+		xm_stream_began(&set, s, &a, a.count, a.count + 1, 0);
 		faults++;
 		fetched += (uint64_t)a.count;
 		page += (uint64_t)a.count + 1;
@@ -496,7 +496,7 @@ static uint64_t read_records(int n, int pages, int there)
 			struct xm_stream_advice a;
 			struct xm_stream *s = xm_stream_fetch(&set, ops, &f, &a, &judged);
 
-			xm_stream_began(s, f.page, &a, a.count, a.count + 1, 0);
+			xm_stream_began(&set, s, &a, a.count, a.count + 1, 0);
 			faults++;
 			fetched += (uint64_t)a.count;
 			k += a.count;
@@ -539,6 +539,26 @@ static void test_records_when_they_become_short_then_their_neighbours_stay(void 
 	for (int i = 0; i < 20; i++)
 		read_records(16, 2, 0);
 	assert_in_range(read_records(1000, 2, 0), 1000, 1000 + 1000 / 8);
+}
+
+/* An index page that stands alone, then a record of two, always in turn: half of what comes is for nothing, and is said to be. */
+static void test_records_when_in_a_period_then_samples_have_none(void **unused)
+{
+	begin("majority");
+	for (int i = 0; i < 20000; i++) {
+		fetch(random_page(), 0, false);
+		read_records(1, 2, 0);
+	}
+	if (fetched) /* half of the samples decide it, as it happens */
+		assert_in_range(judged.hit * 100 / fetched, 40, 65);
+	begin("majority");
+	read_records(100, 2, 0);
+	for (int i = 0; i < 20000; i++) {
+		for (int k = 0; k < 3; k++)
+			fetch(random_page(), 0, false);
+		read_records(1, 2, 0);
+	}
+	assert_in_range(fetched, 100, 4000); /* a quarter pays nothing */
 }
 
 /* A neighbour that is in memory says nothing of those that are not. */
@@ -617,6 +637,7 @@ int main(void)
 		cmocka_unit_test(test_advice_when_random_then_nothing_ahead),
 		cmocka_unit_test(test_records_when_of_two_pages_then_both_come),
 		cmocka_unit_test(test_records_when_they_become_short_then_their_neighbours_stay),
+		cmocka_unit_test(test_records_when_in_a_period_then_samples_have_none),
 		cmocka_unit_test(test_records_when_the_neighbour_is_there_then_nothing_comes),
 		cmocka_unit_test(test_records_when_longer_then_followed),
 		cmocka_unit_test(test_reader_when_touched_near_then_keeps_its_window),
