@@ -287,8 +287,9 @@ static void test_budget_when_four_times_as_much_is_written_then_kept(void **stat
 	for (int round = 0; round < 3; round++)
 		test_fill(p, pages, 6);
 	s = stats();
-	/* what two handlers have in hand when they find the budget used up */
-	assert_true(s.resident_bytes_max <= BUDGET + 2 * 64 * PAGE);
+	/* what two handlers have in hand when they find the budget used up, and the reserve, by which faults may exceed it where
+	 * nothing can leave at once: whoever evicts has lost its processor, with a window in hand */
+	assert_in_range(s.resident_bytes_max, 0, BUDGET + BUDGET / 16 + 2 * 65 * PAGE);
 	assert_true(s.resident_bytes <= s.resident_bytes_max);
 }
 
