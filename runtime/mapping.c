@@ -141,8 +141,12 @@ uint64_t xm_map_pages_with(struct xm_runtime *rt, uint64_t start, uint64_t end, 
 	return bytes >> XM_PAGE_SHIFT;
 }
 
-void xm_pattern_set(struct xm_runtime *rt, uint64_t start, uint64_t end, enum xm_pattern pattern)
+/* [start, end) now has these flags. Without memory for the map advice is none: it never fails. */
+static void set_pattern(struct xm_runtime *rt, uint64_t start, uint64_t end, uint64_t flags)
 {
+	const enum xm_pattern pattern = flags & XM_MAP_RANDOM	  ? XM_PATTERN_RANDOM :
+					flags & XM_MAP_SEQUENTIAL ? XM_PATTERN_SEQUENTIAL :
+								    XM_PATTERN_NONE;
 	const uint64_t part = XM_PAGE_SIZE << XM_TOUCH_SHIFT;
 	uint8_t *map = rt->patterns;
 
@@ -159,14 +163,6 @@ void xm_pattern_set(struct xm_runtime *rt, uint64_t start, uint64_t end, enum xm
 			__atomic_store_n(&map[start], (uint8_t)pattern, __ATOMIC_RELAXED);
 }
 
-static void set_pattern_of(struct xm_runtime *rt, uint64_t start, uint64_t end, uint64_t flags)
-{
-	xm_pattern_set(rt, start, end,
-		       flags & XM_MAP_RANDOM	 ? XM_PATTERN_RANDOM :
-		       flags & XM_MAP_SEQUENTIAL ? XM_PATTERN_SEQUENTIAL :
-						   XM_PATTERN_NONE);
-}
-
 void xm_map_set_flags(struct xm_runtime *rt, uint64_t addr, uint64_t end, uint64_t set, uint64_t clear)
 {
 	while (addr < end) {
@@ -180,7 +176,7 @@ void xm_map_set_flags(struct xm_runtime *rt, uint64_t addr, uint64_t end, uint64
 		value[0] = xm_value(xm_value_prot(r->value[0]), (xm_value_flags(r->value[0]) | set) & ~clear);
 		value[1] = r->value[1];
 		xm_rangemap_set(&rt->maps, from, to, value);
-		set_pattern_of(rt, from, to, xm_value_flags(value[0]));
+		set_pattern(rt, from, to, xm_value_flags(value[0]));
 		addr = to;
 	}
 }
@@ -214,7 +210,7 @@ int xm_map_put(struct xm_runtime *rt, uint64_t addr, uint64_t len, int prot, uin
 		return rc == -ENOMEM ? -ENOMEM : -EINVAL;
 	}
 	xm_rangemap_set(&rt->maps, addr, addr + len, value);
-	set_pattern_of(rt, addr, addr + len, flags);
+	set_pattern(rt, addr, addr + len, flags);
 	xm_map_count(rt, (int64_t)(len >> XM_PAGE_SHIFT));
 	return 0;
 }

@@ -21,7 +21,4 @@ static inline enum xm_pattern xm_pattern_of(struct xm_runtime *rt, uint64_t page
 	return map ? (enum xm_pattern)xm_load_relaxed(&map[page >> XM_TOUCH_SHIFT]) : XM_PATTERN_NONE;
 }
 
-/* [start, end), addresses in the range, is now used so. Without memory for the map advice is none: it never fails. */
-void xm_pattern_set(struct xm_runtime *rt, uint64_t start, uint64_t end, enum xm_pattern pattern);
-
 #endif

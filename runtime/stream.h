@@ -73,7 +73,7 @@ struct xm_stream_advice {
 	bool ahead;	/* behind the run that is there, and so after the page, for which somebody waits */
 	bool writable;	/* had better come in so */
 	bool guess;	/* not the policy's: ... */
-	bool neighbour;	/* ... of neighbour.h: comes in as the page does */
+	bool neighbour;	/* ... but of neighbour.h */
 	uint64_t page;	/* the demanded one */
 	uint64_t from;	/* that, or where the run behind which these are ends */
 	uint64_t leave; /* the mark; `from`: none */
