@@ -25,6 +25,9 @@ BASE_LIBS := -lxxhash -linih
 $(PRELOAD_OWN_OBJS): EXTRA_CFLAGS := -fno-builtin-malloc -fno-builtin-calloc -fno-builtin-realloc \
 	-fno-builtin-free
 
+# runs while the program's vector registers are live
+$(B)/obj/runtime/preload_trap_done.o: EXTRA_CFLAGS += -mgeneral-regs-only
+
 $(B)/obj/%.o: %.c Makefile mk/flags.mk
 	$(call say,CC,$<)
 	@mkdir -p $(@D)

@@ -261,13 +261,28 @@ int xm_map_mincore(void *at, size_t len, unsigned char *vec)
 
 /* ---- pages that stay ------------------------------------------------------------------------------------------ */
 
+/* Where the kernel does not wait for pages: one by one; writable, whatever the mapping's protection says. */
+static int populate_here(struct xm_runtime *rt, uint64_t addr, uint64_t len)
+{
+	uint32_t tid = (uint32_t)xm_sys_gettid();
+
+	for (uint64_t end = addr + len; addr < end; addr += XM_PAGE_SIZE) {
+		if (!xm_fault_hold(rt, addr, XM_PAGE_SIZE, true, tid))
+			return -EFAULT;
+		xm_fault_release(&rt->pt[xm_page_of((void *)addr)]);
+	}
+	return 0;
+}
+
 int xm_map_populate(struct xm_runtime *rt, uint64_t addr, uint64_t len)
 {
-	int rc = xm_sys_madvise((void *)addr, len, MADV_POPULATE_WRITE);
+	int rc;
 
+	if (rt->by_signal)
+		return populate_here(rt, addr, len);
+	rc = xm_sys_madvise((void *)addr, len, MADV_POPULATE_WRITE);
 	if (rc == -EINVAL || rc == -EFAULT || rc == -EACCES) /* not writable, or a kernel before 5.14 */
 		rc = xm_sys_madvise((void *)addr, len, MADV_POPULATE_READ);
-	(void)rt;
 	return rc;
 }
 

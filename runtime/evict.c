@@ -28,6 +28,7 @@
 #define MADV_DONTNEED_LOCKED 24
 #endif
 #define IOV_CHUNK 64
+#define GAP_PAGES 256 /* locked for one call */
 #define JOIN_PAGES 64 /* a window: what lies between two pages is looked at no further */
 
 /* What becomes of a page of the batch. */
@@ -101,16 +102,66 @@ static bool harmless_gap(struct xm_runtime *rt, uint64_t from, uint64_t to)
 	return true;
 }
 
-/* Index of the last dirty page that one call protects together with the dirty page i. */
-static int protect_run(struct xm_runtime *rt, const struct xm_worker *w, int i, int n)
-{
-	int last = i;
+/* What lies between two pages of a batch and is locked while one call protects them all, for fault mode signal: the kernel's own
+ * writes do not wait there. So nothing of it may come in, be made writable, or be handed to a call meanwhile. */
+struct gap {
+	uint64_t page[GAP_PAGES];
+	xm_pte word[GAP_PAGES];
+	int n;
+};
 
-	for (int k = i + 1; k < n && (w->page[k] == w->page[k - 1] + 1 ||
-				      harmless_gap(rt, w->page[k - 1], w->page[k]));
-	     k++)
-		if (w->mark[k] == FATE_DIRTY)
+static void unlock_gap(struct xm_runtime *rt, struct gap *g, int from)
+{
+	for (int i = from; i < g->n; i++)
+		xm_page_settle(rt, g->page[i], g->word[i]);
+	g->n = from;
+}
+
+static bool lock_gap_page(struct xm_runtime *rt, uint64_t page, struct gap *g)
+{
+	xm_pte *p = xm_pte_touch(rt, page);
+	xm_pte seen = xm_pg_load(p);
+	enum xm_page_state state = xm_pg_state(seen), busy = state == XM_PG_RESIDENT ? XM_PG_EVICTING : XM_PG_FETCHING;
+
+	if (g->n == GAP_PAGES || (seen & (XM_PG_HOLD_MASK | XM_PG_PINNED)) ||
+	    (state != XM_PG_EMPTY && state != XM_PG_REMOTE && (state != XM_PG_RESIDENT || xm_pg_unsaved(seen))) ||
+	    !xm_pg_cas(p, &seen, xm_pg_with_state(seen, busy)))
+		return false;
+	g->page[g->n] = page;
+	g->word[g->n++] = seen & ~XM_PG_WAITER;
+	return true;
+}
+
+/* All between two pages of the batch, or nothing. */
+static bool lock_gap(struct xm_runtime *rt, uint64_t from, uint64_t to, struct gap *g)
+{
+	int before = g->n;
+
+	for (uint64_t page = from + 1; page < to; page++)
+		if (to - from > JOIN_PAGES || !lock_gap_page(rt, page, g)) {
+			unlock_gap(rt, g, before);
+			return false;
+		}
+	return true;
+}
+
+/* Index of the last dirty page that one call protects together with the dirty page i. g: NULL, or what was locked for it. */
+static int protect_run(struct xm_runtime *rt, const struct xm_worker *w, int i, int n, struct gap *g)
+{
+	int last = i, locked = 0;
+
+	for (int k = i + 1; k < n; k++) {
+		uint64_t from = w->page[k - 1], to = w->page[k];
+
+		if (to != from + 1 && !(g ? lock_gap(rt, from, to, g) : harmless_gap(rt, from, to)))
+			break;
+		if (w->mark[k] == FATE_DIRTY) {
 			last = k;
+			locked = g ? g->n : 0;
+		}
+	}
+	if (g)
+		unlock_gap(rt, g, locked); /* behind the last one */
 	return last;
 }
 
@@ -120,14 +171,26 @@ static bool protect(struct xm_runtime *rt, uint64_t first, uint64_t last)
 	return xm_uffd_writeprotect(rt->uffd, xm_page_addr(first), (last - first + 1) * XM_PAGE_SIZE, true) == 0;
 }
 
+/* One call for the dirty pages from i to the last that it can reach. */
+static bool protect_with_gaps(struct xm_runtime *rt, struct xm_worker *w, int i, int n, int *last)
+{
+	struct gap gap;
+	bool done;
+
+	gap.n = 0;
+	*last = protect_run(rt, w, i, n, rt->by_signal ? &gap : NULL);
+	done = protect(rt, w->page[i], w->page[*last]);
+	unlock_gap(rt, &gap, 0);
+	return done;
+}
+
 static void protect_dirty(struct xm_runtime *rt, struct xm_worker *w, int n)
 {
 	for (int i = 0, last; i < n; i = last + 1) {
 		last = i;
 		if (w->mark[i] != FATE_DIRTY)
 			continue;
-		last = protect_run(rt, w, i, n);
-		if (protect(rt, w->page[i], w->page[last]))
+		if (protect_with_gaps(rt, w, i, n, &last))
 			continue;
 		/* across a border of mappings (before Linux 6.3), or unmapped behind our back: that is left to whoever did it */
 		for (int k = i; k <= last; k++)
@@ -144,6 +207,9 @@ static void copy_hard_page(struct xm_runtime *rt, struct xm_worker *w, int i)
 	long rc;
 
 	w->copy[i] = stage(w, i);
+	/* no handler will find that a raw system call has dropped it: it is zeros then, protected until it leaves (fault.c) */
+	if (rt->by_signal)
+		xm_uffd_copy(rt->uffd, addr, rt->zeros, XM_PAGE_SIZE, (rt->features & XM_FEAT_WP) != 0);
 	rc = xm_sys6(SYS_pread64, rt->mem_fd, (long)w->copy[i], XM_PAGE_SIZE, (long)addr, 0, 0);
 	xm_stat_add(rt, evict_calls, 1);
 	if (rc != (long)XM_PAGE_SIZE)

@@ -33,7 +33,7 @@
 #include "util.h"
 
 #define XM_FAM_MAGIC 0x796c696d61666d78ull /* "xmfamily" */
-#define XM_FAM_VERSION 2
+#define XM_FAM_VERSION 3
 
 /* thread sanitizer leaves mappings 1.5 TiB of addresses: a smaller object there */
 #if defined(__SANITIZE_THREAD__)
@@ -75,6 +75,12 @@ enum xm_feature {
 	XM_FEAT_MADVISE_VEC = 1 << 3, /* vectored process_madvise on the own process */
 };
 
+/* Who resolves a fault. */
+enum xm_fault_mode {
+	XM_FAULT_THREAD = 0, /* handler threads, which read messages */
+	XM_FAULT_SIGNAL,     /* the faulting thread, in its signal handler: processes with the preload object only */
+};
+
 /* Set once by whoever creates the family, then read-only. */
 struct xm_family_config {
 	uint64_t budget_bytes;	  /* --local */
@@ -86,6 +92,7 @@ struct xm_family_config {
 	uint32_t verify;	  /* 1: checksum every page also where the link is direct */
 	uint32_t handlers;	  /* fault handler threads per process, at least 2; 0: 2, and fetchers as needed */
 	uint32_t log_level;	  /* enum xm_log_level */
+	uint32_t fault_mode;	  /* enum xm_fault_mode */
 	char evict[16], prefetch[16];
 	char inject[160]; /* specification for the inject decorator; "": none */
 	uint32_t appliances;
@@ -106,6 +113,8 @@ struct xm_proc_stats {
 	uint64_t faults_write;	  /* write to a write-protected clean page */
 	uint64_t faults_wait;	  /* page was busy: waited for another thread */
 	uint64_t faults_spurious; /* already resolved */
+	uint64_t faults_by_signal; /* of all: resolved by the faulting thread (fault mode signal) */
+	uint64_t calls_trapped;	  /* system calls that the filter found to point into external memory */
 	uint64_t faults_bad;	  /* on a range that is not present */
 	uint64_t faults_lost;	  /* answered with SIGBUS: the only copy is gone */
 	uint64_t faults_handed;	  /* by a handler to a fetcher: no other handler would have read messages meanwhile */
@@ -281,6 +290,7 @@ struct xm_keeper_reply {
 
 /* name and token as in XMEM_FAMILY: "@xmem-<pid>-<random>:<32 hex digits>" */
 #define XM_ENV_FAMILY "XMEM_FAMILY"
+#define XM_ENV_FAULT "XMEM_FAULT"   /* "signal": what the family's fault_mode says, for who has not joined it */
 #define XM_ENV_STRICT "XMEM_STRICT" /* set: a process that cannot be covered ends with 125 */
 
 /* ---- functions ---------------------------------------------------------------------------------------- */

@@ -111,6 +111,8 @@ static int64_t install(struct xm_runtime *rt, struct xm_worker *w, uint64_t page
 		rc = xm_uffd_copy(rt->uffd, addr, src, len, wp);
 	else
 		rc = xm_uffd_zero(rt->uffd, addr, len);
+	if (w->spent.page - page < n)
+		w->spent.rc = rc;
 	return rc > 0 ? rc / (int64_t)XM_PAGE_SIZE : rc;
 }
 
@@ -742,7 +744,7 @@ enum xm_fault_kind xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, 
 	}
 }
 
-void xm_fault_answer(struct xm_runtime *rt, struct xm_worker *w, const struct xm_message *m)
+enum xm_fault_kind xm_fault_answer(struct xm_runtime *rt, struct xm_worker *w, const struct xm_message *m)
 {
 	enum xm_fault_kind kind;
 	uint64_t ns;
@@ -753,4 +755,5 @@ void xm_fault_answer(struct xm_runtime *rt, struct xm_worker *w, const struct xm
 	ns = (w->spent.until_ns ? w->spent.until_ns : xm_now_ns()) - m->read_ns;
 	XM_PROBE3(fault_end, xm_page_addr(m->page), kind, ns);
 	xm_fault_account(rt, w, kind, ns);
+	return kind;
 }

@@ -53,8 +53,12 @@ static int make_epoll(struct xm_runtime *rt)
 
 int xm_handler_open_fds(struct xm_runtime *rt)
 {
-	bool canary = xm_canary_register(rt);
+	bool canary;
 	int rc;
+
+	if (rt->by_signal) /* nobody reads messages: there are none */
+		return 0;
+	canary = xm_canary_register(rt);
 
 	rt->handlers_block = rt->handlers_pinned && canary && xm_sys3(SYS_fcntl, rt->uffd, F_SETFL, 0) == 0;
 	if (rt->handlers_block)
@@ -213,6 +217,10 @@ void xm_handler_choose(struct xm_runtime *rt)
 	uint32_t n = rt->fam->cfg.handlers ? rt->fam->cfg.handlers : 2;
 	cpu_set_t set;
 
+	rt->handlers_pinned = rt->handlers_grow = false;
+	rt->nhandlers = 0;
+	if (rt->by_signal)
+		return;
 	rt->handlers_grow = !rt->fam->cfg.handlers; /* then there are two, and XM_FETCHERS_MAX may follow */
 	/* never one: a handler that reclaims may need another to answer it (fault.c, BUSY) */
 	rt->nhandlers = (int)xm_min(xm_max(n, 2u), (uint32_t)XM_HANDLERS_MAX);
@@ -241,6 +249,8 @@ void xm_handler_stop(struct xm_runtime *rt)
 	uint64_t one = 1;
 
 	xm_store(&rt->handlers_end, 1);
+	if (rt->by_signal)
+		return;
 	if (rt->handlers_block)
 		while (xm_load(&rt->handlers_live))
 			xm_canary_nudge(rt);

@@ -57,6 +57,7 @@ enum xm_fault_kind {
 struct xm_fault_time {
 	uint64_t page, until_ns;
 	uint64_t wait_ns, fetch_ns;
+	int64_t rc; /* what the kernel said of the page's install, if there was one: pages, or -errno */
 };
 
 /* What one thread needs to move pages; used by one thread at a time. Local memory. */
@@ -114,6 +115,7 @@ struct xm_runtime {
 
 	int uffd, mem_fd;		/* mem_fd: /proc/self/mem, for pages that may not be read */
 	uint32_t features;		/* enum xm_feature in use */
+	bool by_signal;			/* fault mode signal: there are no handlers */
 	uint32_t pins;			/* atomic: the kernel may hold pages of ours */
 	char *move_area;		/* XM_BATCH pages, registered, absent: where MOVE puts victims */
 	char *zeros;			/* XM_BATCH pages of zeros, never written */
@@ -323,10 +325,36 @@ void xm_worker_sort(struct xm_worker *w, int n);
 /* Resolves one fault; w->spent grows. Called by handlers and fetchers; shared by every fault mode. */
 enum xm_fault_kind xm_fault_resolve(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint32_t tid,
 				    bool write, bool wp);
-/* Answers a message, and accounts it. Inside the gate; handlers and fetchers. */
-void xm_fault_answer(struct xm_runtime *rt, struct xm_worker *w, const struct xm_message *m);
+/* Answers a message, and accounts it. Inside the gate; handlers, fetchers, and in fault mode signal the faulting thread. */
+enum xm_fault_kind xm_fault_answer(struct xm_runtime *rt, struct xm_worker *w, const struct xm_message *m);
 /* Fetches pages ahead of use (advice WILLNEED); bounded by free frames. Returns pages fetched. */
 uint64_t xm_fault_prefetch(struct xm_runtime *rt, struct xm_worker *w, uint64_t page, uint64_t n);
+
+/* ---- fault_here.c: fault mode signal ---- */
+/* By a thread that has met an absent or write-protected page, or is about to hand it to the kernel: resolves it, or waits
+ * until who has it in hand is done: the page may have gone again, or not have come: the access decides. 0; -EFAULT: there is
+ * nothing to be had at this address (the page is lost, freed, or memory is not ours). Signals blocked, or nothing of the
+ * runtime held; errno is kept. */
+int xm_fault_here(struct xm_runtime *rt, uint64_t page, uint32_t tid, bool write, bool wp);
+/* Makes [addr, addr + len), which lies in the external range, present (writable where write) and holds the pages, so that the
+ * kernel may access them: no page leaves, or is protected, until xm_fault_release. Pages held from the first on; fewer than
+ * there are (or 0) where a page is not to be had. Nothing waits for another process; errno is kept. */
+uint64_t xm_fault_hold(struct xm_runtime *rt, uint64_t addr, uint64_t len, bool write, uint32_t tid);
+/* The page has as many holds as can be counted: xm_fault_hold ends before it. */
+bool xm_fault_is_full(struct xm_runtime *rt, uint64_t page);
+/* Wakes who sleeps on the page in xm_fault_here. */
+void xm_fault_wake(struct xm_runtime *rt, uint64_t page);
+
+/* One hold less, of a page that may have been unmapped since. No call, no vector registers: for code that runs where the
+ * program's registers are live. */
+static inline void xm_fault_release(xm_pte *p)
+{
+	xm_pte seen = xm_pg_load(p);
+
+	while ((seen & XM_PG_HOLD_MASK) && (seen & XM_PG_HOLD_MASK) != XM_PG_HOLD_MASK &&
+	       !__atomic_compare_exchange_n(p, &seen, seen - XM_PG_HOLD_ONE, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		;
+}
 
 /* ---- handler.c ---- */
 /* How many, and whether each has a processor of its own. */

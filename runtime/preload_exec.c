@@ -21,6 +21,7 @@
 
 #include "log.h"
 #include "runtime/cover.h"
+#include "runtime/preload_signal.h"
 #include "sys.h"
 
 #define PRELOAD_VAR "LD_PRELOAD="
@@ -97,6 +98,38 @@ static char *const *without_preload(char *const envp[], char **out)
 	return out;
 }
 
+/* In fault mode signal: the kernel, or a child with all signals blocked, reads these, and nobody brings them in. */
+static struct xm_call *hold_words(struct xm_call *own, const char *path, char *const argv[], char *const envp[])
+{
+	static const long none[6];
+	struct xm_call *held;
+
+	if (!xm_sig_active())
+		return NULL;
+	held = xm_call_begin(own, SYS_getpid, none);
+	xm_call_hold_string(held, path);
+	xm_call_hold_strings(held, argv);
+	xm_call_hold_strings(held, envp);
+	return held;
+}
+
+/*
+ * A child of posix_spawn has no handler for what the filter traps, and all signals blocked: what it hands to the kernel itself
+ * has to be local. Copies on the caller's stack, where anything is external; what they point to is held, or libc's.
+ */
+#define LOCAL_TEXT(held, s) ((held) && xm_ext_contains(s) ? strcpy(alloca(strlen(s) + 1), (s)) : (s))
+#define LOCAL_LIST(held, list)                                                                                       \
+	((held) && xm_ext_contains(list)                                                                         \
+		 ? (char *const *)memcpy(alloca((count(list) + 1) * sizeof(char *)), (list), (count(list) + 1) * sizeof(char *)) \
+		 : (list))
+#define LOCAL_OBJECT(held, p) ((held) && xm_ext_contains(p) ? memcpy(alloca(sizeof(*(p))), (p), sizeof(*(p))) : (p))
+
+static void let_go(struct xm_call *held)
+{
+	if (held)
+		xm_call_end(held);
+}
+
 /* envp, or a copy of it on the caller's stack */
 #define ENV_FOR(harmful, envp) \
 	((harmful) && (envp) ? without_preload((envp), alloca((count(envp) + 1) * sizeof(char *))) : (envp))
@@ -104,8 +137,11 @@ static char *const *without_preload(char *const envp[], char **out)
 XM_PUBLIC int execve(const char *path, char *const argv[], char *const envp[])
 {
 	bool harmful = look_at_path(path, envp);
+	char *const *env = ENV_FOR(harmful, envp);
 
-	return (int)xm_pre_result(xm_sys3(SYS_execve, (long)path, (long)argv, (long)ENV_FOR(harmful, envp)));
+	if (xm_sig_active())
+		return (int)xm_sig_call(SYS_execve, (long)path, (long)argv, (long)env, 0, 0, 0);
+	return (int)xm_pre_result(xm_sys3(SYS_execve, (long)path, (long)argv, (long)env));
 }
 
 XM_PUBLIC int execv(const char *path, char *const argv[])
@@ -117,8 +153,13 @@ XM_PUBLIC int execvpe(const char *file, char *const argv[], char *const envp[])
 {
 	__typeof__(&execvpe) next = XM_NEXT(execvpe);
 	bool harmful = look(file, envp);
+	struct xm_call own, *held;
+	int r;
 
-	return next(file, argv, ENV_FOR(harmful, envp));
+	held = hold_words(&own, file, argv, envp);
+	r = next(file, argv, ENV_FOR(harmful, envp));
+	let_go(held);
+	return r;
 }
 
 XM_PUBLIC int execvp(const char *file, char *const argv[])
@@ -129,12 +170,17 @@ XM_PUBLIC int execvp(const char *file, char *const argv[])
 XM_PUBLIC int fexecve(int fd, char *const argv[], char *const envp[])
 {
 	__typeof__(&fexecve) next = XM_NEXT(fexecve);
+	struct xm_call own, *held;
 	char path[64];
 	bool harmful;
+	int r;
 
 	xm_snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	harmful = look(path, envp);
-	return next(fd, argv, ENV_FOR(harmful, envp));
+	held = hold_words(&own, NULL, argv, envp);
+	r = next(fd, argv, ENV_FOR(harmful, envp));
+	let_go(held);
+	return r;
 }
 
 XM_PUBLIC int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
@@ -142,8 +188,22 @@ XM_PUBLIC int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_a
 {
 	__typeof__(&posix_spawn) next = XM_NEXT(posix_spawn);
 	bool harmful = look_at_path(path, envp);
+	struct xm_call own, *held;
+	pid_t child;
+	int r;
 
-	return next(pid, path, actions, attr, argv, ENV_FOR(harmful, envp));
+	held = hold_words(&own, path, argv, envp);
+	path = LOCAL_TEXT(held, path);
+	actions = LOCAL_OBJECT(held, actions);
+	attr = LOCAL_OBJECT(held, attr);
+	argv = LOCAL_LIST(held, argv);
+	envp = LOCAL_LIST(held, envp);
+	envp = ENV_FOR(harmful, envp);
+	r = next(pid ? &child : NULL, path, actions, attr, argv, envp); /* it is stored with all signals blocked */
+	let_go(held);
+	if (!r && pid)
+		*pid = child;
+	return r;
 }
 
 XM_PUBLIC int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
@@ -151,8 +211,22 @@ XM_PUBLIC int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_
 {
 	__typeof__(&posix_spawnp) next = XM_NEXT(posix_spawnp);
 	bool harmful = look(file, envp);
+	struct xm_call own, *held;
+	pid_t child;
+	int r;
 
-	return next(pid, file, actions, attr, argv, ENV_FOR(harmful, envp));
+	held = hold_words(&own, file, argv, envp);
+	file = LOCAL_TEXT(held, file);
+	actions = LOCAL_OBJECT(held, actions);
+	attr = LOCAL_OBJECT(held, attr);
+	argv = LOCAL_LIST(held, argv);
+	envp = LOCAL_LIST(held, envp);
+	envp = ENV_FOR(harmful, envp);
+	r = next(pid ? &child : NULL, file, actions, attr, argv, envp); /* it is stored with all signals blocked */
+	let_go(held);
+	if (!r && pid)
+		*pid = child;
+	return r;
 }
 
 /* ---- the variants with a list of arguments -------------------------------------------------------------- */

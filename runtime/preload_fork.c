@@ -17,6 +17,7 @@
  * top are pinned across the fork: the child uses them before its mappings are registered.
  */
 #include "runtime/preload.h"
+#include "runtime/preload_signal.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -121,6 +122,7 @@ void xm_pre_fork_child(void)
 	xm_pre_pid = xm_sys_getpid();
 	xm_fd_gate_forked();
 	xm_pre_threads_after_fork();
+	xm_sig_thread_forked();
 	if (fork_running)
 		xm_fork_child();
 	xm_arena_postfork_child();

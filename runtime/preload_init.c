@@ -22,6 +22,7 @@
 
 #include "log.h"
 #include "runtime/internal.h"
+#include "runtime/preload_signal.h"
 #include "sys.h"
 
 uint32_t xm_pre_state_word;
@@ -173,6 +174,18 @@ bool xm_pre_count(ssize_t bytes)
 	return sum >= XM_PRE_START_BYTES && xm_pre_start();
 }
 
+/* Faults of this family are to be resolved by the faulting thread: each thread needs a stack for that, from its beginning. */
+static void meant_for_signal(void)
+{
+	const char *mode = getenv(XM_ENV_FAULT);
+
+	if (!xm_pre_family[0] || !mode || strcmp(mode, "signal") != 0)
+		return;
+	xm_sig_wanted = true;
+	xm_sig_thread_enter();
+	xm_runtime_by_signal = xm_sig_start;
+}
+
 /*
  * The libraries that the program is linked with have run their constructors before this one, and
  * malloc was called long before; nothing depends on it having run but the decision to start.
@@ -187,5 +200,6 @@ __attribute__((constructor)) static void preload_init(void)
 		xm_snprintf(xm_pre_family, sizeof(xm_pre_family), "%s", getenv(XM_ENV_FAMILY));
 	else
 		xm_store(&xm_pre_state_word, XM_PRE_NATIVE);
+	meant_for_signal();
 	xm_in_runtime--;
 }

@@ -21,6 +21,7 @@
 
 #include "log.h"
 #include "runtime/preload.h"
+#include "runtime/preload_signal.h"
 #include "sys.h"
 
 #define SEGMENTS_MAX 64
@@ -158,7 +159,8 @@ XM_PUBLIC int mincore(void *addr, size_t len, unsigned char *vec)
 	int n;
 
 	if (!xm_pre_touches(addr, len) || is_unaligned(addr))
-		return (int)xm_pre_result(xm_sys3(SYS_mincore, (long)addr, (long)len, (long)vec));
+		return xm_sig_active() ? (int)xm_sig_call(SYS_mincore, (long)addr, (long)len, (long)vec, 0, 0, 0)
+				       : (int)xm_pre_result(xm_sys3(SYS_mincore, (long)addr, (long)len, (long)vec));
 	n = xm_pre_split(addr, len, part);
 	for (int i = 0; i < n && r >= 0; i++) {
 		unsigned char *at = vec + (part[i].addr - (char *)addr) / XM_PAGE_SIZE;

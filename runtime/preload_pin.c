@@ -18,6 +18,8 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "log.h"
+#include "runtime/preload_signal.h"
 #include "sys.h"
 
 #ifndef SO_ZEROCOPY
@@ -154,6 +156,8 @@ XM_PUBLIC int setsockopt(int fd, int level, int option, const void *value, sockl
 XM_PUBLIC ssize_t vmsplice(int fd, const struct iovec *iov, size_t n, unsigned flags)
 {
 	xm_pre_pins_announce("vmsplice");
+	if (xm_sig_active())
+		return xm_sig_call(SYS_vmsplice, fd, (long)iov, (long)n, flags, 0, 0);
 	return XM_NEXT(vmsplice)(fd, iov, n, flags);
 }
 
@@ -187,6 +191,11 @@ int io_submit(void *ctx, long n, void **iocbs)
 	__typeof__(&io_submit) real = XM_NEXT_IN(io_submit, AIO);
 
 	xm_pre_pins_announce("io_submit");
+	if (xm_sig_active()) { /* what it points to is in structures, and libaio makes the call itself */
+		long r = xm_sig_call(SYS_io_submit, (long)ctx, n, (long)iocbs, 0, 0, 0);
+
+		return r < 0 ? -errno : (int)r;
+	}
 	return real ? real(ctx, n, iocbs) : (int)xm_sys3(SYS_io_submit, (long)ctx, n, (long)iocbs);
 }
 
@@ -198,10 +207,24 @@ int io_queue_init(int maxevents, void **ctx)
 	return real ? real(maxevents, ctx) : -ENOSYS;
 }
 
+/* In fault mode signal: the kernel reads a ring that no call shows, and does not wait for the pages that it names. */
+static bool no_rings(void)
+{
+	static uint32_t said;
+
+	if (!xm_sig_active())
+		return false;
+	if (!__atomic_exchange_n(&said, 1, __ATOMIC_RELAXED))
+		xm_warn("process %d: io_uring is refused (ENOSYS) in fault mode signal: run it with --fault thread", xm_sys_getpid());
+	return true;
+}
+
 int io_uring_queue_init(unsigned entries, void *ring, unsigned flags)
 {
 	__typeof__(&io_uring_queue_init) real = XM_NEXT_IN(io_uring_queue_init, URING);
 
+	if (no_rings())
+		return -ENOSYS;
 	xm_pre_pins_announce("io_uring");
 	return real ? real(entries, ring, flags) : -ENOSYS;
 }
@@ -210,6 +233,8 @@ int io_uring_queue_init_params(unsigned entries, void *ring, void *params)
 {
 	__typeof__(&io_uring_queue_init_params) real = XM_NEXT_IN(io_uring_queue_init_params, URING);
 
+	if (no_rings())
+		return -ENOSYS;
 	xm_pre_pins_announce("io_uring");
 	return real ? real(entries, ring, params) : -ENOSYS;
 }
@@ -218,6 +243,8 @@ int io_uring_queue_init_mem(unsigned entries, void *ring, void *params, void *bu
 {
 	__typeof__(&io_uring_queue_init_mem) real = XM_NEXT_IN(io_uring_queue_init_mem, URING);
 
+	if (no_rings())
+		return -ENOSYS;
 	xm_pre_pins_announce("io_uring");
 	return real ? real(entries, ring, params, buf, size) : -ENOSYS;
 }
@@ -226,6 +253,8 @@ int io_uring_setup(unsigned entries, void *params)
 {
 	__typeof__(&io_uring_setup) real = XM_NEXT_IN(io_uring_setup, URING);
 
+	if (no_rings())
+		return -ENOSYS;
 	xm_pre_pins_announce("io_uring");
 	return real ? real(entries, params) : (int)xm_sys2(SYS_io_uring_setup, entries, (long)params);
 }

@@ -10,6 +10,7 @@
  * are the second net.
  */
 #include "runtime/preload.h"
+#include "runtime/preload_signal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -159,11 +160,13 @@ XM_PUBLIC long syscall(long nr, ...)
 			return r;
 		if (is_fork_like(nr, a))
 			return forked(nr, a);
-		if (nr == SYS_futex)
+		if (nr == SYS_futex && !xm_sig_active())
 			return futex_call(a);
 		if (nr == SYS_io_setup || nr == SYS_io_submit || nr == SYS_io_uring_setup ||
 		    nr == SYS_io_uring_register)
 			xm_pre_pins_announce("syscall");
 	}
+	if (xm_sig_active() && xm_call_pointers(nr))
+		return xm_sig_call(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 	return xm_pre_result(xm_sys6(nr, a[0], a[1], a[2], a[3], a[4], a[5]));
 }

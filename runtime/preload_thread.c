@@ -15,6 +15,7 @@
  * thread has gone that way.
  */
 #include "runtime/preload.h"
+#include "runtime/preload_signal.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -202,9 +203,36 @@ XM_PUBLIC void pthread_exit(void *value)
 
 /* ---- creation and joining ------------------------------------------------------------------------------- */
 
-XM_PUBLIC int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
+/* In fault mode signal: with a stack for handlers. libc blocks all signals while it looks at attr, which may be external. */
+static int create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
 {
 	__typeof__(&pthread_create) real = XM_NEXT(pthread_create);
+	static const long none[6];
+	void *(*own)(void *) = fn;
+	struct xm_call room, *held = NULL;
+	void *own_arg = arg;
+	pthread_attr_t copy;
+	int r;
+
+	if (!xm_sig_wanted)
+		return real(thread, attr, fn, arg);
+	if (attr)
+		copy = *attr; /* what it points to is libc's, and stays the original's */
+	if (xm_sig_active() && xm_ext_contains(thread)) {
+		held = xm_call_begin(&room, SYS_getpid, none);
+		xm_call_hold(held, thread, sizeof(*thread), true);
+	}
+	xm_sig_thread_wrap(&own, &own_arg);
+	r = real(thread, attr ? &copy : NULL, own, own_arg);
+	if (r && own_arg != arg)
+		xm_sig_thread_unwrap(own_arg);
+	if (held)
+		xm_call_end(held);
+	return r;
+}
+
+XM_PUBLIC int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
+{
 	void *addr = NULL;
 	size_t bytes = 0;
 	int r;
@@ -213,13 +241,13 @@ XM_PUBLIC int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void
 		return create_for_runtime(thread, attr, fn, arg);
 	if (!attr || !xm_pre_active() || pthread_attr_getstack(attr, &addr, &bytes) || !addr ||
 	    !xm_ext_overlaps(addr, bytes))
-		return real(thread, attr, fn, arg);
+		return create(thread, attr, fn, arg);
 	if (xm_map_pin(addr, bytes) < 0) {
 		xm_map_unpin(addr, bytes);
 		return EAGAIN; /* a thread whose end might never be seen is worse than none */
 	}
 	/* glibc stores *thread before the thread runs, which the thread may rely on */
-	r = real(thread, attr, fn, arg);
+	r = create(thread, attr, fn, arg);
 	if (r)
 		xm_map_unpin(addr, bytes);
 	else

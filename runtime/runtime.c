@@ -124,7 +124,7 @@ static bool madvise_vec_works(struct xm_runtime *rt)
 
 static int open_fds(struct xm_runtime *rt)
 {
-	int rc = xm_fd_replace(&rt->uffd, xm_uffd_open(rt->fam->cfg.masked_features, &rt->features));
+	int rc = xm_fd_replace(&rt->uffd, xm_uffd_open(rt->fam->cfg.masked_features, rt->by_signal, &rt->features));
 
 	if (rc >= 0)
 		rc = xm_handler_open_fds(rt);
@@ -232,6 +232,19 @@ static void say_start_failed(int rc, const char *why, bool own)
 		xm_err("cannot start: %s%s", xm_strerror(rc), then);
 }
 
+bool (*xm_runtime_by_signal)(char *why, size_t size);
+
+static void choose_mode(struct xm_runtime *rt)
+{
+	char why[160] = "";
+
+	if (rt->fam->cfg.fault_mode != XM_FAULT_SIGNAL || !xm_runtime_by_signal)
+		return;
+	rt->by_signal = xm_runtime_by_signal(why, sizeof(why));
+	if (!rt->by_signal)
+		xm_warn("process %d: fault mode signal is not possible here: %s; mode thread is used", rt->pid, why);
+}
+
 static int start_steps(struct xm_runtime *rt, char *why)
 {
 	int rc;
@@ -250,10 +263,15 @@ static int start_steps(struct xm_runtime *rt, char *why)
 	rt->move_area = xm_local_alloc(XM_BATCH * XM_PAGE_SIZE);
 	if (!rt->zeros || !rt->move_area)
 		return -ENOMEM;
+	choose_mode(rt);
 	xm_handler_choose(rt);
 	rc = choose_policies(rt);
 	if (rc == 0)
 		rc = xm_mapping_init(rt);
+	if (rc == 0 && rt->by_signal && xm_ext_lo != XM_EXT_BASE) {
+		xm_snprintf(why, 256, "the addresses of external memory are taken, which fault mode signal needs: --fault thread");
+		rc = -EADDRINUSE;
+	}
 	if (rc == 0)
 		rc = xm_runtime_open_fds(rt);
 	if (rc < 0)

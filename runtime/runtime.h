@@ -19,6 +19,9 @@
  * (xm_in_runtime). 0; -errno after one line on stderr, and then never tried again. Below xmem-run --strict it
  * does not return then: the process ends with 125. */
 int xm_runtime_start_env(void);
+/* Set by the preload object where faults are to be resolved in the faulting thread (fault_mode): makes this process ready for
+ * that, or says why it cannot be; handler threads answer faults then. NULL: they do. */
+extern bool (*xm_runtime_by_signal)(char *why, size_t size);
 /* This process's memory cannot be external: below xmem-run --strict it ends here, with 125, after its line. */
 void xm_runtime_not_covered(void);
 /* 1 running, 0 not started, -errno failed to start */

@@ -21,7 +21,10 @@ static void put_and_wake(struct xm_runtime *rt, uint64_t page, bool wake, uint64
 	if (!wake)
 		return;
 	xm_waiters_end(rt, page);
-	xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+	if (rt->by_signal)
+		xm_fault_wake(rt, page);
+	else
+		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
 }
 
 static uint64_t slot_named(xm_pte word)

@@ -190,6 +190,8 @@ static const struct field counters[] = {
 	F(faults_write),
 	F(faults_wait),
 	F(faults_spurious),
+	F(faults_by_signal),
+	F(calls_trapped),
 	F(faults_bad),
 	F(faults_lost),
 	F(faults_handed),

@@ -119,6 +119,9 @@ static void print_faults(struct text *t, const struct xm_proc_stats *s)
 	if (s->faults_wait || s->faults_spurious)
 		xm_out_print(t->o, "    waited for another thread %s, already resolved %s\n",
 			     count_text(s->faults_wait, t->a), count_text(s->faults_spurious, t->b));
+	if (s->faults_by_signal)
+		xm_out_print(t->o, "    resolved by the faulting thread %s; system calls trapped %s\n",
+			     count_text(s->faults_by_signal, t->a), count_text(s->calls_trapped, t->b));
 	if (s->faults_handed)
 		xm_out_print(t->o, "    waited for a link in a handler's place %s, by at most %s threads of a process\n",
 			     count_text(s->faults_handed, t->a), count_text(s->fetchers_max, t->b));

@@ -18,7 +18,7 @@ static long uffd_ioctl(int fd, unsigned long req, void *arg)
 	return xm_sys3(SYS_ioctl, fd, req, arg);
 }
 
-static int open_raw(void)
+static int open_raw(bool by_signal)
 {
 	long dev = xm_sys_open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 	long fd = -EPERM;
@@ -29,14 +29,16 @@ static int open_raw(void)
 	}
 	if (fd < 0)
 		fd = xm_sys3(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK, 0, 0);
+	if (fd == -EPERM && by_signal)
+		fd = xm_sys3(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY, 0, 0);
 	return (int)fd;
 }
 
 /* What this kernel has at all: asking for an unknown feature bit is refused, so ask with none first. */
-static int probe(uint64_t *have)
+static int probe(bool by_signal, uint64_t *have)
 {
 	struct uffdio_api api = { .api = UFFD_API };
-	int fd = open_raw();
+	int fd = open_raw(by_signal);
 	long rc;
 
 	if (fd < 0)
@@ -49,7 +51,7 @@ static int probe(uint64_t *have)
 	return 0;
 }
 
-int xm_uffd_open(uint32_t masked, uint32_t *features)
+int xm_uffd_open(uint32_t masked, bool by_signal, uint32_t *features)
 {
 	static const struct {
 		uint32_t ours;
@@ -64,17 +66,19 @@ int xm_uffd_open(uint32_t masked, uint32_t *features)
 	uint32_t got = 0;
 	int fd, rc;
 
-	rc = probe(&have);
+	rc = probe(by_signal, &have);
 	if (rc < 0)
 		return rc;
+	if (by_signal && !(have & UFFD_FEATURE_SIGBUS))
+		return -EOPNOTSUPP;
 	for (unsigned i = 0; i < XM_ARRAY_SIZE(map); i++) {
 		if ((have & map[i].theirs) && !(masked & map[i].ours)) {
 			got |= map[i].ours;
 			api.features |= map[i].theirs;
 		}
 	}
-	api.features |= have & UFFD_FEATURE_THREAD_ID;
-	fd = open_raw();
+	api.features |= by_signal ? UFFD_FEATURE_SIGBUS : have & UFFD_FEATURE_THREAD_ID;
+	fd = open_raw(by_signal);
 	if (fd < 0)
 		return fd;
 	rc = (int)uffd_ioctl(fd, UFFDIO_API, &api);

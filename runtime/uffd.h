@@ -16,9 +16,10 @@ struct xm_uffd_event {
 };
 
 /* Opens one (non-blocking, CLOEXEC) by /dev/userfaultfd or the system call, negotiates; *features is what is
- * usable of enum xm_feature after masking (WP, MOVE, POISON). Returns the descriptor or -errno
+ * usable of enum xm_feature after masking (WP, MOVE, POISON). by_signal: faults are SIGBUS of the faulting thread, and
+ * EFAULT of its system calls, instead of messages; any user may have one of those. Returns the descriptor or -errno
  * (-EPERM: no access). */
-int xm_uffd_open(uint32_t masked_features, uint32_t *features);
+int xm_uffd_open(uint32_t masked_features, bool by_signal, uint32_t *features);
 /* missing faults, and write-protect faults where wp */
 int xm_uffd_register(int fd, uint64_t addr, uint64_t len, bool wp);
 int xm_uffd_unregister(int fd, uint64_t addr, uint64_t len);

@@ -393,11 +393,11 @@ static void user_name(char *buf, size_t size)
 		xm_snprintf(buf, size, "%u", geteuid());
 }
 
-int run_check_access(uint32_t masked_features)
+int run_check_access(uint32_t masked_features, bool by_signal)
 {
 	uint32_t features = 0;
 	char user[64];
-	int fd = xm_uffd_open(masked_features, &features);
+	int fd = xm_uffd_open(masked_features, by_signal, &features);
 
 	if (fd >= 0)
 		close(fd);

@@ -111,6 +111,7 @@ static void child_main(struct run_child *c, int go, int failed)
 	if (read(go, &byte, 1) != 1)
 		_exit(XM_RUN_FAILED);
 	if (setenv(XM_ENV_FAMILY, c->family, 1) ||
+	    (c->by_signal ? setenv(XM_ENV_FAULT, "signal", 1) : unsetenv(XM_ENV_FAULT)) ||
 	    (c->strict ? setenv(XM_ENV_STRICT, "1", 1) : unsetenv(XM_ENV_STRICT)) || (c->preload && preload_first(c->preload)))
 		err = ENOMEM;
 	sigaction(SIGCHLD, &original_chld, NULL);

@@ -32,7 +32,8 @@ static struct run_options opt = {
 	.log_level = XM_LOG_WARN,
 };
 
-static const char *const fault_names[] = { "thread", "auto", NULL };
+enum { FAULT_SIGNAL = 2 }; /* of these */
+static const char *const fault_names[] = { "thread", "auto", "signal", NULL };
 static const char *const level_names[] = { "error", "warn", "info", "debug", NULL };
 
 static const struct xm_opt options[] = {
@@ -48,7 +49,7 @@ static const struct xm_opt options[] = {
 	{ "min-map", 0, XM_OPT_SIZE, &opt.min_map_bytes, "SIZE",
 	  "smallest anonymous mmap that becomes external, 4K to 1T (default 256K)", .min = 4096, .max = 1ull << 40 },
 	{ "fault", 0, XM_OPT_ENUM, &opt.fault, "MODE",
-	  "how faults are resolved: thread, auto (default thread)", .names = fault_names },
+	  "how faults are resolved: thread, signal, auto (default thread)", .names = fault_names },
 	{ "evict", 0, XM_OPT_ENUM, &opt.evict, "NAME", "eviction policy: s3fifo, clock (default s3fifo)",
 	  .names = xm_evict_names },
 	{ "prefetch", 0, XM_OPT_ENUM, &opt.prefetch, "NAME",
@@ -335,6 +336,7 @@ static int fill_config(struct xm_family_config *cfg)
 	cfg->verify = opt.verify;
 	cfg->handlers = (uint32_t)opt.handlers;
 	cfg->log_level = (uint32_t)opt.log_level;
+	cfg->fault_mode = opt.fault == FAULT_SIGNAL ? XM_FAULT_SIGNAL : XM_FAULT_THREAD;
 	xm_snprintf(cfg->evict, sizeof(cfg->evict), "%s", xm_evict_names[opt.evict]);
 	xm_snprintf(cfg->prefetch, sizeof(cfg->prefetch), "%s", xm_prefetch_names[opt.prefetch]);
 	xm_snprintf(cfg->inject, sizeof(cfg->inject), "%s", opt.inject ? opt.inject : "");
@@ -529,9 +531,10 @@ int main(int argc, char **argv)
 	verdict = xm_cover(argv[first], false, child.path, why);
 	if (!admit(argv[first], verdict, why, &status))
 		return status;
-	if (check_preload(preload) || run_check_access(setup.cfg.masked_features) || open_stats())
+	if (check_preload(preload) || run_check_access(setup.cfg.masked_features, opt.fault == FAULT_SIGNAL) || open_stats())
 		return XM_RUN_FAILED;
 	child.strict = opt.strict;
+	child.by_signal = opt.fault == FAULT_SIGNAL;
 	child.preload = verdict == XM_COVER_HARMFUL ? NULL : preload;
 	run_find_appliance(setup.appliance_program);
 	setup.private_bytes = private_bytes();

@@ -43,6 +43,7 @@ struct run_child {
 	char **argv;
 	const char *preload; /* NULL: without */
 	const char *family;
+	bool by_signal; /* fault mode signal */
 	bool strict; /* also what it starts ends where its runtime cannot start */
 	pid_t pid;
 	int go;	    /* the command starts when this is written, dies when it is closed */
@@ -63,7 +64,7 @@ void run_exit_like(int wait_status) __attribute__((noreturn));
 /* ---- xmem-run-check.c ---- */
 
 /* Whether a runtime started by this user would have its userfaultfd. 0; -errno after one line on stderr. */
-int run_check_access(uint32_t masked_features);
+int run_check_access(uint32_t masked_features, bool by_signal);
 /* Prints what this machine lacks; the exit status: 0, or XM_RUN_FAILED when commands could not be run. */
 int run_check(const struct run_options *o);
 

@@ -36,7 +36,7 @@ struct test_appliance {
 struct test_config {
 	uint64_t budget_bytes, size_bytes;
 	uint64_t stall_ns, lost_timeout_ns; /* 0: 10 s */
-	uint32_t masked_features, verify, handlers;
+	uint32_t masked_features, verify, handlers, fault_mode;
 	const char *evict, *prefetch, *inject;
 };
 
@@ -158,6 +158,7 @@ static inline void test_fill_config(struct xm_family_config *cfg, const struct t
 	cfg->masked_features = c->masked_features;
 	cfg->verify = c->verify;
 	cfg->handlers = c->handlers;
+	cfg->fault_mode = c->fault_mode;
 	cfg->log_level = XM_LOG_WARN;
 	test_text(cfg->evict, sizeof(cfg->evict), c->evict);
 	test_text(cfg->prefetch, sizeof(cfg->prefetch), c->prefetch);

@@ -188,7 +188,7 @@ static void bare_start(void *mem, uint64_t pages, uint64_t budget, bool track)
 	if (bare.store == MAP_FAILED || !bare.state)
 		bare_die("memory");
 	memset(bare.store, 0, pages * XM_PAGE_SIZE);
-	bare.uffd = xm_uffd_open(0, &features);
+	bare.uffd = xm_uffd_open(0, false, &features);
 	if (bare.uffd < 0 || !(features & XM_FEAT_WP) || fcntl(bare.uffd, F_SETFL, 0) != 0 ||
 	    xm_uffd_register(bare.uffd, bare_addr(0), pages * XM_PAGE_SIZE, true) != 0)
 		bare_die("userfaultfd");

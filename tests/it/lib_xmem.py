@@ -27,6 +27,7 @@ NOBODY = 65534
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.abspath(os.environ.get("XMEM_BUILD") or os.path.join(ROOT, "build/release"))
 LEVEL = os.environ.get("XMEM_LEVEL", "check")
+FAULT = os.environ.get("XMEM_TEST_FAULT", "thread")  # the fault mode of whoever names none
 SLACK = 64 * MIB  # of the memory limit, beyond budget and uncovered memory
 
 KILLED = "killed by the kernel, for more than the limit of its memory cgroup"
@@ -566,7 +567,8 @@ def run_xmem(argv, budget, options=(), limit=None, measure=False, user=False, cw
     group = Cgroup.make(limit) if limit or measure else None
     stats = tempfile.NamedTemporaryFile(prefix="stats-", suffix=".json", dir=work)
     os.chmod(stats.name, 0o666)
-    full = [path_of("xmem-run"), "--strict", "--local", str(budget), f"--stats={stats.name}", *options, "--"] + argv
+    full = [path_of("xmem-run"), "--fault", FAULT, "--strict", "--local", str(budget), f"--stats={stats.name}", *options,
+            "--"] + argv
     clock = Clock()
     p = _launch(full, group, user, cwd, env)
     sampler = None

@@ -109,6 +109,14 @@ __attribute__((unused)) static void away_at(const char *file, int line, const vo
 	check_failed(file, line, "pages stay resident");
 }
 
+/* Whether xmem-run was asked for this fault mode: the test that starts us says so. */
+__attribute__((unused)) static bool in_mode(const char *mode)
+{
+	const char *is = getenv("TRAPS_FAULT");
+
+	return is && !strcmp(is, mode);
+}
+
 /* Why part of a row is left out. */
 __attribute__((unused)) static void left_out(const char *why)
 {

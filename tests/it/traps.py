@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # time limit: 300 s
 # time limit, all: 1200 s
-"""Every row of the table of traps that exists in fault mode `thread`: the programs traps, traps_io and traps_proc run
-as ordinary programs and under xmem-run, over shm and tcp and with kernel features masked; a static and a setuid child
-of a covered shell; the charge of an appliance's pages. XMEM_TRAPS=ROW,... for some rows only."""
+"""Every row of the table of traps: the programs traps, traps_io, traps_proc and traps_signal run as ordinary programs and
+under xmem-run, in both fault modes, over shm and tcp and with kernel features masked, in mode signal by an ordinary user too;
+a static and a setuid child of a covered shell; the charge of an appliance's pages. XMEM_TRAPS=ROW,... for some rows only."""
 import os
 import shutil
 import subprocess
@@ -13,10 +13,11 @@ import lib_xmem as x
 
 BUDGET = 8 * x.MIB
 PRESS = 16  # MiB that are walked over so that the rest is away
-PROGRAMS = ("traps", "traps_io", "traps_proc")
+PROGRAMS = ("traps", "traps_io", "traps_proc", "traps_signal")
 MASKS = ("", "move", "poison", "madvise_vec")
-# every link with every mask; in `check` each link and each mask at least once
-PAIRS = [("shm", ""), ("tcp", "move"), ("tcp", "poison"), ("shm", "madvise_vec")]
+# every link with every mask; in `check` each link and each mask at least once: (fault mode, link, mask, ordinary user)
+PAIRS = [("thread", "shm", "", False), ("thread", "tcp", "move", False), ("thread", "tcp", "poison", False),
+         ("thread", "shm", "madvise_vec", False), ("signal", "shm", "", False), ("signal", "private", "", True), ("signal", "tcp", "move", False)]
 ROWS = [r for r in os.environ.get("XMEM_TRAPS", "").split(",") if r]
 
 CHARGE = """
@@ -26,26 +27,39 @@ print(sum(len(set(d[::4096])) > 1 for d in data))
 """
 
 
-def compare(name, plain, link, mask, app):
-    environment = {"TRAPS_PRESS": str(PRESS), "TRAPS_DIR": x.work, "TRAPS_SECONDS": "2"}
+def compare(name, plain, fault, link, mask, user, app):
+    environment = {"TRAPS_PRESS": str(PRESS), "TRAPS_DIR": scratch(user), "TRAPS_SECONDS": "2", "TRAPS_FAULT": fault}
     if "move" in mask.split(","):
         environment["TRAPS_NO_MOVE"] = "1"
-    options = ["--min-map", "64K", "--appliance", app.uri[link]] + (["--mask", mask] if mask else [])
-    what = f"{name} over {link}" + (f" without {mask}" if mask else "")
+    options = ["--min-map", "64K", "--fault", fault] + (["--mask", mask] if mask else [])
+    options += ["--appliance", app.uri[link]] if link != "private" else []
+    what = f"{name}, {fault}, over {link}" + (f" without {mask}" if mask else "") + (" by nobody" if user else "")
     try:
-        r = x.run_xmem([x.path_of("tests/it/" + name), *ROWS], BUDGET, options, env=environment, cwd=x.work,
-                       seconds=280)
+        r = x.run_xmem([x.path_of("tests/it/" + name), *ROWS], BUDGET, options, env=environment, cwd=scratch(user),
+                       user=user, seconds=280)
         x.check(r.out == plain.out, f"other output: {r.out.decode(errors='replace')}")
         t = r.stats["family"]["total"]
         if not ROWS:
             x.check(t["evicted_pages"] > 10000 and t["fetched_pages"] > 5000,
                     f"only {t['evicted_pages']} pages evicted, {t['fetched_pages']} fetched")
         x.check(t["faults_lost"] == 0, f"{t['faults_lost']} faults were lost")
+        by_signal = t["faults_by_signal"] > 0
+        x.check(by_signal == (fault == "signal") and (t["message_reads"] > 0) == (fault == "thread"),
+                f"not in mode {fault}: {t['faults_by_signal']} faults by signal, {t['message_reads']} messages read")
         app.wait_empty(20)
         x.say(f"{what}: {r.seconds:.1f} s, {t['evicted_pages']} pages evicted, {t['fetched_pages']} fetched")
     except x.Failed as e:
         x.failures.append(f"{what}: {e}")
         x.say(f"FAILED: {what}")
+
+
+def scratch(user):
+    """A directory for the program's files, which an ordinary user can write to."""
+    path = os.path.join(x.work, "nobody" if user else "root")
+    if not os.path.isdir(path):
+        os.mkdir(path)
+        os.chmod(path, 0o777)
+    return path
 
 
 def uncovered_children(app):
@@ -96,10 +110,11 @@ def main():
         plain[name] = x.run_plain([x.path_of("tests/it/" + name), *ROWS], cwd=x.work, seconds=200,
                                   env={"TRAPS_DIR": x.work, "TRAPS_SECONDS": "1"})
         x.say(plain[name].out.decode().strip())
-    pairs = PAIRS if x.LEVEL == "check" else [(l, m) for l in ("shm", "tcp") for m in MASKS]
-    for link, mask in pairs:
+    pairs = PAIRS if x.LEVEL == "check" else [(f, l, m, False) for f in ("thread", "signal") for l in ("shm", "tcp")
+                                             for m in MASKS] + [("signal", "private", m, True) for m in MASKS]
+    for fault, link, mask, user in pairs:
         for name in PROGRAMS:
-            compare(name, plain[name], link, mask, app)
+            compare(name, plain[name], fault, link, mask, user, app)
     for extra in () if ROWS else (uncovered_children, charge):
         try:
             extra(app)

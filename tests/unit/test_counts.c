@@ -376,7 +376,7 @@ static void test_batch_when_held_page_comes_in_between_then_it_stays_writable(vo
 static void need_move(void)
 {
 	uint32_t features = 0;
-	int fd = xm_uffd_open(0, &features);
+	int fd = xm_uffd_open(0, false, &features);
 
 	assert_true(fd >= 0);
 	close(fd);

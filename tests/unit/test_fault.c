@@ -74,7 +74,7 @@ static void work(void)
 static void need(uint32_t feature)
 {
 	uint32_t features = 0;
-	int fd = xm_uffd_open(0, &features);
+	int fd = xm_uffd_open(0, false, &features);
 
 	assert_true(fd >= 0);
 	close(fd);
