@@ -411,6 +411,8 @@ static bool settle(struct xm_runtime *rt, struct xm_worker *w, int i, bool deman
 		}
 		word = xm_pg_with_state(xm_pg_with_left(word, XM_LEFT_UNKNOWN), XM_PG_RESIDENT);
 		word = xm_pg_with_epoch(word, xm_reclaim_epoch(rt));
+		if (st == -EEXIST && w->mark[i] && rt->by_signal) /* writable, also for the kernel */
+			xm_uffd_writeprotect(rt->uffd, xm_page_addr(w->page[i]), XM_PAGE_SIZE, false);
 		if (!w->mark[i] || st == -EEXIST)
 			word |= XM_PG_DIRTY;
 		if ((word & XM_PG_DIRTY) && gives_slot(rt, word))
@@ -664,8 +666,9 @@ static void fault_write(struct xm_runtime *rt, struct xm_worker *w, uint64_t pag
 	xm_reclaim_expect(rt, page);
 	w->spent.until_ns = xm_now_ns();
 	if (n == 1 || xm_uffd_writeprotect(rt->uffd, xm_page_addr(first), (uint64_t)n * XM_PAGE_SIZE, false) < 0)
-		unprotect(rt, page);
-	/* which of the others were reached where the call failed is not known: dirty is safe */
+		for (int i = 0; i < n; i++)
+			unprotect(rt, w->page[i]);
+	/* where that failed as well it was unmapped behind our back */
 	for (int i = 0; i < n; i++)
 		xm_page_settle(rt, w->page[i], w->word[i] | XM_PG_DIRTY);
 }

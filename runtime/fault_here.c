@@ -20,6 +20,7 @@
 #include <linux/futex.h>
 
 #define SPINS 200		 /* a fetch by shared memory takes about as long: some microseconds */
+#define WORKER_WAIT_NS 50000ull
 #define SLEEP_NS 100000000l	 /* an end to a sleep that nobody ends: the word is looked at again */
 #define HOLDS_MOST (XM_PG_HOLD_MASK - XM_PG_HOLD_ONE) /* a full count is never counted down: not for a call */
 
@@ -51,15 +52,19 @@ static void wait_for_owner(struct xm_runtime *rt, uint64_t page)
 		xm_sys6(SYS_futex, (long)low_half(p), FUTEX_WAIT_PRIVATE, (long)(uint32_t)seen, (long)&ts, 0, 0);
 }
 
-static struct xm_worker *get_worker(struct xm_runtime *rt)
+/* Inside the gate. More threads may fault than there are workers: those wait outside. */
+static struct xm_worker *enter(struct xm_runtime *rt)
 {
-	struct xm_worker *w = xm_worker_get(rt);
+	struct xm_worker *w;
 
-	while (!w) { /* more threads fault than there are workers */
-		xm_sys0(SYS_sched_yield);
-		w = xm_worker_get(rt);
+	for (;;) {
+		xm_gate_enter(rt);
+		w = xm_worker_get_for_fault(rt);
+		if (w)
+			return w;
+		xm_gate_leave(rt);
+		xm_sys_sleep(WORKER_WAIT_NS);
 	}
-	return w;
 }
 
 int xm_fault_here(struct xm_runtime *rt, uint64_t page, uint32_t tid, bool write, bool wp)
@@ -71,8 +76,7 @@ int xm_fault_here(struct xm_runtime *rt, uint64_t page, uint32_t tid, bool write
 	int64_t rc;
 
 	xm_in_runtime++;
-	xm_gate_enter(rt);
-	w = get_worker(rt);
+	w = enter(rt);
 	kind = xm_fault_answer(rt, w, &m);
 	xm_stat_add(rt, faults_by_signal, 1);
 	rc = w->spent.rc;
@@ -96,21 +100,29 @@ static bool hold(xm_pte *p)
 	return false;
 }
 
-/* A held page is here, and may be written if it is to be. */
-static int bring(struct xm_runtime *rt, uint64_t page, bool write, uint32_t tid)
+static bool is_good(struct xm_runtime *rt, uint64_t page, bool write, bool *wp)
 {
-	for (;;) {
-		xm_pte seen = xm_pg_load(&rt->pt[page]);
-		bool here = xm_pg_state(seen) == XM_PG_RESIDENT;
-		bool wp = here && write && !(seen & XM_PG_DIRTY) && (rt->features & XM_FEAT_WP);
-		int rc;
+	xm_pte seen = xm_pg_load(&rt->pt[page]);
+	bool here = xm_pg_state(seen) == XM_PG_RESIDENT;
 
-		if (here && !wp)
-			return 0;
+	*wp = here && write && !(seen & XM_PG_DIRTY) && (rt->features & XM_FEAT_WP);
+	return here && !*wp;
+}
+
+/* No handler of the program's may come while a fault is resolved: it might touch a page that its own thread has in hand. */
+int xm_fault_bring(struct xm_runtime *rt, uint64_t page, bool write, uint32_t tid)
+{
+	uint64_t closed = ~(1ull << (SIGBUS - 1) | 1ull << (SIGSYS - 1)), old;
+	int rc = 0;
+	bool wp;
+
+	if (is_good(rt, page, write, &wp))
+		return 0;
+	xm_sys4(SYS_rt_sigprocmask, SIG_BLOCK, &closed, &old, 8);
+	while (rc == 0 && !is_good(rt, page, write, &wp))
 		rc = xm_fault_here(rt, page, tid, write, wp);
-		if (rc < 0)
-			return rc;
-	}
+	xm_sys4(SYS_rt_sigprocmask, SIG_SETMASK, &old, 0, 8);
+	return rc;
 }
 
 uint64_t xm_fault_hold(struct xm_runtime *rt, uint64_t addr, uint64_t len, bool write, uint32_t tid)
@@ -121,20 +133,12 @@ uint64_t xm_fault_hold(struct xm_runtime *rt, uint64_t addr, uint64_t len, bool 
 	for (; page <= end; page++) {
 		xm_pte *p = xm_pte_touch(rt, page);
 
-		if (!hold(p)) {
-			bring(rt, page, write, tid);
+		if (!hold(p))
 			break;
-		}
-		if (bring(rt, page, write, tid) < 0) {
+		if (xm_fault_bring(rt, page, write, tid) < 0) {
 			xm_fault_release(p);
 			break;
 		}
 	}
 	return page - first;
-}
-
-bool xm_fault_is_full(struct xm_runtime *rt, uint64_t page)
-{
-	return page < XM_EXT_PAGES && xm_load_relaxed(&rt->touch[page >> XM_TOUCH_SHIFT]) &&
-	       (xm_pg_load(&rt->pt[page]) & XM_PG_HOLD_MASK) >= HOLDS_MOST;
 }

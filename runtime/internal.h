@@ -33,6 +33,7 @@
 #define XM_HANDLERS_MAX 8 /* fetchers included */
 #define XM_FETCHERS_MAX (XM_HANDLERS_MAX - 2)
 #define XM_WORKERS_MAX (XM_HANDLERS_MAX + 10)
+#define XM_WORKERS_SPARE 4 /* not for faults in mode signal: reclaim, and mapping calls */
 #define XM_HUGE_BYTES (2ull << 20)
 #define XM_HUGE_SHARE (XM_HUGE_BYTES / XM_STAGING_BYTES) /* workers whose staging is in one huge page */
 #define XM_RECENT_LG 6
@@ -276,6 +277,8 @@ int xm_remote_open(struct xm_runtime *rt, char *why);
 void xm_remote_close(struct xm_runtime *rt);
 int xm_remote_after_fork(struct xm_runtime *rt, char *why);
 struct xm_worker *xm_worker_get(struct xm_runtime *rt); /* from the pool; NULL: all in use */
+/* The same, but for the last ones: those that fault must not keep out who makes room for them. */
+struct xm_worker *xm_worker_get_for_fault(struct xm_runtime *rt);
 /* One that nobody has used a link by, and that nobody gets first: for long, and to put links into. NULL: there is none now. */
 struct xm_worker *xm_worker_get_unused(struct xm_runtime *rt);
 void xm_worker_put(struct xm_worker *w);
@@ -340,8 +343,9 @@ int xm_fault_here(struct xm_runtime *rt, uint64_t page, uint32_t tid, bool write
  * kernel may access them: no page leaves, or is protected, until xm_fault_release. Pages held from the first on; fewer than
  * there are (or 0) where a page is not to be had. Nothing waits for another process; errno is kept. */
 uint64_t xm_fault_hold(struct xm_runtime *rt, uint64_t addr, uint64_t len, bool write, uint32_t tid);
-/* The page has as many holds as can be counted: xm_fault_hold ends before it. */
-bool xm_fault_is_full(struct xm_runtime *rt, uint64_t page);
+/* One page, which need not be held: it is here, and may be written if it is to be, for this moment. 0, -EFAULT. Any thread that
+ * holds nothing of the runtime; its signals may be open. */
+int xm_fault_bring(struct xm_runtime *rt, uint64_t page, bool write, uint32_t tid);
 /* Wakes who sleeps on the page in xm_fault_here. */
 void xm_fault_wake(struct xm_runtime *rt, uint64_t page);
 
@@ -445,6 +449,10 @@ void xm_reclaim_expect(struct xm_runtime *rt, uint64_t page);
 /* ---- fork.c ---- */
 void xm_gate_enter(struct xm_runtime *rt);
 void xm_gate_leave(struct xm_runtime *rt);
+
+/* ---- trapped.c ---- */
+/* System calls on memory at XM_EXT_BASE are trapped by a filter that somebody else has installed. One thread; at the start. */
+bool xm_calls_are_trapped(void);
 
 /* ---- mapping.c ---- */
 int xm_mapping_init(struct xm_runtime *rt);

@@ -477,10 +477,11 @@ out:
 int xm_mapping_init(struct xm_runtime *rt)
 {
 	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-	int where = XM_EXT_BASE ? MAP_FIXED_NOREPLACE : 0;
-	void *at = xm_sys_mmap((void *)XM_EXT_BASE, XM_EXT_BYTES, PROT_NONE, flags | where, -1, 0);
+	bool usual = XM_EXT_BASE && (rt->by_signal || !xm_calls_are_trapped());
+	void *base = usual ? (void *)XM_EXT_BASE : NULL;
+	void *at = xm_sys_mmap(base, XM_EXT_BYTES, PROT_NONE, flags | (usual ? MAP_FIXED_NOREPLACE : 0), -1, 0);
 
-	if (XM_EXT_BASE && at != (void *)XM_EXT_BASE) {
+	if (usual && at != base) {
 		if (at) /* an old kernel takes FIXED_NOREPLACE for a hint */
 			xm_sys_munmap(at, XM_EXT_BYTES);
 		at = xm_sys_mmap(NULL, XM_EXT_BYTES, PROT_NONE, flags, -1, 0);

@@ -89,6 +89,8 @@ void xm_pre_register_atfork(void);
 /* The program is about to use what makes the kernel pin pages; also before the start.
  * preload_pin.c */
 void xm_pre_pins_announce(const char *by);
+/* Fault mode signal: io_uring is not to be had; says so, once. */
+bool xm_pre_no_rings(void);
 /* The runtime is RUNNING now: tells it what was announced earlier. preload_pin.c */
 void xm_pre_pins_replay(void);
 

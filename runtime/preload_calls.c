@@ -121,7 +121,7 @@ static const struct call calls[XM_CALLS_MAX] = {
 	C(execve, STR, STRS, STRS), C(execveat, N, STR, STRS, STRS), C(wait4, N, OUT(4), N, OUT(144)),
 	C(waitid, N, N, OUT(128), N, OUT(144)), C(exit, N), C(exit_group, N), C(kill, N), C(tgkill, N), C(tkill, N),
 	C(fork, N), C(vfork, N), C(clone, N), C(clone3, N), /* children return elsewhere: never made for the program */
-	C(rt_sigreturn, N), C(rt_sigaction, N, IN(32), OUT(32)), C(rt_sigprocmask, N, N, OUT(8)),
+	C(rt_sigreturn, N), C(rt_sigaction, N, IN(32), OUT(32)), C(rt_sigprocmask, N, IN(8), OUT(8)),
 	C(rt_sigpending, OUT(8)), C(rt_sigtimedwait, IN(8), OUT(128), IN(16)), C(rt_sigqueueinfo, N, N, IN(128)),
 	C(rt_tgsigqueueinfo, N, N, N, IN(128)), C(pidfd_send_signal, N, N, IN(128)), C(rt_sigsuspend, IN(8)),
 	C(sigaltstack, IN(24), OUT(24)), C(restart_syscall, N), C(sched_yield, N), C(getpid, N), C(gettid, N),
@@ -154,7 +154,17 @@ static const struct call calls[XM_CALLS_MAX] = {
 	C(mincore, N, N, ANY), C(msync, N), C(mlock, N), C(mlock2, N), C(munlock, N), C(shmat, N), C(shmdt, N),
 	C(remap_file_pages, N), C(mbind, N, N, N, ANY), C(set_mempolicy, N, ANY), C(get_mempolicy, OUT(4), ANY),
 	C(move_pages, N, N, AIN(1, 8), AIN(1, 4), AOUT(1, 4)), C(process_madvise, N, AIN(2, 16)),
-	/* everything else, ioctl among it, is not known: LOOSE in all six */
+	/* no pointers at all; unused registers are not to be looked at */
+	C(setpgid, N), C(getpgid, N), C(getpgrp, N), C(setsid, N), C(getsid, N), C(getppid, N), C(getuid, N), C(geteuid, N),
+	C(getgid, N), C(getegid, N), C(setuid, N), C(setgid, N), C(setreuid, N), C(setregid, N), C(setresuid, N), C(setresgid, N),
+	C(setfsuid, N), C(setfsgid, N), C(fchdir, N), C(fchmod, N), C(fchown, N), C(umask, N), C(alarm, N), C(pause, N),
+	C(close_range, N), C(personality, N), C(getpriority, N), C(setpriority, N), C(sched_get_priority_max, N),
+	C(sched_get_priority_min, N), C(sched_getscheduler, N), C(sync, N), C(syncfs, N), C(sync_file_range, N), C(readahead, N),
+	C(fadvise64, N), C(epoll_create, N), C(epoll_create1, N), C(eventfd, N), C(timerfd_create, N), C(inotify_init, N),
+	C(inotify_init1, N), C(inotify_rm_watch, N), C(semget, N), C(shmget, N), C(msgget, N), C(timer_getoverrun, N),
+	C(timer_delete, N), C(unshare, N), C(setns, N), C(pidfd_open, N), C(pidfd_getfd, N), C(membarrier, N), C(mlockall, N),
+	C(munlockall, N), C(ioprio_set, N), C(ioprio_get, N), C(vhangup, N), C(userfaultfd, N), C(kcmp, N), C(ioctl, N, N, ANY),
+	/* everything else is not known: LOOSE in all six */
 };
 
 static bool is_known(long nr)
@@ -168,6 +178,8 @@ unsigned xm_call_pointers(long nr)
 
 	if (!is_known(nr))
 		return 63;
+	if (nr == SYS_rt_sigprocmask)
+		return 1u << 2;
 	for (unsigned i = 0; i < 6; i++)
 		if (calls[nr].arg[i].kind != NONE)
 			mask |= 1u << i;
@@ -216,32 +228,67 @@ static bool is_external(uint64_t a, uint64_t len)
 	return len && a >= xm_ext_lo && a < xm_ext_hi;
 }
 
+/* Whether a span of the call has the page already: one call must not use up a page's holds. */
+static bool has(const struct xm_call *c, uint64_t page)
+{
+	const struct xm_span *list = c->more ? c->more : c->span;
+
+	for (uint32_t i = c->n; i > 0; i--)
+		if (page - list[i - 1].page < list[i - 1].n)
+			return true;
+	return false;
+}
+
+/* What has an effect although it says EFAULT: something was taken out of a queue. */
+static bool has_effect(long nr)
+{
+	static const short those[] = { SYS_read, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_recvmmsg, SYS_accept, SYS_accept4,
+				       SYS_mq_timedreceive, SYS_msgrcv, SYS_io_getevents, SYS_wait4, SYS_waitid,
+				       SYS_rt_sigtimedwait, SYS_pipe, SYS_pipe2, SYS_socketpair };
+
+	for (size_t i = 0; i < XM_ARRAY_SIZE(those); i++)
+		if (nr == those[i])
+			return true;
+	return false;
+}
+
+/* One page; false: it cannot be had. */
+static bool hold_page(struct xm_call *c, uint64_t page, bool write)
+{
+	if (has(c, page))
+		return xm_fault_bring(&xm_rt, page, write, c->tid) == 0;
+	if (xm_fault_hold(&xm_rt, xm_page_addr(page), 1, write, c->tid)) {
+		if (note(c, page, 1)) {
+			c->pages++;
+			return true;
+		}
+		xm_fault_release(&xm_rt.pt[page]);
+	}
+	if (xm_fault_bring(&xm_rt, page, write, c->tid) < 0)
+		return false;
+	/* more calls hold it than can be counted: it is here now, and if it leaves, the call is made again */
+	c->again |= !has_effect(c->nr);
+	return true;
+}
+
 void xm_call_hold(struct xm_call *c, const void *addr, uint64_t len, bool write)
 {
-	uint64_t a = (uint64_t)(uintptr_t)addr, most = pages_most(), held;
+	uint64_t a = (uint64_t)(uintptr_t)addr, most = pages_most(), page, end;
 
-	if (!is_external(a, len) || c->pages >= most)
+	if (!is_external(a, len))
 		return;
-	len = xm_min(len, xm_ext_hi - a);
-	len = xm_min(len, ((most - c->pages) << XM_PAGE_SHIFT) - a % XM_PAGE_SIZE);
-	held = xm_fault_hold(&xm_rt, a, len, write, c->tid);
-	/* so many calls hold this page that no more can be counted: it is here now, and if it leaves, the call is made again */
-	c->again |= xm_fault_is_full(&xm_rt, xm_page_of(addr) + held);
-	if (!held)
-		return;
-	c->pages += held;
-	if (note(c, xm_page_of(addr), held))
-		return;
-	for (uint64_t i = 0; i < held; i++)
-		xm_fault_release(&xm_rt.pt[xm_page_of(addr) + i]);
+	page = xm_page_of(addr);
+	end = (xm_min(len, xm_ext_hi - a) + a - 1 - xm_ext_lo) >> XM_PAGE_SHIFT;
+	while (page <= end && c->pages < most && hold_page(c, page, write))
+		page++;
 }
 
 /* For calls that say EFAULT before they do anything, and may sleep for ever after that. */
 static void bring_in(struct xm_call *c, uint64_t a)
 {
 	c->again = true;
-	if (is_external(a, 4) && xm_fault_hold(&xm_rt, a, 4, true, c->tid))
-		xm_fault_release(&xm_rt.pt[xm_page_of((void *)a)]);
+	if (is_external(a, 4))
+		xm_fault_bring(&xm_rt, xm_page_of((void *)a), true, c->tid);
 }
 
 /* Copies len bytes from the program's memory, which have been held where they are external. */
@@ -257,10 +304,9 @@ void xm_call_hold_string(struct xm_call *c, const char *s)
 	uint64_t a = (uint64_t)(uintptr_t)s;
 
 	while (is_external(a, 1)) {
-		uint64_t end = xm_round_down(a, XM_PAGE_SIZE) + XM_PAGE_SIZE, before = c->pages;
+		uint64_t end = xm_round_down(a, XM_PAGE_SIZE) + XM_PAGE_SIZE;
 
-		xm_call_hold(c, (void *)a, 1, false);
-		if (c->pages == before || memchr((void *)a, 0, end - a))
+		if (!hold_page(c, xm_page_of((void *)a), false) || memchr((void *)a, 0, end - a))
 			return;
 		a = end;
 	}
@@ -366,14 +412,14 @@ static void hold_sigset_pair(struct xm_call *c, const void *at)
 static void hold_loose(struct xm_call *c, uint64_t a)
 {
 	uint64_t word[LOOK / 8];
+	struct iovec local = { word, sizeof(word) }, remote = { (void *)a, sizeof(word) };
+	ssize_t got;
 
 	xm_call_hold(c, (void *)a, LOOK, true);
-	for (unsigned i = 0; i < XM_ARRAY_SIZE(word); i++) {
-		if (!copy_in(&word[i], (void *)(a + 8 * i), 8))
-			return;
+	got = xm_sys_vm_readv(&local, 1, &remote, 1); /* as much as there is */
+	for (ssize_t i = 0; i < got / 8; i++)
 		if (is_external(word[i], 1))
 			xm_call_hold(c, (void *)word[i], XM_PAGE_SIZE, true);
-	}
 }
 
 /* ---- one argument ----------------------------------------------------------------------------------------------------- */

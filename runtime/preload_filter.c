@@ -25,6 +25,8 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 #define INSNS_MAX 2048
+/* All threads; and no mitigation for all that is executed, as filters had before Linux 5.16: this one protects nothing. */
+#define FLAGS (SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_SPEC_ALLOW)
 #define ARG_HIGH(i) ((unsigned)offsetof(struct seccomp_data, args) + 8u * (i) + 4u)
 #define ARG_LOW(i) ((unsigned)offsetof(struct seccomp_data, args) + 8u * (i))
 #define EXT_HIGH_LO (unsigned)(XM_EXT_BASE >> 32)
@@ -172,10 +174,10 @@ int xm_sig_install_filter(void)
 		return -ENOMEM;
 	build(p);
 	fprog = (struct sock_fprog){ (unsigned short)p->n, p->insn };
-	rc = xm_sys3(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &fprog);
+	rc = xm_sys3(SYS_seccomp, SECCOMP_SET_MODE_FILTER, FLAGS, &fprog);
 	if (rc == -EACCES) {
 		xm_sys5(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-		rc = xm_sys3(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &fprog);
+		rc = xm_sys3(SYS_seccomp, SECCOMP_SET_MODE_FILTER, FLAGS, &fprog);
 	}
 	xm_local_free(p, sizeof(*p));
 	return rc > 0 ? -EBUSY : (int)rc; /* a thread has a filter of its own, by another line of descent */

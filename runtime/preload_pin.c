@@ -208,7 +208,7 @@ int io_queue_init(int maxevents, void **ctx)
 }
 
 /* In fault mode signal: the kernel reads a ring that no call shows, and does not wait for the pages that it names. */
-static bool no_rings(void)
+bool xm_pre_no_rings(void)
 {
 	static uint32_t said;
 
@@ -223,7 +223,7 @@ int io_uring_queue_init(unsigned entries, void *ring, unsigned flags)
 {
 	__typeof__(&io_uring_queue_init) real = XM_NEXT_IN(io_uring_queue_init, URING);
 
-	if (no_rings())
+	if (xm_pre_no_rings())
 		return -ENOSYS;
 	xm_pre_pins_announce("io_uring");
 	return real ? real(entries, ring, flags) : -ENOSYS;
@@ -233,7 +233,7 @@ int io_uring_queue_init_params(unsigned entries, void *ring, void *params)
 {
 	__typeof__(&io_uring_queue_init_params) real = XM_NEXT_IN(io_uring_queue_init_params, URING);
 
-	if (no_rings())
+	if (xm_pre_no_rings())
 		return -ENOSYS;
 	xm_pre_pins_announce("io_uring");
 	return real ? real(entries, ring, params) : -ENOSYS;
@@ -243,7 +243,7 @@ int io_uring_queue_init_mem(unsigned entries, void *ring, void *params, void *bu
 {
 	__typeof__(&io_uring_queue_init_mem) real = XM_NEXT_IN(io_uring_queue_init_mem, URING);
 
-	if (no_rings())
+	if (xm_pre_no_rings())
 		return -ENOSYS;
 	xm_pre_pins_announce("io_uring");
 	return real ? real(entries, ring, params, buf, size) : -ENOSYS;
@@ -253,7 +253,7 @@ int io_uring_setup(unsigned entries, void *params)
 {
 	__typeof__(&io_uring_setup) real = XM_NEXT_IN(io_uring_setup, URING);
 
-	if (no_rings())
+	if (xm_pre_no_rings())
 		return -ENOSYS;
 	xm_pre_pins_announce("io_uring");
 	return real ? real(entries, params) : (int)xm_sys2(SYS_io_uring_setup, entries, (long)params);

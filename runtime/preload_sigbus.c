@@ -12,15 +12,20 @@
  * a call is prepared (preload_trap.c) all but SIGBUS.
  *
  * The mode is refused where it would not be right, with one line, and faults are then answered by handler threads: a Java
- * machine (it looks at its own faults, and blocks what it likes), Go (blocks all signals by calls of its own), a tracer.
+ * machine (it looks at its own faults, and blocks what it likes), Go (blocks all signals by calls of its own).
  */
 #include "runtime/preload_signal.h"
 
 #include <errno.h>
 #include <link.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "runtime/preload.h"
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
 
 #define X86_PROTECTION 1 /* bits of a page fault's error code (Intel SDM, volume 3, 4.7) */
 #define X86_WRITE 2
@@ -36,13 +41,13 @@ uint32_t xm_sig_tid(void)
 /* ---- the program's signals ------------------------------------------------------------------------------------------------ */
 
 /* The default: the signal is pending, and comes when the handler returns. */
-static void by_default(int sig, const siginfo_t *info, ucontext_t *uc)
+void xm_sig_by_default(int sig, const siginfo_t *info, ucontext_t *uc)
 {
 	struct sigaction dfl = { .sa_handler = SIG_DFL };
 
 	xm_sig_install(sig, &dfl, NULL);
 	uc->uc_sigmask.__val[0] &= ~(1ull << (sig - 1));
-	if (info->si_code <= 0 || sig == SIGSYS) /* a fault happens again by itself */
+	if (info->si_code <= 0 || (sig != SIGBUS && sig != SIGSEGV && sig != SIGFPE && sig != SIGILL && sig != SIGTRAP)) /* a fault happens again by itself */
 		xm_sys3(SYS_tgkill, xm_sys_getpid(), xm_sys_gettid(), sig);
 }
 
@@ -53,7 +58,7 @@ void xm_sig_forward(int sig, siginfo_t *info, ucontext_t *uc)
 	if (act->sa_handler == SIG_IGN && info->si_code <= 0)
 		return;
 	if (act->sa_handler == SIG_DFL || act->sa_handler == SIG_IGN)
-		by_default(sig, info, uc);
+		xm_sig_by_default(sig, info, uc);
 	else
 		xm_sig_deliver(sig, info, uc);
 }
@@ -130,10 +135,23 @@ static bool is_trapped(void)
 
 static bool installed; /* both handlers */
 
+/* Before anything is there for good. */
+static bool range_is_free(void)
+{
+	void *at = xm_sys_mmap((void *)XM_EXT_BASE, XM_EXT_BYTES, PROT_NONE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (at)
+		xm_sys_munmap(at, XM_EXT_BYTES);
+	return at == (void *)XM_EXT_BASE;
+}
+
 static const char *start(int *err)
 {
 	uint64_t ours = XM_SIG_OURS;
 
+	if (!range_is_free())
+		return "the addresses of external memory are taken";
 	*err = xm_sig_map_page();
 	if (*err < 0)
 		return "the address of its call instruction is taken";

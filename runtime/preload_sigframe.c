@@ -123,12 +123,18 @@ void xm_sig_deliver(int sig, siginfo_t *info, ucontext_t *uc)
 	int saved = errno;
 
 	xm_sys4(SYS_rt_sigprocmask, SIG_UNBLOCK, &ours, 0, 8); /* the program's stack may be external */
-	if (act.sa_handler == SIG_DFL || act.sa_handler == SIG_IGN)
-		return; /* set by another thread since */
+	if (act.sa_handler == SIG_IGN)
+		return; /* set by another thread since, or: */
+	if (act.sa_handler == SIG_DFL) {
+		xm_sig_by_default(sig, info, uc);
+		return;
+	}
 	if (!(act.sa_flags & SA_NODEFER))
 		mask |= 1ull << (sig - 1);
 	mask &= ~XM_SIG_OURS;
-	if (act.sa_flags & SA_RESETHAND)
+	if ((act.sa_flags & SA_RESETHAND) && (XM_SIG_OURS >> (sig - 1) & 1) && xm_load(&xm_sig_on))
+		actions[sig] = (struct sigaction){ .sa_handler = SIG_DFL };
+	else if (act.sa_flags & SA_RESETHAND)
 		xm_sig_set(sig, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
 	if (t && xm_sig_on_stack(t, (uint64_t)(uintptr_t)uc) && !xm_sig_on_stack(t, sp)) {
 		struct frame *f = move_frame(uc, stack_for(t, &act, sp));
@@ -155,6 +161,13 @@ int xm_sig_set(int sig, const struct sigaction *act, struct sigaction *old)
 	struct sigaction ours, kernel, was = actions[sig];
 	int r;
 
+	/* its actions are its own, and the table is its parent's */
+	if (act && xm_pre_in_vfork_child()) {
+		r = xm_sig_install(sig, act, &kernel);
+		if (r == 0 && old)
+			*old = of_program(sig, &kernel);
+		return r;
+	}
 	if (act) {
 		ours = *act;
 		if (act->sa_handler != SIG_DFL && act->sa_handler != SIG_IGN) {

@@ -99,12 +99,10 @@ static int change_mask(int how, const sigset_t *set, sigset_t *old)
 	r = real(how, set ? &ours : NULL, &was);
 	if (r)
 		return r;
-	bits = set ? set->__val[0] & XM_SIG_OURS : 0;
-	if (set && how == SIG_BLOCK)
-		xm_sig_virtual |= bits;
-	else if (set && how == SIG_UNBLOCK)
-		xm_sig_virtual &= ~bits;
-	else if (set)
+	bits = set ? set->__val[0] & XM_SIG_OURS : before;
+	if (set && how != SIG_SETMASK)
+		bits = how == SIG_BLOCK ? before | bits : before & ~bits;
+	if (bits != before && !xm_pre_in_vfork_child()) /* whose memory is its parent's */
 		xm_sig_virtual = bits;
 	was.__val[0] = (was.__val[0] & ~XM_SIG_OURS) | before;
 	if (old)
@@ -147,6 +145,29 @@ XM_PUBLIC int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout
 		return real(fds, n, timeout, set);
 	ours = without_ours(set);
 	return real(fds, n, timeout, &ours);
+}
+
+int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *set, size_t bytes);
+XM_PUBLIC int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *set, size_t bytes)
+{
+	__typeof__(&__ppoll_chk) real = XM_NEXT(__ppoll_chk);
+	sigset_t ours;
+
+	if (!set || !xm_sig_wanted)
+		return real(fds, n, timeout, set, bytes);
+	ours = without_ours(set);
+	return real(fds, n, timeout, &ours, bytes);
+}
+
+XM_PUBLIC int epoll_pwait2(int fd, struct epoll_event *events, int most, const struct timespec *timeout, const sigset_t *set)
+{
+	__typeof__(&epoll_pwait2) real = XM_NEXT(epoll_pwait2);
+	sigset_t ours;
+
+	if (!set || !xm_sig_wanted)
+		return real(fd, events, most, timeout, set);
+	ours = without_ours(set);
+	return real(fd, events, most, timeout, &ours);
 }
 
 XM_PUBLIC int pselect(int n, fd_set *in, fd_set *out, fd_set *special, const struct timespec *timeout, const sigset_t *set)

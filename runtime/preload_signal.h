@@ -70,6 +70,8 @@ extern __thread uint64_t xm_sig_virtual __attribute__((tls_model("initial-exec")
 bool xm_sig_start(char *why, size_t size);
 /* The signal is the program's: its handler is called, or its default comes to pass when this returns. */
 void xm_sig_forward(int sig, siginfo_t *info, ucontext_t *uc);
+/* The default, when this returns. */
+void xm_sig_by_default(int sig, const siginfo_t *info, ucontext_t *uc);
 uint32_t xm_sig_tid(void);
 
 /* ---- preload_sigthread.c ---- */
@@ -129,8 +131,11 @@ extern uint32_t xm_sig_traps; /* atomic */
 struct xm_call *xm_call_begin(struct xm_call *own, long nr, const long arg[6]);
 void xm_call_end(struct xm_call *c);
 /* lint: 7 params (the kernel's number of them) */
-/* The system call with its pages held, as libc's function makes it: -1 and errno; a cancellation point. */
+/* The system call with its pages held, as libc's function makes it: -1 and errno; a cancellation point where that is one. */
 long xm_sig_call(long nr, long a, long b, long c, long d, long e, long f);
+/* lint: 7 params (the same) */
+/* As syscall() makes it: no cancellation point. */
+long xm_sig_call_raw(long nr, long a, long b, long c, long d, long e, long f);
 
 /* ---- preload_trap_done.c ---- */
 /* Where a call returns to that was made for the program (assembly). */

@@ -157,7 +157,7 @@ void xm_sig_thread_unwrap(void *arg)
 XM_PUBLIC int sigaltstack(const stack_t *ss, stack_t *old)
 {
 	struct xm_sig_thread *t = xm_sig_self;
-	bool on = t && (uint64_t)((char *)__builtin_frame_address(0) - t->stack) < t->stack_bytes;
+	bool on = t && (uint64_t)((char *)__builtin_frame_address(0) - (char *)t->program.ss_sp) < t->program.ss_size;
 	stack_t was;
 
 	if (!t || xm_in_runtime)

@@ -162,11 +162,13 @@ XM_PUBLIC long syscall(long nr, ...)
 			return forked(nr, a);
 		if (nr == SYS_futex && !xm_sig_active())
 			return futex_call(a);
+		if (nr == SYS_io_uring_setup && xm_pre_no_rings())
+			return xm_pre_result(-ENOSYS);
 		if (nr == SYS_io_setup || nr == SYS_io_submit || nr == SYS_io_uring_setup ||
 		    nr == SYS_io_uring_register)
 			xm_pre_pins_announce("syscall");
 	}
 	if (xm_sig_active() && xm_call_pointers(nr))
-		return xm_sig_call(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+		return xm_sig_call_raw(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 	return xm_pre_result(xm_sys6(nr, a[0], a[1], a[2], a[3], a[4], a[5]));
 }

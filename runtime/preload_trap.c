@@ -50,6 +50,7 @@ static struct xm_call *free_entry(struct xm_sig_thread *t, uint64_t sp)
 
 static void fill(struct xm_call *c, uint64_t sp, long nr, const long arg[6])
 {
+	xm_store(&c->sp, sp); /* first: a handler of the program's that comes now leaves the entry alone */
 	c->nr = nr;
 	memcpy(c->arg, arg, sizeof(c->arg));
 	c->tid = xm_sig_tid();
@@ -57,7 +58,6 @@ static void fill(struct xm_call *c, uint64_t sp, long nr, const long arg[6])
 	c->pages = 0;
 	c->again = false;
 	c->more = NULL;
-	xm_store(&c->sp, sp);
 }
 
 struct xm_call *xm_call_begin(struct xm_call *own, long nr, const long arg[6])
@@ -70,7 +70,6 @@ struct xm_call *xm_call_begin(struct xm_call *own, long nr, const long arg[6])
 		c = free_entry(t, sp);
 	if (!c)
 		c = own;
-	/* a handler of the program's that comes before this finds the entry free, and has left it when it returns */
 	fill(c, sp, nr, arg);
 	xm_call_prepare(c);
 	return c;
@@ -78,41 +77,77 @@ struct xm_call *xm_call_begin(struct xm_call *own, long nr, const long arg[6])
 
 /* ---- libc's functions --------------------------------------------------------------------------------------------------- */
 
-static void end_cancelled(void *call)
+/* Whether libc's function may be cancelled. Of those that come here. */
+static bool may_be_cancelled(long nr)
 {
-	xm_call_end(call);
+	switch (nr) {
+	case SYS_read:
+	case SYS_write:
+	case SYS_pread64:
+	case SYS_pwrite64:
+	case SYS_readv:
+	case SYS_writev:
+	case SYS_preadv:
+	case SYS_pwritev:
+	case SYS_preadv2:
+	case SYS_pwritev2:
+	case SYS_recvfrom:
+	case SYS_sendto:
+	case SYS_recvmsg:
+	case SYS_sendmsg:
+	case SYS_recvmmsg:
+	case SYS_sendmmsg:
+	case SYS_vmsplice:
+	case SYS_getrandom: return true;
+	default: return false;
+	}
 }
 
-/* The pages of *c are held. */
-static long make(struct xm_call *c)
+/* The pages of *c are held. Those of a thread that is cancelled here are let go when it ends, or makes its next call. */
+static long make(struct xm_call *c, bool cancel)
 {
 	const long *a = c->arg;
 	int type;
 	long r;
 
-	pthread_cleanup_push(end_cancelled, c);
-	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+	if (cancel)
+		pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
 	r = xm_sig_fixed(c->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
-	pthread_setcanceltype(type, NULL);
-	pthread_cleanup_pop(1);
+	if (cancel)
+		pthread_setcanceltype(type, NULL);
+	xm_call_end(c);
 	return r;
+}
+
+static long call(bool cancel, long nr, const long arg[6])
+{
+	struct xm_call own, *c;
+	unsigned tries = 0;
+	bool again;
+	long r;
+
+	do {
+		c = xm_call_begin(&own, nr, arg);
+		again = c->again;
+		r = make(c, cancel);
+	} while (r == -EFAULT && again && tries++ < TRIES_MOST);
+	return xm_pre_result(r);
 }
 
 /* lint: 7 params (the kernel's number of them) */
 long xm_sig_call(long nr, long a, long b, long c, long d, long e, long f)
 {
 	const long arg[6] = { a, b, c, d, e, f };
-	struct xm_call own, *call;
-	unsigned tries = 0;
-	bool again;
-	long r;
 
-	do {
-		call = xm_call_begin(&own, nr, arg);
-		again = call->again;
-		r = make(call);
-	} while (r == -EFAULT && again && tries++ < TRIES_MOST);
-	return xm_pre_result(r);
+	return call(may_be_cancelled(nr), nr, arg);
+}
+
+/* lint: 7 params (the kernel's number of them) */
+long xm_sig_call_raw(long nr, long a, long b, long c, long d, long e, long f)
+{
+	const long arg[6] = { a, b, c, d, e, f };
+
+	return call(false, nr, arg);
 }
 
 /* ---- SIGSYS ----------------------------------------------------------------------------------------------------------------- */
@@ -186,6 +221,18 @@ static long make_for_runtime(ucontext_t *uc, long nr, const long *a)
 	return r;
 }
 
+/* Not trapped by a filter of the program's own, which says so of the call that has been prepared, or of one that is not ours. */
+static bool is_ours(long nr, const long *arg, uint64_t ip)
+{
+	unsigned pointers = xm_call_pointers(nr);
+	bool external = false;
+
+	for (unsigned i = 0; i < 6; i++)
+		if (pointers & 1u << i)
+			external |= (uint64_t)arg[i] - XM_EXT_BASE < XM_EXT_BYTES;
+	return external && ip != XM_SIG_PAGE + 2;
+}
+
 void xm_sig_on_sys(int sig, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
@@ -196,12 +243,12 @@ void xm_sig_on_sys(int sig, siginfo_t *info, void *context)
 	struct xm_call *c;
 	int saved = errno;
 
-	if (info->si_code != SYS_SECCOMP) {
+	if (info->si_code != SYS_SECCOMP || !is_ours(info->si_syscall, arg, (uint64_t)g[REG_RIP])) {
 		xm_sig_forward(sig, info, uc);
 		return;
 	}
 	xm_add(&xm_sig_traps, 1);
-	if (!xm_load(&xm_sig_on)) { /* the question at the start, whether there is a filter */
+	if (!xm_load(&xm_sig_on) || xm_load(&xm_rt.state) != 1) { /* the question at the start, whether there is a filter */
 		uc->uc_mcontext.gregs[REG_RAX] = make_here(uc, info->si_syscall, arg);
 		return;
 	}

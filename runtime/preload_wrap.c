@@ -9,6 +9,8 @@
 #include "runtime/preload_signal.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +33,7 @@ static bool reaches_at(uintptr_t p, size_t n)
 
 static bool vector_reaches(const struct iovec *iov, int n)
 {
-	if (!xm_sig_active())
+	if (!xm_sig_active() || !iov || n < 0 || n > IOV_MAX) /* libc's function says what is wrong */
 		return false;
 	for (int i = 0; i < n; i++)
 		if (xm_ext_overlaps(iov[i].iov_base, iov[i].iov_len))
@@ -41,23 +43,27 @@ static bool vector_reaches(const struct iovec *iov, int n)
 
 static bool message_reaches(const struct msghdr *m)
 {
-	return xm_sig_active() && (xm_ext_contains(m) || xm_ext_contains(m->msg_name) || xm_ext_contains(m->msg_control) ||
+	return xm_sig_active() && m && (xm_ext_contains(m) || xm_ext_contains(m->msg_name) || xm_ext_contains(m->msg_control) ||
 				   vector_reaches(m->msg_iov, (int)xm_min(m->msg_iovlen, (size_t)1024)));
 }
 
 /* ---- read and write ---------------------------------------------------------------------------------------------------------- */
 
-/* A buffer of more pages than a call may hold goes in parts. Files are read to the end; from anything else a read may bring less
- * than was asked for, and must not wait for more. */
+/* A large buffer goes in parts, so that little of the local budget is held at a time. Files are read and written to the end;
+ * from anything else a read may bring less than was asked for, and must not wait for more. One write is one message, one
+ * record of a log, or one of several writers' to a pipe: it stays whole. */
 static ssize_t in_parts(long nr, int fd, uintptr_t buf, size_t n, off_t at)
 {
+	bool reads = nr == SYS_read || nr == SYS_pread64, goes_on = true;
 	size_t part = xm_call_part_bytes(), done = 0;
-	bool goes_on = nr == SYS_write || nr == SYS_pwrite64 || nr == SYS_pread64;
 	struct stat st;
 	ssize_t r;
 
-	if (n > part && nr == SYS_read)
+	if (n > part) {
 		goes_on = fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
+		if (!reads && (!goes_on || (fcntl(fd, F_GETFL) & O_APPEND)))
+			part = n;
+	}
 	do {
 		size_t want = xm_min(n - done, part);
 
@@ -206,7 +212,7 @@ XM_PUBLIC ssize_t recvmsg(int fd, struct msghdr *m, int flags)
 
 static bool messages_reach(const struct mmsghdr *m, unsigned n)
 {
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; m && i < n; i++)
 		if (message_reaches(&m[i].msg_hdr))
 			return true;
 	return false;
@@ -293,6 +299,20 @@ XM_PUBLIC int setcontext(const ucontext_t *ucp)
 		if (xm_sig_active())
 			(void)*(volatile const char *)&ucp->uc_sigmask;
 		r = XM_NEXT(setcontext)(ucp);
+	} while (r < 0 && errno == EFAULT && xm_sig_active() && xm_ext_contains(ucp));
+	return r;
+}
+
+/* The caller goes on from here when it is resumed: this frame lies on its own stack. */
+XM_PUBLIC int swapcontext(ucontext_t *old, const ucontext_t *ucp)
+{
+	__typeof__(&swapcontext) real = XM_NEXT(swapcontext);
+	int r;
+
+	do {
+		if (xm_sig_active())
+			(void)*(volatile const char *)&ucp->uc_sigmask;
+		r = real(old, ucp);
 	} while (r < 0 && errno == EFAULT && xm_sig_active() && xm_ext_contains(ucp));
 	return r;
 }

@@ -102,7 +102,10 @@ static void move_word(struct motion *m, uint64_t page, uint64_t dest, xm_pte wor
 	if (!wake)
 		return;
 	xm_waiters_end(rt, page);
-	xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+	if (rt->by_signal)
+		xm_fault_wake(rt, page);
+	else
+		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
 }
 
 /* ---- resident pages ----------------------------------------------------------------------------------------- */

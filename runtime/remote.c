@@ -97,12 +97,22 @@ static struct xm_worker *with_staging(struct xm_runtime *rt, int i)
 	return NULL;
 }
 
-struct xm_worker *xm_worker_get(struct xm_runtime *rt)
+static struct xm_worker *get_of(struct xm_runtime *rt, int n)
 {
-	for (int i = 0; i < XM_WORKERS_MAX; i++)
+	for (int i = 0; i < n; i++)
 		if (take(&rt->worker[i]))
 			return with_staging(rt, i);
 	return NULL;
+}
+
+struct xm_worker *xm_worker_get(struct xm_runtime *rt)
+{
+	return get_of(rt, XM_WORKERS_MAX);
+}
+
+struct xm_worker *xm_worker_get_for_fault(struct xm_runtime *rt)
+{
+	return get_of(rt, XM_WORKERS_MAX - XM_WORKERS_SPARE);
 }
 
 static bool has_links(const struct xm_worker *w)

@@ -429,11 +429,12 @@ class StressNg(Program):
     def command(self):
         # Little for mmap: it asks for stacks and for the low 4 GiB too, which stay local. A bound for malloc, which
         # else allocates all that there is, touches little of it, and leaves ENOMEM to the others. Each does so much,
-        # not so long: what it needs and moves must not depend on how busy the machine is.
+        # not so long: what it needs and moves must not depend on how busy the machine is. Nor on its third-level cache, of
+        # whose size (480 MiB on some) it has a shared buffer, which --fork-vm fills.
         parts = {"vm": ("256m", 60), "mmap": ("12m", 4), "mremap": ("64m", 2), "malloc": ("16m", 4000), "madvise": (None, 16),
                  "fork": (None, 40)}
         argv = ["stress-ng", "--verify", "--seed", str(SEED), "-t", "100s", "--temp-path", self.dir, "--fork-vm",
-                "--malloc-max", "64"]
+                "--malloc-max", "64", "--cache-level", "1"]
         for name, (size, ops) in parts.items():
             argv += ["--" + name, "1", f"--{name}-ops", str(ops)]
             argv += [f"--{name}-bytes", size] if size else []
