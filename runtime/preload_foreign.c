@@ -19,6 +19,7 @@
 
 #include "runtime/internal.h"
 #include "runtime/preload.h"
+#include "runtime/preload_signal.h"
 #include "sys.h"
 
 #ifndef MREMAP_DONTUNMAP
@@ -97,6 +98,20 @@ static long each_piece(struct xm_pre_part *part, long (*ext)(void *, size_t, lon
 	return first;
 }
 
+long xm_pre_local(long nr, void *addr, size_t len, long a, long b)
+{
+	uint64_t from = (uint64_t)(uintptr_t)addr, end = from + len;
+	long first = 0, second = 0;
+
+	if (!xm_load_relaxed(&xm_sig_on) || from > XM_SIG_PAGE || end <= XM_SIG_PAGE || end < from)
+		return xm_sys4(nr, addr, len, a, b);
+	if (from < XM_SIG_PAGE)
+		first = xm_sys4(nr, addr, XM_SIG_PAGE - from, a, b);
+	if (end > XM_SIG_PAGE + XM_PAGE_SIZE && first == 0)
+		second = xm_sys4(nr, XM_SIG_PAGE + XM_PAGE_SIZE, end - XM_SIG_PAGE - XM_PAGE_SIZE, a, b);
+	return first ? first : second;
+}
+
 long xm_pre_each(void *addr, size_t len, long (*ext)(void *, size_t, long), long nr, long a, long b)
 {
 	bool whole = nr == SYS_munmap || nr == SYS_mprotect;
@@ -108,7 +123,7 @@ long xm_pre_each(void *addr, size_t len, long (*ext)(void *, size_t, long), long
 		long r;
 
 		if (!part[i].external)
-			r = xm_sys4(nr, part[i].addr, part[i].bytes, a, b);
+			r = xm_pre_local(nr, part[i].addr, part[i].bytes, a, b);
 		else if (whole)
 			r = ext(part[i].addr, part[i].bytes, a);
 		else

@@ -172,14 +172,14 @@ static long ext_protect(void *addr, size_t len, long prot)
 XM_PUBLIC int munmap(void *addr, size_t len)
 {
 	if (!xm_pre_touches(addr, len) || is_unaligned(addr))
-		return (int)xm_pre_result(xm_sys_munmap(addr, len));
+		return (int)xm_pre_result(xm_pre_local(SYS_munmap, addr, len, 0, 0));
 	return (int)xm_pre_result(xm_pre_each(addr, len, ext_unmap, SYS_munmap, 0, 0));
 }
 
 XM_PUBLIC int mprotect(void *addr, size_t len, int prot)
 {
 	if (!xm_pre_touches(addr, len) || is_unaligned(addr))
-		return (int)xm_pre_result(xm_sys_mprotect(addr, len, prot));
+		return (int)xm_pre_result(xm_pre_local(SYS_mprotect, addr, len, prot, 0));
 	return (int)xm_pre_result(xm_pre_each(addr, len, ext_protect, SYS_mprotect, prot, 0));
 }
 

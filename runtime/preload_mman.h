@@ -22,6 +22,9 @@ int xm_pre_split(const void *addr, size_t len, struct xm_pre_part part[3]);
 /* How many bytes from addr on, within the external range and at most len, are all foreign or all
  * not; *foreign says which. */
 size_t xm_pre_piece(const void *addr, size_t len, bool *foreign);
+/* munmap and mprotect of memory that is not external, but for the page with the call instruction of fault mode signal, which
+ * stays: programs unmap everything below some address. 0 or -errno. */
+long xm_pre_local(long nr, void *addr, size_t len, long a, long b);
 /* Runs ext on the external parts and the system call nr(addr, len, a, b) on what lies outside
  * and on foreign mappings (but those too are ext's where the call changes the book of mappings:
  * munmap, mprotect). Goes on after an error, as the kernel does over holes, and returns the
