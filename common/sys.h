@@ -30,12 +30,11 @@ extern uintptr_t xm_sys_gate;
 static inline long xm_sys6(long nr, long a, long b, long c, long d, long e, long f)
 {
 #if defined(__x86_64__)
+	uintptr_t gate = xm_sys_gate; /* first: a sanitizer makes a call of it, which has other uses for these registers */
 	register long r10 __asm__("r10") = d;
 	register long r8 __asm__("r8") = e;
 	register long r9 __asm__("r9") = f;
 	long ret;
-
-	uintptr_t gate = xm_sys_gate;
 
 	if (__builtin_expect(gate != 0, 0)) /* the return address goes below the red zone */
 		__asm__ volatile("sub $128, %%rsp\n\tcall *%%rcx\n\tadd $128, %%rsp"

@@ -185,6 +185,20 @@ static bool any_locked(struct xm_runtime *rt, uint64_t page, uint64_t end)
 	return false;
 }
 
+/* Where the kernel does not wait for pages: one by one. */
+static int populate_here(struct xm_runtime *rt, uint64_t addr, uint64_t len, bool write)
+{
+	uint64_t page = (addr - xm_ext_lo) >> XM_PAGE_SHIFT, end = page + (len >> XM_PAGE_SHIFT);
+	uint32_t tid = (uint32_t)xm_sys_gettid();
+	int rc = 0;
+
+	for (; page < end && rc == 0; page++) {
+		xm_pte_touch(rt, page);
+		rc = xm_fault_bring(rt, page, write, tid);
+	}
+	return rc;
+}
+
 int xm_map_advise(void *at, size_t len, int advice)
 {
 	struct xm_runtime *rt = &xm_rt;
@@ -211,7 +225,8 @@ int xm_map_advise(void *at, size_t len, int advice)
 	if (rc == 0 && bytes && (what == ANSWER_WILLNEED || what == ANSWER_PAGEOUT))
 		advise_move(rt, addr, bytes, what == ANSWER_WILLNEED);
 	if (rc == 0 && what == ANSWER_POPULATE)
-		rc = xm_sys_madvise(at, len, advice);
+		rc = rt->by_signal ? populate_here(rt, addr, bytes, advice == MADV_POPULATE_WRITE)
+				   : xm_sys_madvise(at, len, advice);
 	return rc;
 }
 
@@ -261,25 +276,12 @@ int xm_map_mincore(void *at, size_t len, unsigned char *vec)
 
 /* ---- pages that stay ------------------------------------------------------------------------------------------ */
 
-/* Where the kernel does not wait for pages: one by one; writable, whatever the mapping's protection says. */
-static int populate_here(struct xm_runtime *rt, uint64_t addr, uint64_t len)
-{
-	uint32_t tid = (uint32_t)xm_sys_gettid();
-
-	for (uint64_t end = addr + len; addr < end; addr += XM_PAGE_SIZE) {
-		if (!xm_fault_hold(rt, addr, XM_PAGE_SIZE, true, tid))
-			return -EFAULT;
-		xm_fault_release(&rt->pt[xm_page_of((void *)addr)]);
-	}
-	return 0;
-}
-
 int xm_map_populate(struct xm_runtime *rt, uint64_t addr, uint64_t len)
 {
 	int rc;
 
 	if (rt->by_signal)
-		return populate_here(rt, addr, len);
+		return populate_here(rt, addr, len, true);
 	rc = xm_sys_madvise((void *)addr, len, MADV_POPULATE_WRITE);
 	if (rc == -EINVAL || rc == -EFAULT || rc == -EACCES) /* not writable, or a kernel before 5.14 */
 		rc = xm_sys_madvise((void *)addr, len, MADV_POPULATE_READ);

@@ -112,7 +112,7 @@ static bool is_good(struct xm_runtime *rt, uint64_t page, bool write, bool *wp)
 /* No handler of the program's may come while a fault is resolved: it might touch a page that its own thread has in hand. */
 int xm_fault_bring(struct xm_runtime *rt, uint64_t page, bool write, uint32_t tid)
 {
-	uint64_t closed = ~(1ull << (SIGBUS - 1) | 1ull << (SIGSYS - 1)), old;
+	uint64_t closed = xm_all_signals(rt), old;
 	int rc = 0;
 	bool wp;
 

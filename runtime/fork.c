@@ -151,7 +151,7 @@ static void let_go(struct xm_runtime *rt)
 bool xm_fork_prepare(uint64_t wait_ns)
 {
 	struct xm_runtime *rt = &xm_rt;
-	uint64_t all = ~0ull, old = 0;
+	uint64_t all = xm_all_signals(rt), old = 0;
 
 	if (xm_load(&rt->state) != 1)
 		return true;

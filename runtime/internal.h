@@ -360,6 +360,13 @@ static inline void xm_fault_release(xm_pte *p)
 		;
 }
 
+/* What is blocked where no signal of the program's may come: all, but in fault mode signal those two by which faults and calls on
+ * external memory come. */
+static inline uint64_t xm_all_signals(const struct xm_runtime *rt)
+{
+	return rt->by_signal ? ~(1ull << (SIGBUS - 1) | 1ull << (SIGSYS - 1)) : ~0ull;
+}
+
 /* ---- handler.c ---- */
 /* How many, and whether each has a processor of its own. */
 void xm_handler_choose(struct xm_runtime *rt);

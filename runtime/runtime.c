@@ -183,7 +183,7 @@ static void init_locks(struct xm_runtime *rt)
 
 int xm_runtime_threads(struct xm_runtime *rt)
 {
-	uint64_t all = ~0ull, old = 0;
+	uint64_t all = xm_all_signals(rt), old = 0;
 	pthread_attr_t attr;
 	int rc;
 
@@ -268,7 +268,7 @@ static int start_steps(struct xm_runtime *rt, char *why)
 	rc = choose_policies(rt);
 	if (rc == 0)
 		rc = xm_mapping_init(rt);
-	if (rc == 0 && rt->by_signal && xm_ext_lo != XM_EXT_BASE) {
+	if (rc == 0 && rt->by_signal && XM_EXT_BASE && xm_ext_lo != XM_EXT_BASE) {
 		xm_snprintf(why, 256, "the addresses of external memory are taken, which fault mode signal needs: --fault thread");
 		rc = -EADDRINUSE;
 	}

@@ -53,7 +53,7 @@ static bool ready(char *why, size_t size)
 
 static int start(void **state)
 {
-	struct test_config c = { .budget_bytes = BUDGET_PAGES * PAGE, .fault_mode = XM_FAULT_SIGNAL };
+	struct test_config c = { .budget_bytes = BUDGET_PAGES * PAGE, .fault_mode = XM_FAULT_SIGNAL, .prefetch = "none" };
 
 	xm_runtime_by_signal = ready;
 	group_start(&c, "128M");
