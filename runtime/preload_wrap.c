@@ -31,6 +31,13 @@ static bool reaches_at(uintptr_t p, size_t n)
 
 #define reaches(p, n) reaches_at((uintptr_t)(p), (n))
 
+/* libc's own names of those that signal handlers call: nothing is looked up there. */
+ssize_t __read(int fd, void *buf, size_t n);
+ssize_t __write(int fd, const void *buf, size_t n);
+ssize_t __pread64(int fd, void *buf, size_t n, off64_t at);
+ssize_t __pwrite64(int fd, const void *buf, size_t n, off64_t at);
+ssize_t __send(int fd, const void *buf, size_t n, int flags);
+
 static bool vector_reaches(const struct iovec *iov, int n)
 {
 	if (!xm_sig_active() || !iov || n < 0 || n > IOV_MAX) /* libc's function says what is wrong */
@@ -80,28 +87,28 @@ static ssize_t in_parts(long nr, int fd, uintptr_t buf, size_t n, off_t at)
 XM_PUBLIC ssize_t read(int fd, void *buf, size_t n)
 {
 	if (!reaches(buf, n))
-		return XM_NEXT(read)(fd, buf, n);
+		return __read(fd, buf, n);
 	return in_parts(SYS_read, fd, (uintptr_t)buf, n, 0);
 }
 
 XM_PUBLIC ssize_t write(int fd, const void *buf, size_t n)
 {
 	if (!reaches(buf, n))
-		return XM_NEXT(write)(fd, buf, n);
+		return __write(fd, buf, n);
 	return in_parts(SYS_write, fd, (uintptr_t)buf, n, 0);
 }
 
 XM_PUBLIC ssize_t pread(int fd, void *buf, size_t n, off_t at)
 {
 	if (!reaches(buf, n))
-		return XM_NEXT(pread)(fd, buf, n, at);
+		return __pread64(fd, buf, n, at);
 	return in_parts(SYS_pread64, fd, (uintptr_t)buf, n, at);
 }
 
 XM_PUBLIC ssize_t pwrite(int fd, const void *buf, size_t n, off_t at)
 {
 	if (!reaches(buf, n))
-		return XM_NEXT(pwrite)(fd, buf, n, at);
+		return __pwrite64(fd, buf, n, at);
 	return in_parts(SYS_pwrite64, fd, (uintptr_t)buf, n, at);
 }
 
@@ -118,7 +125,7 @@ XM_PUBLIC ssize_t recv(int fd, void *buf, size_t n, int flags)
 XM_PUBLIC ssize_t send(int fd, const void *buf, size_t n, int flags)
 {
 	if (!reaches(buf, n))
-		return XM_NEXT(send)(fd, buf, n, flags);
+		return __send(fd, buf, n, flags);
 	return xm_sig_call(SYS_sendto, fd, (long)buf, (long)n, flags, 0, 0);
 }
 

@@ -128,7 +128,7 @@ static void check_uffd(struct check *c)
 	} else {
 		say(c, MISSING, "userfaultfd",
 		    "not permitted: setfacl -m u:%s:rw /dev/userfaultfd    (or: sysctl -w "
-		    "vm.unprivileged_userfaultfd=1)",
+		    "vm.unprivileged_userfaultfd=1)    (or: --fault signal, which needs neither)",
 		    c->user);
 	}
 }
@@ -406,7 +406,7 @@ int run_check_access(uint32_t masked_features, bool by_signal)
 	user_name(user, sizeof(user));
 	if (fd == -EPERM || fd == -EACCES)
 		xm_err("no access to userfaultfd: as root, setfacl -m u:%s:rw /dev/userfaultfd, or sysctl -w "
-		       "vm.unprivileged_userfaultfd=1 (xmem-run --check tells more)",
+		       "vm.unprivileged_userfaultfd=1; or run it with --fault signal (xmem-run --check tells more)",
 		       user);
 	else if (fd >= 0)
 		xm_err("this kernel's userfaultfd has neither write protection nor MOVE: Linux 5.7 or newer is needed");
