@@ -14,6 +14,7 @@ out_dir = os.environ.get("XMEM_BENCH_OUT", os.path.join(os.path.dirname(build), 
 ACCESS = os.path.join(build, "tests/bench/access")
 FLOOR = os.path.join(build, "tests/bench/floor")
 XMEM_RUN = os.path.join(build, "xmem-run")
+FAULT = os.environ.get("XMEM_TEST_FAULT", "thread")
 tmp = tempfile.TemporaryDirectory(prefix="xmem-bench-")
 
 
@@ -47,7 +48,7 @@ def plain(pattern, *args, preload=None):
 
 def covered(pattern, *args, local="64M", options=(), prefix=()):
     """The same program under xmem-run."""
-    return json.loads(command([*prefix, XMEM_RUN, "--local", local, *options, "--", ACCESS, pattern, *args]))
+    return json.loads(command([*prefix, XMEM_RUN, "--fault", FAULT, "--local", local, *options, "--", ACCESS, pattern, *args]))
 
 
 def median(values):

@@ -92,7 +92,7 @@ class Arena:
     def _covered(self, group, job, local, options):
         if os.path.exists(self.stats):
             os.unlink(self.stats)
-        argv = [x.path_of("xmem-run"), "--strict", "--local", str(local), "--appliance", self.appliance.uri["shm"],
+        argv = [x.path_of("xmem-run"), "--fault", x.FAULT, "--strict", "--local", str(local), "--appliance", self.appliance.uri["shm"],
                 "--stats=" + self.stats, *options, "--", *job.argv]
         return x.run_in(group, argv, seconds=LIMIT_S, **job.how)[0]
 
