@@ -30,6 +30,7 @@
 #include "runtime/stream.h"
 
 #define XM_NO_SLOT UINT64_MAX
+#define XM_SIG_OURS ((1ull << (SIGBUS - 1)) | (1ull << (SIGSYS - 1))) /* in fault mode signal */
 #define XM_HANDLERS_MAX 8 /* fetchers included */
 #define XM_FETCHERS_MAX (XM_HANDLERS_MAX - 2)
 #define XM_WORKERS_MAX (XM_HANDLERS_MAX + 10)
@@ -321,6 +322,8 @@ void xm_remote_tick(struct xm_runtime *rt);
 void xm_page_settle(struct xm_runtime *rt, uint64_t page, xm_pte to);
 /* The same for a page that is unmapped: EMPTY, without pins and holds. */
 void xm_page_forget(struct xm_runtime *rt, uint64_t page);
+/* Wakes who sleeps on the page, whose word has been settled: WAITER was set. */
+void xm_page_wake(struct xm_runtime *rt, uint64_t page);
 /* Batch entries page[], word[] ascending by page, so that runs can be handled by one call. */
 void xm_worker_sort(struct xm_worker *w, int n);
 
@@ -364,7 +367,7 @@ static inline void xm_fault_release(xm_pte *p)
  * external memory come. */
 static inline uint64_t xm_all_signals(const struct xm_runtime *rt)
 {
-	return rt->by_signal ? ~(1ull << (SIGBUS - 1) | 1ull << (SIGSYS - 1)) : ~0ull;
+	return rt->by_signal ? ~XM_SIG_OURS : ~0ull;
 }
 
 /* ---- handler.c ---- */

@@ -47,7 +47,8 @@ void xm_sig_by_default(int sig, const siginfo_t *info, ucontext_t *uc)
 
 	xm_sig_install(sig, &dfl, NULL);
 	uc->uc_sigmask.__val[0] &= ~(1ull << (sig - 1));
-	if (info->si_code <= 0 || (sig != SIGBUS && sig != SIGSEGV && sig != SIGFPE && sig != SIGILL && sig != SIGTRAP)) /* a fault happens again by itself */
+	/* a fault happens again by itself */
+	if (info->si_code <= 0 || (sig != SIGBUS && sig != SIGSEGV && sig != SIGFPE && sig != SIGILL && sig != SIGTRAP))
 		xm_sys3(SYS_tgkill, xm_sys_getpid(), xm_sys_gettid(), sig);
 }
 

@@ -125,69 +125,54 @@ XM_PUBLIC int sigprocmask(int how, const sigset_t *set, sigset_t *old)
 	return -1;
 }
 
+/* The mask for a wait of the program's: NULL stays, and so does one that is not to be changed. */
+static const sigset_t *for_wait(const sigset_t *set, sigset_t *room)
+{
+	if (!set || !xm_sig_wanted)
+		return set;
+	*room = without_ours(set);
+	return room;
+}
+
 XM_PUBLIC int sigsuspend(const sigset_t *set)
 {
-	__typeof__(&sigsuspend) real = XM_NEXT(sigsuspend);
-	sigset_t ours;
+	sigset_t room;
 
-	if (!xm_sig_wanted)
-		return real(set);
-	ours = without_ours(set);
-	return real(&ours);
+	return XM_NEXT(sigsuspend)(for_wait(set, &room));
 }
 
 XM_PUBLIC int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *set)
 {
-	__typeof__(&ppoll) real = XM_NEXT(ppoll);
-	sigset_t ours;
+	sigset_t room;
 
-	if (!set || !xm_sig_wanted)
-		return real(fds, n, timeout, set);
-	ours = without_ours(set);
-	return real(fds, n, timeout, &ours);
+	return XM_NEXT(ppoll)(fds, n, timeout, for_wait(set, &room));
 }
 
 int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *set, size_t bytes);
 XM_PUBLIC int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *set, size_t bytes)
 {
-	__typeof__(&__ppoll_chk) real = XM_NEXT(__ppoll_chk);
-	sigset_t ours;
+	sigset_t room;
 
-	if (!set || !xm_sig_wanted)
-		return real(fds, n, timeout, set, bytes);
-	ours = without_ours(set);
-	return real(fds, n, timeout, &ours, bytes);
+	return XM_NEXT(__ppoll_chk)(fds, n, timeout, for_wait(set, &room), bytes);
 }
 
 XM_PUBLIC int epoll_pwait2(int fd, struct epoll_event *events, int most, const struct timespec *timeout, const sigset_t *set)
 {
-	__typeof__(&epoll_pwait2) real = XM_NEXT(epoll_pwait2);
-	sigset_t ours;
+	sigset_t room;
 
-	if (!set || !xm_sig_wanted)
-		return real(fd, events, most, timeout, set);
-	ours = without_ours(set);
-	return real(fd, events, most, timeout, &ours);
+	return XM_NEXT(epoll_pwait2)(fd, events, most, timeout, for_wait(set, &room));
 }
 
 XM_PUBLIC int pselect(int n, fd_set *in, fd_set *out, fd_set *special, const struct timespec *timeout, const sigset_t *set)
 {
-	__typeof__(&pselect) real = XM_NEXT(pselect);
-	sigset_t ours;
+	sigset_t room;
 
-	if (!set || !xm_sig_wanted)
-		return real(n, in, out, special, timeout, set);
-	ours = without_ours(set);
-	return real(n, in, out, special, timeout, &ours);
+	return XM_NEXT(pselect)(n, in, out, special, timeout, for_wait(set, &room));
 }
 
 XM_PUBLIC int epoll_pwait(int fd, struct epoll_event *events, int most, int timeout, const sigset_t *set)
 {
-	__typeof__(&epoll_pwait) real = XM_NEXT(epoll_pwait);
-	sigset_t ours;
+	sigset_t room;
 
-	if (!set || !xm_sig_wanted)
-		return real(fd, events, most, timeout, set);
-	ours = without_ours(set);
-	return real(fd, events, most, timeout, &ours);
+	return XM_NEXT(epoll_pwait)(fd, events, most, timeout, for_wait(set, &room));
 }

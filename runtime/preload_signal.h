@@ -7,7 +7,9 @@
  *   preload_trap.c       SIGSYS: a call on external memory: its pages are held while it is made
  *   preload_calls.c      which arguments of which system call lead where
  *   preload_wrap.c       libc's functions whose calls the filter cannot see, or that are called often
- *   preload_sigmask.c    the program's own handlers and masks for the two signals
+ *   preload_trap_done.c  the way back from such a call
+ *   preload_sigmask.c    the program's own masks, and actions for the two signals
+ *   preload_sigframe.c   the program's handlers, on the stack that it means
  *   preload_sigthread.c  a stack for handlers, and what is known of calls in progress, a thread
  *
  * A process is meant for this mode from its beginning (xm_sig_wanted): its threads get their stacks, and the two signals are
@@ -28,7 +30,6 @@
 #define XM_SIG_PAGE 0x1ffffffe0000ull
 #define XM_SIG_SPANS 12
 #define XM_SIG_CALLS 8
-#define XM_SIG_OURS ((1ull << (SIGBUS - 1)) | (1ull << (SIGSYS - 1)))
 
 struct xm_span {
 	uint64_t page;

@@ -99,13 +99,8 @@ static void move_word(struct motion *m, uint64_t page, uint64_t dest, xm_pte wor
 		__atomic_fetch_or(&rt->pt[dest], XM_PG_PINNED, __ATOMIC_ACQ_REL);
 	wake = leave_word(m, &rt->pt[page]);
 	xm_page_settle(rt, dest, moved);
-	if (!wake)
-		return;
-	xm_waiters_end(rt, page);
-	if (rt->by_signal)
-		xm_fault_wake(rt, page);
-	else
-		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+	if (wake)
+		xm_page_wake(rt, page);
 }
 
 /* ---- resident pages ----------------------------------------------------------------------------------------- */

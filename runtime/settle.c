@@ -14,17 +14,21 @@
 #include "runtime/internal.h"
 #include "runtime/uffd.h"
 
-static void put_and_wake(struct xm_runtime *rt, uint64_t page, bool wake, uint64_t slot)
+void xm_page_wake(struct xm_runtime *rt, uint64_t page)
 {
-	if (slot != XM_NO_SLOT)
-		xm_slots_put(rt->fam, slot);
-	if (!wake)
-		return;
 	xm_waiters_end(rt, page);
 	if (rt->by_signal)
 		xm_fault_wake(rt, page);
 	else
 		xm_uffd_wake(rt->uffd, xm_page_addr(page), XM_PAGE_SIZE);
+}
+
+static void put_and_wake(struct xm_runtime *rt, uint64_t page, bool wake, uint64_t slot)
+{
+	if (slot != XM_NO_SLOT)
+		xm_slots_put(rt->fam, slot);
+	if (wake)
+		xm_page_wake(rt, page);
 }
 
 static uint64_t slot_named(xm_pte word)
